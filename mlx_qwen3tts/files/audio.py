@@ -1,0 +1,164 @@
+"""Audio in and out: recordings read as the official package reads them, checked, prepared; speech written whole.
+
+Reading: float32, mean of the channels, resampled by soxr HQ (what librosa does by default), nothing else.
+"""
+
+import io
+import math
+import warnings
+from pathlib import Path
+
+import numpy as np
+
+from .output import whole_file
+
+SHORTEST, LONGEST, ENOUGH = 0.5, 60.0, 3.0  # seconds of a reference: refused below, refused above, advised
+SILENT = 1e-3  # a peak below this (-60 dBFS) is silence
+FORMATS = {".wav": "WAV", ".flac": "FLAC", ".mp3": "MP3", ".ogg": "OGG"}
+
+
+class AudioError(ValueError):
+    """A recording that cannot be used, or an output format that is not known."""
+
+
+def read_audio(source, rate):
+    """A recording as mono float32 samples at `rate`.
+
+    source: a path of anything soundfile reads, (samples [n] or [n, channels], its rate), or samples [n] already at
+    `rate` (NumPy or MLX array).
+    """
+    samples, original = _load(source, rate)
+    if samples.ndim == 2:
+        samples = samples.mean(axis=1, dtype=np.float32)
+    if samples.ndim != 1:
+        raise AudioError(f"audio has {samples.ndim} axes; expected samples or samples × channels")
+    if samples.size == 0:
+        raise AudioError(f"{_name(source)} is empty")
+    if not np.isfinite(samples).all():
+        raise AudioError(f"{_name(source)} has samples that are NaN or infinite")
+    return resample(samples, original, rate)
+
+
+def _name(source):
+    return f"audio {source}" if isinstance(source, str | Path) else "audio"
+
+
+def _load(source, rate):
+    if isinstance(source, tuple) and len(source) == 2:
+        samples, original = source
+        if isinstance(original, bool) or not isinstance(original, int) or original <= 0:
+            raise AudioError(f"sample rate {original!r} is not a positive integer")
+        return _as_float(samples), original
+    if not isinstance(source, str | Path):
+        return _as_float(source), rate
+    import soundfile
+
+    if not Path(source).is_file():
+        raise AudioError(f"audio {source}: no such file")
+    try:
+        return soundfile.read(str(source), dtype="float32")
+    except soundfile.LibsndfileError as error:
+        raise AudioError(f"audio {source} cannot be read: {error.error_string}") from None
+
+
+def _as_float(samples):
+    samples = np.asarray(samples)
+    if samples.dtype == np.int16:
+        return samples.astype(np.float32) / 32768
+    if samples.dtype.kind != "f":
+        raise AudioError(f"audio samples have dtype {samples.dtype}; expected floats within ±1 or int16")
+    return samples.astype(np.float32)
+
+
+def resample(samples, original, rate):
+    """soxr HQ, with ceil(n * rate / original) samples, as librosa.resample returns them."""
+    if original == rate:
+        return samples
+    import soxr
+
+    length = math.ceil(samples.size * (rate / original))
+    out = soxr.resample(samples, original, rate, quality="HQ")[:length]
+    return np.pad(out, (0, length - out.size)).astype(np.float32)
+
+
+def check_reference(samples, rate, name="reference audio"):
+    """AudioError where a recording cannot serve as a voice; a warning where it will serve badly."""
+    seconds = samples.size / rate
+    if seconds < SHORTEST:
+        raise AudioError(f"{name} lasts {seconds:.2f} s; at least {SHORTEST} s are needed")
+    if seconds > LONGEST:
+        raise AudioError(f"{name} lasts {seconds:.1f} s; at most {LONGEST:.0f} s are taken, cut it")
+    if np.abs(samples).max() < SILENT:
+        raise AudioError(f"{name} is silent (peak {np.abs(samples).max():.1e})")
+    for advice in quality(samples, rate):
+        warnings.warn(f"{name}: {advice}", stacklevel=2)
+
+
+def quality(samples, rate):
+    """What hurts a reference, as sentences; empty where nothing does."""
+    advice = []
+    seconds = samples.size / rate
+    if seconds < ENOUGH:
+        advice.append(f"{seconds:.1f} s is short; {ENOUGH:.0f} s or more give a better voice")
+    clipped = np.mean(np.abs(samples) >= 0.999)
+    if clipped > 0.001:
+        advice.append(f"{clipped:.1%} of the samples are clipped")
+    speaking = _speaking(samples, rate)
+    level = 10 * math.log10(np.mean(np.square(samples[np.repeat(speaking, _hop(rate))[: samples.size]])) + 1e-12)
+    if level < -40:
+        advice.append(f"its level is low ({level:.0f} dBFS)")
+    silences = np.diff(np.flatnonzero(np.concatenate([[True], speaking, [True]]))) - 1
+    longest = silences.max() * _hop(rate) / rate
+    if longest > 1:
+        advice.append(f"it has {longest:.1f} s of silence in one piece (--prepare trims the ends)")
+    return advice
+
+
+def _hop(rate):
+    return rate // 50  # 20 ms
+
+
+def _speaking(samples, rate):
+    """For every 20 ms, whether its level is within 40 dB of the loudest."""
+    hop = _hop(rate)
+    padded = np.pad(samples, (0, -samples.size % hop))
+    level = np.sqrt(np.mean(np.square(padded.reshape(-1, hop)), axis=1))
+    return level >= level.max() / 100
+
+
+def prepare(samples, rate):
+    """Trim silence at both ends, 0.1 s of it kept, and bring the level to -20 dBFS with peaks below 0.95."""
+    hop, speaking = _hop(rate), np.flatnonzero(_speaking(samples, rate))
+    margin = rate // 10
+    samples = samples[max(0, speaking[0] * hop - margin) : (speaking[-1] + 1) * hop + margin]
+    gain = 0.1 / max(np.sqrt(np.mean(np.square(samples))), 1e-9)
+    return (samples * min(gain, 0.95 / np.abs(samples).max())).astype(np.float32)
+
+
+def output_format(path):
+    """soundfile's name for a path's extension."""
+    suffix = Path(path).suffix.lower()
+    if suffix not in FORMATS:
+        raise AudioError(f"output {path}: extension {suffix!r} is not one of {' '.join(FORMATS)}")
+    return FORMATS[suffix]
+
+
+def write_audio(path, samples, rate):
+    """Write mono samples by the path's extension; the file appears whole or not at all."""
+    import soundfile
+
+    kind = output_format(path)
+    with whole_file(path) as temporary:
+        try:
+            soundfile.write(str(temporary), np.asarray(samples), rate, format=kind)
+        except soundfile.LibsndfileError as error:
+            raise OSError(None, error.error_string) from None
+
+
+def wav_bytes(samples, rate):
+    """The bytes of a 16-bit WAV file."""
+    import soundfile
+
+    buffer = io.BytesIO()
+    soundfile.write(buffer, np.asarray(samples), rate, format="WAV")
+    return buffer.getvalue()

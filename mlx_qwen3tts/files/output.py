@@ -1,0 +1,44 @@
+"""Files that appear whole or not at all."""
+
+import contextlib
+import os
+import tempfile
+from pathlib import Path
+
+
+class OutputError(ValueError):
+    """A place that cannot be written to."""
+
+
+@contextlib.contextmanager
+def whole_file(path):
+    """A temporary sibling of `path` to write to; it takes the name when the block ends well and vanishes otherwise.
+
+    Raises OutputError where the folder does not exist or cannot be written, or the disk is full.
+    """
+    path = Path(path)
+    check_writable(path)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix)
+    os.close(handle)
+    try:
+        yield Path(name)
+        umask = os.umask(0)
+        os.umask(umask)
+        os.chmod(name, 0o666 & ~umask)  # mkstemp makes files private
+        os.replace(name, path)
+    except OSError as error:
+        raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(name)
+
+
+def check_writable(path):
+    """Raise OutputError unless a file can be made at `path`; called before any long work starts."""
+    path = Path(path)
+    if path.is_dir():
+        raise OutputError(f"output {path} is a folder")
+    if not path.parent.is_dir():
+        raise OutputError(f"output folder {path.parent} does not exist")
+    if not os.access(path.parent, os.W_OK) or (path.exists() and not os.access(path, os.W_OK)):
+        raise OutputError(f"cannot write {path}: permission denied")

@@ -1,0 +1,35 @@
+"""Encoder and decoder of the codec together, offline: what `codec.encode` and `codec.decode` run."""
+
+import mlx.core as mx
+import mlx.nn as nn
+
+from .decoder import CodecDecoder
+from .encoder import CodecEncoder
+
+DECODE_CHUNK = 75  # frames a step: enough to fill the device, little enough that memory stays small
+ENCODE_CHUNK = 125
+
+
+class CodecNetworks(nn.Module):
+    """Both directions under the published tensor names."""
+
+    def __init__(self, config):
+        """config: a CodecConfig."""
+        super().__init__()
+        self.decoder = CodecDecoder(config.decoder)
+        self.encoder = CodecEncoder(config.encoder)
+
+
+def decode(decoder, codes):
+    """Codes [frames, codebooks] to samples [frames * samples a frame] float32 within ±1, in bounded memory."""
+    state, parts = decoder.make_state(), []
+    for start in range(0, codes.shape[0], DECODE_CHUNK):
+        part = decoder.step(codes[None, start : start + DECODE_CHUNK], state)
+        mx.eval(part, state.arrays)
+        parts.append(part[0])
+    return mx.clip(mx.concatenate(parts), -1, 1)
+
+
+def encode(encoder, audio, codebooks, samples_per_frame):
+    """Samples [n] float32 at the codec's rate to codes [ceil(n / samples a frame), codebooks] int32."""
+    return encoder(audio[None], codebooks, ENCODE_CHUNK * samples_per_frame)[0].astype(mx.int32)

@@ -1,0 +1,134 @@
+"""The codec decoder: codes to a waveform at 24 kHz, 1920 samples a frame.
+
+Split RVQ, causal convolution, transformer with a sliding window, two ×2 ConvNeXt upsamplings, then ×8 ×5 ×4 ×3
+SnakeBeta blocks. Every part is causal, so it streams exactly: `step(codes, state)` gives for any cutting of the codes
+the samples that one call gives for all of them.
+B batch, T positions, C channels.
+"""
+
+import mlx.core as mx
+import mlx.nn as nn
+
+from ..conv import CausalConv, CausalConvTranspose
+from .quantizer import DecoderQuantizer
+from .transformer import DecoderTransformer
+
+
+class State:
+    """What one stream remembers between two steps; owned by the stream, so that many can share one decoder."""
+
+    def __init__(self, caches):
+        self.caches = caches
+        self.columns = {}
+
+    def through(self, conv, x):
+        """Run a streaming convolution, taking and keeping its inputs of the past."""
+        y, self.columns[id(conv)] = conv.step(x, self.columns.get(id(conv)))
+        return y
+
+    @property
+    def arrays(self):
+        """Every array held, for `mx.eval` and for counting bytes."""
+        return [*self.columns.values(), *(array for cache in self.caches for array in cache.state)]
+
+
+class SnakeBeta(nn.Module):
+    """x + sin²(x e^alpha) / e^beta, per channel (Ziyin et al., 2020, with a magnitude of its own)."""
+
+    def __init__(self, channels):
+        super().__init__()
+        self.alpha = mx.zeros((channels,))
+        self.beta = mx.zeros((channels,))
+
+    def __call__(self, x):
+        return x + mx.square(mx.sin(x * mx.exp(self.alpha))) / (mx.exp(self.beta) + 1e-9)
+
+
+class ConvNeXt(nn.Module):
+    """Depthwise convolution, norm, two pointwise layers, scaled residual."""
+
+    def __init__(self, channels):
+        super().__init__()
+        self.dwconv = CausalConv(channels, channels, 7, groups=channels)
+        self.norm = nn.LayerNorm(channels, eps=1e-6)
+        self.pwconv1 = nn.Linear(channels, 4 * channels)
+        self.pwconv2 = nn.Linear(4 * channels, channels)
+        self.gamma = mx.ones((channels,))
+
+    def step(self, x, state):
+        y = self.norm(state.through(self.dwconv, x))
+        return x + self.gamma * self.pwconv2(nn.gelu(self.pwconv1(y)))
+
+
+class ResidualUnit(nn.Module):
+    """SnakeBeta, dilated convolution, SnakeBeta, pointwise convolution, residual."""
+
+    def __init__(self, channels, dilation):
+        super().__init__()
+        self.act1 = SnakeBeta(channels)
+        self.conv1 = CausalConv(channels, channels, 7, dilation=dilation)
+        self.act2 = SnakeBeta(channels)
+        self.conv2 = CausalConv(channels, channels, 1)
+
+    def step(self, x, state):
+        y = state.through(self.conv1, self.act1(x))
+        return x + state.through(self.conv2, self.act2(y))
+
+
+class UpsampleBlock(nn.Module):
+    """SnakeBeta, transposed convolution of kernel 2 × stride, three residual units."""
+
+    def __init__(self, inputs, outputs, stride):
+        super().__init__()
+        self.block = [
+            SnakeBeta(inputs),
+            CausalConvTranspose(inputs, outputs, 2 * stride, stride),
+            *(ResidualUnit(outputs, dilation) for dilation in (1, 3, 9)),
+        ]
+
+    def step(self, x, state):
+        snake, transposed, *units = self.block
+        x = state.through(transposed, snake(x))
+        for unit in units:
+            x = unit.step(x, state)
+        return x
+
+
+class CodecDecoder(nn.Module):
+    """Codes to waveform, under the published tensor names."""
+
+    def __init__(self, config):
+        """config: a CodecDecoderConfig."""
+        super().__init__()
+        self.quantizer = DecoderQuantizer(config)
+        self.pre_conv = CausalConv(config.codebook_dim, config.latent_dim, 3)
+        self.pre_transformer = DecoderTransformer(config)
+        self.upsample = [
+            [CausalConvTranspose(config.latent_dim, config.latent_dim, factor, factor), ConvNeXt(config.latent_dim)]
+            for factor in config.upsampling_ratios
+        ]
+        widths = [config.decoder_dim // 2**i for i in range(len(config.upsample_rates) + 1)]
+        self.decoder = [
+            CausalConv(config.latent_dim, widths[0], 7),
+            *(
+                UpsampleBlock(inputs, outputs, stride)
+                for inputs, outputs, stride in zip(widths, widths[1:], config.upsample_rates, strict=False)
+            ),
+            SnakeBeta(widths[-1]),
+            CausalConv(widths[-1], 1, 7),
+        ]
+
+    def make_state(self):
+        return State(self.pre_transformer.make_cache())
+
+    def step(self, codes, state):
+        """codes: [B, T, codebooks] integers. Returns [B, T * samples a frame] float32, not clipped."""
+        x = state.through(self.pre_conv, self.quantizer(codes))
+        x = self.pre_transformer(x, state.caches)
+        for transposed, block in self.upsample:
+            x = block.step(state.through(transposed, x), state)
+        first, *blocks, snake, last = self.decoder
+        x = state.through(first, x)
+        for block in blocks:
+            x = block.step(x, state)
+        return state.through(last, snake(x))[..., 0]

@@ -1,0 +1,233 @@
+"""The published configurations as dataclasses. Every size in the networks comes from here, none from a constant.
+
+Unknown keys are ignored (the published files carry training leftovers); a missing size is an error that names it.
+Defaults are those of the official configuration classes.
+"""
+
+from dataclasses import MISSING, dataclass, field, fields
+
+
+class ConfigError(ValueError):
+    """A config.json that does not describe a model this package knows."""
+
+
+@dataclass(frozen=True)
+class TransformerConfig:
+    """What one decoder stack needs; shared by talker and code predictor."""
+
+    hidden_size: int
+    intermediate_size: int
+    num_hidden_layers: int
+    num_attention_heads: int
+    num_key_value_heads: int
+    head_dim: int
+    vocab_size: int
+    rms_norm_eps: float = 1e-6
+    rope_theta: float = 1_000_000.0
+    attention_bias: bool = False
+    hidden_act: str = "silu"
+    num_code_groups: int = 16
+
+
+@dataclass(frozen=True)
+class TalkerConfig(TransformerConfig):
+    """The talker, with the ids of its control tokens. `spk_id` maps preset names to rows of the codec embedding."""
+
+    text_hidden_size: int = 2048
+    text_vocab_size: int = 151936
+    codec_eos_token_id: int = 2150
+    codec_think_id: int = 2154
+    codec_nothink_id: int = 2155
+    codec_think_bos_id: int = 2156
+    codec_think_eos_id: int = 2157
+    codec_pad_id: int = 2148
+    codec_bos_id: int = 2149
+    max_position_embeddings: int = 32768
+    codec_language_id: dict = field(default_factory=dict)
+    spk_id: dict = field(default_factory=dict)
+    spk_is_dialect: dict = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class SpeakerEncoderConfig:
+    """ECAPA-TDNN; the published files state only `enc_dim` and `sample_rate`."""
+
+    mel_dim: int = 128
+    enc_dim: int = 1024
+    enc_channels: tuple = (512, 512, 512, 512, 1536)
+    enc_kernel_sizes: tuple = (5, 3, 3, 3, 1)
+    enc_dilations: tuple = (1, 2, 3, 4, 1)
+    enc_attention_channels: int = 128
+    enc_res2net_scale: int = 8
+    enc_se_channels: int = 128
+    sample_rate: int = 24000
+
+
+@dataclass(frozen=True)
+class CodecDecoderConfig:
+    """Codec decoder: split RVQ, causal transformer with a sliding window, ConvNeXt and SnakeBeta upsampling."""
+
+    latent_dim: int
+    codebook_dim: int
+    codebook_size: int
+    decoder_dim: int
+    hidden_size: int
+    intermediate_size: int
+    num_hidden_layers: int
+    num_attention_heads: int
+    num_key_value_heads: int
+    num_quantizers: int
+    head_dim: int = 64
+    rms_norm_eps: float = 1e-5
+    rope_theta: float = 10_000.0
+    sliding_window: int = 72
+    attention_bias: bool = False
+    hidden_act: str = "silu"
+    upsample_rates: tuple = (8, 5, 4, 3)
+    upsampling_ratios: tuple = (2, 2)
+
+
+@dataclass(frozen=True)
+class CodecEncoderConfig:
+    """Mimi encoder: SEANet, causal transformer, ×2 downsampling, split RVQ."""
+
+    hidden_size: int
+    intermediate_size: int
+    num_hidden_layers: int
+    num_attention_heads: int
+    num_key_value_heads: int
+    head_dim: int
+    num_filters: int
+    codebook_size: int
+    codebook_dim: int
+    vector_quantization_hidden_dimension: int
+    num_quantizers: int = 32
+    num_semantic_quantizers: int = 1
+    num_residual_layers: int = 1
+    audio_channels: int = 1
+    kernel_size: int = 7
+    last_kernel_size: int = 3
+    residual_kernel_size: int = 3
+    dilation_growth_rate: int = 2
+    compress: int = 2
+    upsampling_ratios: tuple = (8, 6, 5, 4)
+    norm_eps: float = 1e-5
+    rope_theta: float = 10_000.0
+    attention_bias: bool = False
+    hidden_act: str = "gelu"
+    use_conv_shortcut: bool = False
+    use_causal_conv: bool = True
+    pad_mode: str = "constant"
+
+
+@dataclass(frozen=True)
+class CodecConfig:
+    """`speech_tokenizer/config.json`, or the config of the standalone codec checkpoint."""
+
+    decoder: CodecDecoderConfig
+    encoder: CodecEncoderConfig
+    num_codebooks: int = 16
+    sample_rate: int = 24000
+    samples_per_frame: int = 1920
+
+    MODEL_TYPE = "qwen3_tts_tokenizer_12hz"
+
+    @classmethod
+    def from_dict(cls, values, where="config.json"):
+        model_type = values.get("model_type")
+        if model_type != cls.MODEL_TYPE:
+            raise ConfigError(f"{where}: model type {model_type!r} is not {cls.MODEL_TYPE!r}")
+        if values.get("input_sample_rate", 24000) != values.get("output_sample_rate", 24000):
+            raise ConfigError(f"{where}: input and output sample rates differ")
+        decoder = from_dict(CodecDecoderConfig, values.get("decoder_config"), f"{where}: decoder_config")
+        encoder = from_dict(CodecEncoderConfig, values.get("encoder_config"), f"{where}: encoder_config")
+        if not encoder.use_causal_conv or encoder.pad_mode != "constant" or encoder.use_conv_shortcut:
+            raise ConfigError(f"{where}: encoder_config describes a Mimi variant that is not supported")
+        return cls(
+            decoder=decoder,
+            encoder=encoder,
+            num_codebooks=values.get("encoder_valid_num_quantizers", 16),
+            sample_rate=values.get("output_sample_rate", 24000),
+            samples_per_frame=values.get("decode_upsample_rate", 1920),
+        )
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """`config.json` of a Base, CustomVoice or VoiceDesign checkpoint."""
+
+    talker: TalkerConfig
+    predictor: TransformerConfig
+    speaker_encoder: SpeakerEncoderConfig | None
+    model_type: str  # base | custom_voice | voice_design
+    model_size: str  # 0b6 | 1b7
+    im_start_token_id: int
+    im_end_token_id: int
+    tts_pad_token_id: int
+    tts_bos_token_id: int
+    tts_eos_token_id: int
+
+    MODEL_TYPE = "qwen3_tts"
+    KINDS = ("base", "custom_voice", "voice_design")
+
+    @classmethod
+    def from_dict(cls, values, where="config.json"):
+        model_type = values.get("model_type")
+        if model_type != cls.MODEL_TYPE:
+            raise ConfigError(f"{where}: model type {model_type!r} is not {cls.MODEL_TYPE!r}")
+        tokenizer_type = values.get("tokenizer_type", CodecConfig.MODEL_TYPE)
+        if tokenizer_type != CodecConfig.MODEL_TYPE:
+            raise ConfigError(f"{where}: tokenizer type {tokenizer_type!r}: only the 12 Hz codec is supported")
+        kind = values.get("tts_model_type")
+        if kind not in cls.KINDS:
+            raise ConfigError(f"{where}: tts_model_type {kind!r} is not one of {', '.join(cls.KINDS)}")
+        talker_values = values.get("talker_config")
+        talker = from_dict(TalkerConfig, talker_values, f"{where}: talker_config")
+        predictor_where = f"{where}: talker_config.code_predictor_config"
+        predictor = from_dict(TransformerConfig, talker_values.get("code_predictor_config"), predictor_where)
+        for where_part, part in ((where, talker), (predictor_where, predictor)):
+            if part.hidden_act != "silu":
+                raise ConfigError(f"{where_part}: hidden_act {part.hidden_act!r} is not 'silu'")
+        if predictor.num_code_groups != talker.num_code_groups:
+            raise ConfigError(f"{predictor_where}: num_code_groups differs from the talker's")
+        ids = ("im_start", "im_end", "tts_pad", "tts_bos", "tts_eos")
+        missing = [f"{name}_token_id" for name in ids if not isinstance(values.get(f"{name}_token_id"), int)]
+        if missing:
+            raise ConfigError(f"{where}: missing {', '.join(missing)}")
+        # A fine-tune keeps the encoder's configuration but, being custom_voice, has no encoder weights.
+        encoder = None
+        if kind == "base":
+            encoder = from_dict(
+                SpeakerEncoderConfig, values.get("speaker_encoder_config") or {}, f"{where}: speaker_encoder_config"
+            )
+            if encoder.enc_dim != talker.hidden_size:
+                raise ConfigError(
+                    f"{where}: speaker encoder dimension {encoder.enc_dim} is not the talker's {talker.hidden_size}"
+                )
+        return cls(
+            talker=talker,
+            predictor=predictor,
+            speaker_encoder=encoder,
+            model_type=kind,
+            model_size=values.get("tts_model_size", ""),
+            **{f"{name}_token_id": values[f"{name}_token_id"] for name in ids},
+        )
+
+    @property
+    def languages(self):
+        """Names a user may ask for: `auto` and every language that is not a preset's dialect."""
+        return ["auto", *(name for name in self.talker.codec_language_id if "dialect" not in name)]
+
+
+def from_dict(cls, values, where):
+    """A dataclass from the keys it knows; lists become tuples, JSON null counts as absent."""
+    if not isinstance(values, dict):
+        raise ConfigError(f"{where}: expected an object, found {type(values).__name__}")
+    known = {}
+    for f in fields(cls):
+        value = values.get(f.name)
+        if value is not None:
+            known[f.name] = tuple(value) if isinstance(value, list) else value
+        elif f.default is MISSING and f.default_factory is MISSING:
+            raise ConfigError(f"{where}: missing {f.name}")
+    return cls(**known)

@@ -1,0 +1,110 @@
+"""Convolutions over time, channels last, and the one place where their form is chosen by device.
+
+Weights are stored [out, kernel, in] (one layout for both kinds). On a GPU a convolution is `mx.conv1d`. On a CPU device
+that is about a hundred times slower than the same product as a strided view and a matrix product, which is used there.
+B batch, T positions, C channels.
+"""
+
+import mlx.core as mx
+import mlx.nn as nn
+
+
+def conv1d(x, weight, stride=1, dilation=1, groups=1):
+    """Convolution without padding: [B, T, C] and [out, kernel, C / groups] to [B, (T - span) / stride + 1, out]."""
+    if mx.default_device().type == mx.gpu:
+        return mx.conv1d(x, weight, stride=stride, dilation=dilation, groups=groups)
+    batch, length, channels = x.shape
+    out, kernel, _ = weight.shape
+    steps = (length - (kernel - 1) * dilation - 1) // stride + 1
+    if groups == 1:
+        x = mx.contiguous(x)
+        windows = mx.as_strided(
+            x,
+            (batch, steps, kernel, channels),
+            (length * channels, stride * channels, dilation * channels, 1),
+        )
+        return windows.reshape(batch, steps, kernel * channels) @ weight.reshape(out, -1).T
+    if groups != channels or out != channels or stride != 1:
+        raise ValueError(f"grouped convolution with {groups} groups on {channels} channels is not supported")
+    return sum(x[:, i * dilation : i * dilation + steps] * weight[:, i, 0] for i in range(kernel))
+
+
+class Conv1d(nn.Module):
+    """Weights of a convolution; `span` is the number of positions its kernel covers."""
+
+    transposed = False
+
+    def __init__(self, inputs, outputs, kernel, stride=1, dilation=1, groups=1, bias=True):
+        super().__init__()
+        scale = (inputs // groups * kernel) ** -0.5
+        self.weight = mx.random.uniform(-scale, scale, (outputs, kernel, inputs // groups))
+        if bias:
+            self.bias = mx.zeros((outputs,))
+        self.stride, self.dilation, self.groups = stride, dilation, groups
+        self.span = (kernel - 1) * dilation + 1
+
+    def __call__(self, x):
+        y = conv1d(x, self.weight, self.stride, self.dilation, self.groups)
+        return y + self.bias if "bias" in self else y
+
+
+class ConvTranspose1d(nn.Module):
+    """Weights of a transposed convolution whose kernel is a multiple of its stride."""
+
+    transposed = True
+
+    def __init__(self, inputs, outputs, kernel, stride):
+        super().__init__()
+        scale = (inputs * kernel) ** -0.5
+        self.weight = mx.random.uniform(-scale, scale, (outputs, kernel, inputs))
+        self.bias = mx.zeros((outputs,))
+        self.stride, self.taps = stride, kernel // stride
+
+    def __call__(self, x):
+        """[B, T, C] to [B, (T - taps + 1) * stride, out]: the outputs all of whose inputs are in x."""
+        batch, length, _ = x.shape
+        outputs = self.weight.shape[0]
+        # One product gives what every input adds to each of the taps; the bias is added once, after they meet.
+        parts = (x @ self.weight.reshape(-1, self.weight.shape[2]).T).reshape(
+            batch, length, outputs, self.taps, self.stride
+        )
+        steps = length - self.taps + 1
+        y = sum(parts[:, self.taps - 1 - i : self.taps - 1 - i + steps, :, i] for i in range(self.taps))
+        return y.transpose(0, 1, 3, 2).reshape(batch, steps * self.stride, outputs) + self.bias
+
+
+class CausalConv(nn.Module):
+    """Causal convolution that streams: `step(x, state)` gives for any cutting of x what one call gives for it all."""
+
+    def __init__(self, inputs, outputs, kernel, stride=1, dilation=1, groups=1, bias=True):
+        super().__init__()
+        self.conv = Conv1d(inputs, outputs, kernel, stride, dilation, groups, bias)
+
+    def step(self, x, state, edge=False):
+        """x: [B, T, C], T a multiple of the stride. state: None at first. Returns (y [B, T / stride, out], state).
+
+        Before the start there are zeros, or with `edge` the first input repeated.
+        """
+        keep = self.conv.span - self.conv.stride
+        if state is None:
+            shape = (x.shape[0], keep, x.shape[2])
+            state = mx.broadcast_to(x[:, :1], shape) if edge else mx.zeros(shape, x.dtype)
+        x = mx.concatenate([state, x], axis=1)
+        # A contiguous copy: a view would hold on to the whole chunk it was cut from.
+        return self.conv(x), mx.contiguous(x[:, x.shape[1] - keep :])
+
+
+class CausalConvTranspose(nn.Module):
+    """Causal transposed convolution that streams, keeping one input column where the kernel is twice the stride."""
+
+    def __init__(self, inputs, outputs, kernel, stride):
+        super().__init__()
+        self.conv = ConvTranspose1d(inputs, outputs, kernel, stride)
+
+    def step(self, x, state):
+        """x: [B, T, C]. state: None at first. Returns (y [B, T * stride, out], state)."""
+        keep = self.conv.taps - 1
+        if state is None:
+            state = mx.zeros((x.shape[0], keep, x.shape[2]), x.dtype)
+        x = mx.concatenate([state, x], axis=1)
+        return self.conv(x), mx.contiguous(x[:, x.shape[1] - keep :])

@@ -1,0 +1,144 @@
+"""Sampling exactly as the official chain does it, in float32 and on the device.
+
+Order: repetition penalty, minimum length, suppression, temperature, top-k (ties kept), top-p. The last three do
+nothing at 1, 0 and 1. Drawing is argmax of the filtered logits plus Gumbel noise, which samples from their softmax; the
+noise of frame t is a function of (seed, t) alone, so that a run can be repeated and a stream or batch row agrees with it.
+B batch, V vocabulary.
+"""
+
+from dataclasses import dataclass, fields, replace
+
+import mlx.core as mx
+
+# Names in generation_config.json that differ from ours; `max_new_tokens` counts the first, unspoken token too.
+CONFIG_NAMES = {"max_tokens": "max_new_tokens"}
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How tokens are drawn. The official package's defaults; a checkpoint's generation_config.json goes before them."""
+
+    do_sample: bool = True
+    temperature: float = 0.9
+    top_k: int = 50
+    top_p: float = 1.0
+    repetition_penalty: float = 1.05
+    subtalker_dosample: bool = True
+    subtalker_temperature: float = 0.9
+    subtalker_top_k: int = 50
+    subtalker_top_p: float = 1.0
+    max_tokens: int = 2048
+
+    @classmethod
+    def from_config(cls, values):
+        """values: the content of generation_config.json; keys that are not about sampling are ignored."""
+        names = {f.name: CONFIG_NAMES.get(f.name, f.name) for f in fields(cls)}
+        return cls(**{name: values[key] for name, key in names.items() if values.get(key) is not None}).checked()
+
+    def override(self, greedy=False, **values):
+        """A copy with the values that are not None; `greedy` or temperature 0 makes both samplers argmax."""
+        result = replace(self, **{name: value for name, value in values.items() if value is not None}).checked()
+        if greedy or result.temperature == 0:
+            result = replace(result, do_sample=False, subtalker_dosample=False)
+        return result
+
+    def checked(self):
+        """Itself, or ValueError naming the value that is out of range."""
+        for name, low, high in (
+            ("temperature", 0, 100),
+            ("top_p", 0, 1),
+            ("subtalker_temperature", 0, 100),
+            ("subtalker_top_p", 0, 1),
+            ("top_k", 0, None),
+            ("subtalker_top_k", 0, None),
+            ("max_tokens", 2, None),
+        ):
+            value = getattr(self, name)
+            whole = name.endswith(("top_k", "max_tokens"))
+            if not isinstance(value, int if whole else int | float) or isinstance(value, bool):
+                raise TypeError(f"{name} must be {'an integer' if whole else 'a number'}, not {value!r}")
+            if not (low <= value and (high is None or value <= high)):
+                raise ValueError(f"{name} {value} is not {f'between {low} and {high}' if high else f'{low} or more'}")
+            if name.endswith("top_p") and value == 0:
+                raise ValueError(f"{name} must be above 0")
+        if not isinstance(self.repetition_penalty, int | float) or not 0 < self.repetition_penalty < 100:
+            raise ValueError(f"repetition_penalty {self.repetition_penalty!r} is not a number above 0")
+        return self
+
+
+def check_seed(seed):
+    """Seeds are the first word of the noise's key: integers of 32 bits."""
+    if isinstance(seed, bool) or not isinstance(seed, int):
+        raise TypeError(f"seed must be an integer, not {seed!r}")
+    if not 0 <= seed < 2**32:
+        raise ValueError(f"seed {seed} is not between 0 and {2**32 - 1}")
+    return seed
+
+
+def filter_logits(logits, temperature, top_k, top_p):
+    """Temperature, top-k and top-p on float32 logits [B, V]; what is cut becomes -inf."""
+    if temperature != 1:
+        logits = logits / temperature
+    if 0 < top_k < logits.shape[-1]:
+        smallest = mx.topk(logits, top_k, axis=-1).min(axis=-1, keepdims=True)
+        logits = mx.where(logits < smallest, float("-inf"), logits)  # ties with the k-th stay
+    if top_p < 1:
+        order = mx.argsort(logits, axis=-1)  # ascending: what is summed up first is cut first
+        mass = mx.cumsum(mx.softmax(mx.take_along_axis(logits, order, axis=-1), axis=-1), axis=-1)
+        cut = mass <= 1 - top_p
+        cut[..., -1] = False
+        logits = mx.where(mx.put_along_axis(mx.zeros_like(cut), order, cut, axis=-1), float("-inf"), logits)
+    return logits
+
+
+def penalise(logits, seen, penalty):
+    """Divide positive and multiply negative logits of the codes seen so far (Keskar et al., CTRL, 2019)."""
+    return mx.where(seen, mx.where(logits < 0, logits * penalty, logits / penalty), logits)
+
+
+class Sampler:
+    """Both samplers of one utterance: codebook 0 with its history, the predictor's without."""
+
+    def __init__(self, sampling, talker, predictor, seed):
+        """sampling: Sampling; talker: TalkerConfig; predictor: TransformerConfig; seed: int."""
+        self.sampling, self.seed = sampling, seed
+        self.sizes = talker.vocab_size, (talker.num_code_groups - 1, predictor.vocab_size)
+        ids = mx.arange(talker.vocab_size)
+        end = ids == talker.codec_eos_token_id
+        # The last 1024 ids are control tokens, never spoken; end of speech alone may come, after two tokens.
+        self.barred = (ids >= talker.vocab_size - 1024) & ~end
+        self.barred_at_first = self.barred | end
+        self.seen = mx.zeros((1, talker.vocab_size), mx.bool_)
+
+    def noise(self, frame):
+        """Gumbel noise of a frame: [1, V] for codebook 0 and [15, 1, codebook] for the predictor."""
+        first, (steps, size) = self.sizes
+        drawn = mx.random.gumbel((first + steps * size,), key=mx.array([self.seed, frame], mx.uint32))
+        return drawn[None, :first], drawn[first:].reshape(steps, 1, size)
+
+    def start_frame(self, frame):
+        self.frame = frame
+        if self.sampling.do_sample or self.sampling.subtalker_dosample:
+            self.drawn = self.noise(frame)
+
+    def processed(self, logits):
+        """Codebook 0's logits [1, V] of this frame after penalty, minimum length and suppression, float32."""
+        logits = penalise(logits.astype(mx.float32), self.seen, self.sampling.repetition_penalty)
+        return mx.where(self.barred_at_first if self.frame < 2 else self.barred, float("-inf"), logits)
+
+    def first(self, logits):
+        """Codebook 0 from the talker's logits [1, V]: codes [1], remembered for the penalty."""
+        logits, s = self.processed(logits), self.sampling
+        if s.do_sample:
+            logits = filter_logits(logits, s.temperature, s.top_k, s.top_p) + self.drawn[0]
+        code = mx.argmax(logits, axis=-1)
+        self.seen = self.seen | (mx.arange(logits.shape[-1])[None] == code[:, None])
+        return code
+
+    def rest(self, step, logits):
+        """Codebook step + 1 from the predictor's logits [1, codebook]: codes [1]."""
+        logits, s = logits.astype(mx.float32), self.sampling
+        if s.subtalker_dosample and s.subtalker_temperature > 0:
+            logits = filter_logits(logits, s.subtalker_temperature, s.subtalker_top_k, s.subtalker_top_p)
+            logits = logits + self.drawn[1][step]
+        return mx.argmax(logits, axis=-1)

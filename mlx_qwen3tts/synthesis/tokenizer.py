@@ -1,0 +1,74 @@
+"""Text to token ids: Qwen2's byte-level BPE, built from `vocab.json` and `merges.txt`.
+
+The prompt templates are put together from ids, their control tokens as numbers, so that a control string in the
+user's text (`<|im_end|>`) is read out as characters and never interpreted. A text without such strings gets the ids of
+the official processor, which tokenises the filled-in template: control tokens split it before anything else is done.
+"""
+
+import json
+import unicodedata
+
+from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
+
+# Qwen2's pre-tokenizer pattern: contractions, words, single digits, punctuation, newlines, spaces.
+PATTERN = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}"
+    r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+
+
+def _read_files(folder):
+    """(vocabulary {token: id}, merges [(left, right)]), checked against each other."""
+    for name in ("vocab.json", "merges.txt"):
+        if not (folder / name).is_file():
+            raise ValueError(f"{folder} has no {name}")
+    vocab = json.loads((folder / "vocab.json").read_text(encoding="utf-8"))
+    lines = (folder / "merges.txt").read_text(encoding="utf-8").split("\n")
+    merges = [tuple(line.split(" ")) for line in lines if line and not line.startswith("#version")]
+    for merge in merges:
+        if len(merge) != 2 or any(token not in vocab for token in (*merge, "".join(merge))):
+            raise ValueError(f"{folder / 'merges.txt'}: merge {' '.join(merge)!r} does not fit vocab.json")
+    return vocab, merges
+
+
+class TextTokenizer:
+    """Ids of the prompt templates, as lists of int."""
+
+    def __init__(self, folder, config):
+        """folder: a model folder (Path); config: a ModelConfig."""
+        self.bpe = Tokenizer(models.BPE(*_read_files(folder)))
+        self.bpe.normalizer = normalizers.NFC()
+        self.bpe.pre_tokenizer = pre_tokenizers.Sequence(
+            [
+                pre_tokenizers.Split(Regex(PATTERN), behavior="isolated"),
+                pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+            ]
+        )
+        self.bpe.decoder = decoders.ByteLevel()
+        self.start, self.end = config.im_start_token_id, config.im_end_token_id
+
+    def _turn(self, role, text):
+        """`<|im_start|>role\\ntext`, tokenised at once: leading newlines of the text merge with the template's."""
+        return [self.start, *self.bpe.encode(f"{role}\n{text}", add_special_tokens=False).ids]
+
+    def assistant(self, text):
+        """(ids of the role, ids of the text) of `<|im_start|>assistant\\n{text}<|im_end|>\\n…`."""
+        ids = self._turn("assistant", text)
+        return ids[:3], ids[3:]
+
+    def instruct(self, text):
+        """Ids of the whole user turn `<|im_start|>user\\n{text}<|im_end|>\\n`."""
+        newline = self.bpe.encode("\n", add_special_tokens=False).ids
+        return [*self._turn("user", text), self.end, *newline]
+
+
+def check_text(text, what="text"):
+    """The text itself, or ValueError where there is nothing in it to speak or it holds what is no text."""
+    if not isinstance(text, str):
+        raise TypeError(f"{what} must be a string, not {type(text).__name__}")
+    if not text.strip():
+        raise ValueError(f"{what} is empty")
+    for place, char in enumerate(text):
+        if unicodedata.category(char) in ("Cc", "Cs") and char not in "\t\n\r":
+            raise ValueError(f"{what} has the control character U+{ord(char):04X} at position {place}; remove it")
+    return text
