@@ -255,8 +255,8 @@ class Qwen3TTS:
             raise ValueError(f"language {language!r} is not one of {', '.join(self.languages)}")
         if instruct and not self.takes_instruct:
             raise ValueError(
-                f"this {self.model_type} model ({self.config.model_size}) takes no instruction; use VoiceDesign or 1.7B "
-                "CustomVoice"
+                f"this {self.model_type} model ({self.config.model_size}) takes no instruction; "
+                "use VoiceDesign or 1.7B CustomVoice"
             )
         preset = voice is not None and "preset" in voice.metadata
         if text_mode is None:

@@ -1,9 +1,9 @@
 """Weights in safetensors files: what a folder holds, whether it is whole, and loading it strictly.
 
 A tensor file is in one of two layouts. The official one keeps PyTorch's axes: convolutions [out, in, kernel],
-transposed ones [in, out, kernel]. The MLX one has [out, kernel, in] for both; this package's `convert` writes it and the
-community's MLX copies have it in `model.safetensors`. Which one a file has is read from its config (`convert` says so
-there) or, in folders by others, from one named tensor whose sizes the config fixes; no other tensor is guessed at.
+transposed ones [in, out, kernel]. The MLX one has [out, kernel, in] for both; this package's `convert` writes it and
+the community's MLX copies have it in `model.safetensors`. Which one a file has is read from its config (`convert` says
+so there) or, in folders by others, from one named tensor whose sizes the config fixes; no other tensor is guessed at.
 """
 
 import json

@@ -1,8 +1,8 @@
 """Sampling exactly as the official chain does it, in float32 and on the device.
 
 Order: repetition penalty, minimum length, suppression, temperature, top-k (ties kept), top-p. The last three do
-nothing at 1, 0 and 1. Drawing is argmax of the filtered logits plus Gumbel noise, which samples from their softmax; the
-noise of frame t is a function of (seed, t) alone, so that a run can be repeated and a stream or batch row agrees with it.
+nothing at 1, 0 and 1. Drawing is argmax of the filtered logits plus Gumbel noise, which samples from their softmax;
+the noise of frame t is a function of (seed, t) alone, so that a run can be repeated and a stream or batch row agrees.
 B batch, V vocabulary.
 """
 

@@ -1,0 +1,116 @@
+"""What the commands share: options, the error line, progress, exit statuses, the `mlx_qwen3tts NAME` dispatcher.
+
+stdout carries results only. Messages and progress go to stderr. Exit status: 0 done, 2 bad usage or input (one line
+`error: …`), 130 Ctrl-C, 1 a fault of ours (traceback). This module imports nothing slow: `--help` must answer at once.
+"""
+
+import argparse
+import contextlib
+import json
+import os
+import sys
+import warnings
+
+COMMANDS = ("convert", "generate", "embed", "codec", "info", "demo")
+
+
+class Parser(argparse.ArgumentParser):
+    """An ArgumentParser whose errors are one line, like every other error's."""
+
+    def __init__(self, **options):
+        options.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
+        super().__init__(allow_abbrev=False, **options)
+
+    def error(self, message):
+        print(f"error: {message}; see {self.prog} --help", file=sys.stderr)
+        sys.exit(2)
+
+
+def parser(name, description, examples=""):
+    """A command's parser; `examples` are shown at the end of its help."""
+    epilog = f"examples:\n{examples}" if examples else None
+    return Parser(prog=f"mlx_qwen3tts.{name}", description=description, epilog=epilog)
+
+
+def add_model(options, dtype=False):
+    options.add_argument("--model", default="mlx_model", metavar="M", help="folder or hub id (default: mlx_model)")
+    if dtype:
+        options.add_argument(
+            "--dtype", metavar="D", help="bfloat16, float16 or float32 (default: the checkpoint's own)"
+        )
+
+
+def add_json(options):
+    options.add_argument("--json", action="store_true", help="print one JSON object as the last line of stdout")
+
+
+def print_json(values):
+    print(json.dumps(values, ensure_ascii=False), flush=True)
+
+
+def note(message):
+    """A message to the user, on stderr."""
+    print(message, file=sys.stderr, flush=True)
+
+
+@contextlib.contextmanager
+def bar(description, unit, total=None, scale=False):
+    """A progress bar on a terminal, nothing in a pipe. Yields a function that moves it on by an amount."""
+    from tqdm import tqdm
+
+    with tqdm(
+        total=total,
+        desc=description,
+        unit=unit,
+        unit_scale=scale,
+        leave=False,
+        disable=not sys.stderr.isatty(),
+        file=sys.stderr,
+    ) as shown:
+        yield shown.update
+
+
+def run(body, arguments):
+    """Run a command's body with its parsed arguments and exit with the status that the interface fixes."""
+    warnings.showwarning = lambda message, *_, **__: note(f"warning: {message}")
+    warnings.simplefilter("always", UserWarning)
+    try:
+        body(arguments)
+        sys.stdout.flush()
+    except (ValueError, TypeError) as error:
+        _fail(error)
+    except BrokenPipeError:
+        # The reader has gone (`| head`): nothing is left to say, and Python must not complain at exit either.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:
+        _fail(error)
+    except KeyboardInterrupt:
+        note("interrupted")
+        sys.exit(130)
+
+
+def _fail(error):
+    if os.environ.get("MLX_QWEN3TTS_TRACEBACK"):
+        raise error
+    note("error: " + " ".join(str(error).split()))
+    sys.exit(2)
+
+
+def dispatch(arguments=None):
+    """`mlx_qwen3tts NAME …`: run the command of that name."""
+    from importlib import import_module
+
+    arguments = sys.argv[1:] if arguments is None else arguments
+    name = arguments[0] if arguments else "--help"
+    if name in ("-h", "--help"):
+        print(f"usage: mlx_qwen3tts NAME [options]\n\ncommands: {', '.join(COMMANDS)}\n\n`NAME --help` tells of each.")
+        return
+    if name == "--version":
+        from . import __version__
+
+        print(__version__)
+        return
+    if name not in COMMANDS:
+        note(f"error: no command {name!r}; commands are {', '.join(COMMANDS)}")
+        sys.exit(2)
+    import_module(f".{name}", __package__).main(arguments[1:])
