@@ -31,9 +31,10 @@ class KVCache:
         batch, heads, _, dim = like.shape
         have = 0 if self.keys is None else self.keys.shape[2]
         capacity = -(-self.offset // self.step) * self.step
-        room = mx.zeros((batch, heads, capacity - have, dim), like.dtype)
-        self.keys = room if self.keys is None else mx.concatenate([self.keys, room], axis=2)
-        self.values = room if self.values is None else mx.concatenate([self.values, room], axis=2)
+        for name in ("keys", "values"):
+            # An array each: item assignment changes the array object itself.
+            room = mx.zeros((batch, heads, capacity - have, dim), like.dtype)
+            setattr(self, name, room if have == 0 else mx.concatenate([getattr(self, name), room], axis=2))
 
     @property
     def state(self):

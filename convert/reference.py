@@ -1,0 +1,180 @@
+"""Run cases through the official PyTorch package and save what it gives. Runs in that package's own environment.
+
+    REFERENCE_PYTHON convert/reference.py JOB.json OUT.npz
+
+JOB.json: {"model": folder, "cases": [case, …]}; the kinds of case are the functions named `run_…` below. Arrays land in
+OUT.npz as `case/array`. Nothing of this project is imported here, so that the oracle stays independent.
+"""
+
+import importlib.machinery
+import json
+import sys
+import types
+
+import numpy as np
+
+# torchaudio serves only the 25 Hz codec, which is not used here, and is not always to be had.
+for _name in ("torchaudio", "torchaudio.compliance", "torchaudio.compliance.kaldi"):
+    _module = types.ModuleType(_name)
+    _module.__spec__ = importlib.machinery.ModuleSpec(_name, None)
+    sys.modules.setdefault(_name, _module)
+sys.modules["torchaudio"].compliance = sys.modules["torchaudio.compliance"]
+sys.modules["torchaudio.compliance"].kaldi = sys.modules["torchaudio.compliance.kaldi"]
+
+import torch  # noqa: E402
+from qwen_tts import Qwen3TTSModel  # noqa: E402
+from qwen_tts.core.models.modeling_qwen3_tts import mel_spectrogram  # noqa: E402
+from qwen_tts.inference.qwen3_tts_model import VoiceClonePromptItem  # noqa: E402
+from transformers import LogitsProcessor, LogitsProcessorList  # noqa: E402
+from transformers.generation.logits_process import (  # noqa: E402
+    MinNewTokensLengthLogitsProcessor,
+    RepetitionPenaltyLogitsProcessor,
+    SuppressTokensLogitsProcessor,
+    TemperatureLogitsWarper,
+    TopKLogitsWarper,
+    TopPLogitsWarper,
+)
+
+
+class Recorder(LogitsProcessor):
+    """Keeps, for every token, the distance of the two best processed logits."""
+
+    def __init__(self):
+        self.gaps = []
+
+    def __call__(self, input_ids, scores):
+        best = scores[0].topk(2).values
+        self.gaps.append(float(best[0] - best[1]))
+        return scores
+
+
+def run_speak(tts, case):
+    """A text through the public API of the model's kind; ids, prompt, codes, audio and the gaps of every decision."""
+    model, kept = tts.model, {}
+    talker_generate, model_generate = model.talker.generate, model.generate
+    talker, predictor = Recorder(), []
+
+    def record_talker(**kwargs):
+        kept["prompt"] = kwargs["inputs_embeds"][0]
+        kept["trailing"] = kwargs["trailing_text_hidden"][0]
+        return talker_generate(**kwargs, logits_processor=LogitsProcessorList([talker]))
+
+    def record_model(**kwargs):
+        kept["ids"] = kwargs["input_ids"][0][0]
+        codes, hidden = model_generate(**kwargs)
+        kept["codes"] = codes[0]
+        return codes, hidden
+
+    def record_head(_module, _inputs, output):
+        best = output[0, -1].topk(2).values
+        predictor.append(float(best[0] - best[1]))
+
+    hooks = [head.register_forward_hook(record_head) for head in model.talker.code_predictor.lm_head]
+    model.talker.generate, model.generate = record_talker, record_model
+    options = {"do_sample": False, "subtalker_dosample": False, "max_new_tokens": case["max_tokens"]}
+    options |= {"non_streaming_mode": case["layout"] == "full", "language": case["language"]}
+    if "repetition_penalty" in case:
+        options["repetition_penalty"] = case["repetition_penalty"]
+    try:
+        if "preset" in case:
+            wavs, _ = tts.generate_custom_voice(
+                case["text"], speaker=case["preset"], instruct=case.get("instruct"), **options
+            )
+        elif "vector" in case:
+            vector = torch.tensor(case["vector"], dtype=torch.float32)
+            item = VoiceClonePromptItem(None, vector, x_vector_only_mode=True, icl_mode=False)
+            wavs, _ = tts.generate_voice_clone(case["text"], voice_clone_prompt=[item], **options)
+        elif "audio" in case:
+            only = "ref_text" not in case
+            item = tts.create_voice_clone_prompt(case["audio"], case.get("ref_text"), x_vector_only_mode=only)
+            wavs, _ = tts.generate_voice_clone(case["text"], voice_clone_prompt=item, **options)
+        else:
+            wavs, _ = tts.generate_voice_design(case["text"], instruct=case.get("instruct", ""), **options)
+    finally:
+        model.talker.generate, model.generate = talker_generate, model_generate
+        for hook in hooks:
+            hook.remove()
+    frames = len(kept["codes"])
+    steps = len(model.talker.code_predictor.lm_head)
+    gaps = np.array(predictor[: frames * steps], np.float32).reshape(frames, steps)
+    first = np.array(talker.gaps[:frames], np.float32)[:, None]
+    return {
+        "ids": kept["ids"].numpy().astype(np.int32),
+        "prompt": kept["prompt"].numpy(),
+        "trailing": kept["trailing"].numpy(),
+        "codes": kept["codes"].numpy().astype(np.int16),
+        "gaps": np.concatenate([first, gaps], axis=1),
+        "end_gap": np.array(talker.gaps[frames : frames + 1], np.float32),
+        "tail": wavs[0][-1920:],
+    }
+
+
+def run_tokenize(tts, case):
+    """Ids of the filled-in template."""
+    return {str(i): tts._tokenize_texts([tts._build_assistant_text(text)])[0][0].numpy().astype(np.int32)
+            for i, text in enumerate(case["texts"])}  # fmt: skip
+
+
+def run_embed(tts, case):
+    """The speaker's vector and the log-mel spectrogram of a recording."""
+    [(samples, rate)] = tts._normalize_audio_inputs([case["audio"]])
+    item = tts.create_voice_clone_prompt(case["audio"], x_vector_only_mode=True)[0]
+    result = {"vector": item.ref_spk_embedding.numpy()}
+    if rate == 24000:
+        # n_fft, bands, sample rate, hop, window, lowest and highest frequency as the official package calls it
+        mel = mel_spectrogram(torch.tensor(samples)[None], 1024, 128, 24000, 256, 1024, 0, 12000)
+        result["mel"] = mel[0].T.numpy()[: case.get("mel_frames")]
+    return result
+
+
+def run_encode(tts, case):
+    """The codec's codes of a recording."""
+    return {"codes": tts.model.speech_tokenizer.encode(case["audio"]).audio_codes[0].numpy().astype(np.int16)}
+
+
+def run_decode(tts, case):
+    """The decoder in a single pass over given codes; every `stride`-th sample and the last frame."""
+    codes = torch.tensor(np.load(case["codes"]).astype(np.int64))
+    with torch.inference_mode():
+        audio = tts.model.speech_tokenizer.model.decoder(codes.T[None])[0, 0].numpy()
+    return {"samples": audio[:: case["stride"]], "tail": audio[-1920:], "peak": np.abs(audio).max()}
+
+
+def run_sampling(_tts, case):
+    """Probabilities after the official chain, in the order in which `generate` builds it, for rows of logits."""
+    scores = torch.tensor(np.load(case["logits"]))
+    history = torch.tensor(case["history"], dtype=torch.long)[None].expand(len(scores), -1)
+    settings = case["settings"]
+    chain = LogitsProcessorList()
+    if settings.get("repetition_penalty", 1.0) != 1.0:
+        chain.append(RepetitionPenaltyLogitsProcessor(settings["repetition_penalty"]))
+    chain.append(MinNewTokensLengthLogitsProcessor(0, 2, settings["end"], device="cpu"))
+    barred = range(scores.shape[1] - 1024, scores.shape[1])
+    chain.append(SuppressTokensLogitsProcessor([i for i in barred if i != settings["end"]], device="cpu"))
+    if settings["temperature"] != 1.0:
+        chain.append(TemperatureLogitsWarper(settings["temperature"]))
+    if settings["top_k"] != 0:
+        chain.append(TopKLogitsWarper(settings["top_k"]))
+    if settings["top_p"] < 1.0:
+        chain.append(TopPLogitsWarper(settings["top_p"]))
+    probabilities = torch.softmax(chain(history, scores), dim=-1).numpy()
+    rows, columns = np.nonzero(probabilities)
+    return {"rows": rows.astype(np.int16), "columns": columns.astype(np.int16), "values": probabilities[rows, columns]}
+
+
+def main():
+    job_path, out = sys.argv[1:]
+    with open(job_path, encoding="utf-8") as file:
+        job = json.load(file)
+    torch.set_num_threads(2)
+    tts = Qwen3TTSModel.from_pretrained(job["model"], dtype=torch.float32)
+    arrays = {}
+    for case in job["cases"]:
+        print(f"reference: {case['name']}", file=sys.stderr, flush=True)
+        for key, value in globals()[f"run_{case['kind']}"](tts, case).items():
+            arrays[f"{case['name']}/{key}"] = value
+    np.savez_compressed(out, **arrays)
+
+
+if __name__ == "__main__":
+    main()
