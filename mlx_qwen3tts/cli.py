@@ -29,6 +29,7 @@ class Parser(argparse.ArgumentParser):
 def parser(name, description, examples=""):
     """A command's parser; `examples` are shown at the end of its help."""
     epilog = f"examples:\n{examples}" if examples else None
+    description = description[0].upper() + description[1:]
     return Parser(prog=f"mlx_qwen3tts.{name}", description=description, epilog=epilog)
 
 
@@ -54,7 +55,7 @@ def note(message):
 
 
 @contextlib.contextmanager
-def bar(description, unit, total=None, scale=False):
+def bar(description, unit, total=None, scale=False, form=None):
     """A progress bar on a terminal, nothing in a pipe. Yields a function that moves it on by an amount."""
     from tqdm import tqdm
 
@@ -63,6 +64,7 @@ def bar(description, unit, total=None, scale=False):
         desc=description,
         unit=unit,
         unit_scale=scale,
+        bar_format=form,
         leave=False,
         disable=not sys.stderr.isatty(),
         file=sys.stderr,

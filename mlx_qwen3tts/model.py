@@ -12,7 +12,7 @@ import numpy as np
 
 from .checkpoint import ModelFolder, check_dtype
 from .files import hub
-from .files.audio import check_reference, prepare, read_audio, write_audio
+from .files.audio import read_reference, write_audio
 from .files.weights import read_json
 from .networks.codec import codec as codec_networks
 from .synthesis.loop import Generation
@@ -96,22 +96,25 @@ class Qwen3TTS:
     def _speaker_encoder(self):
         return self.folder.load_speaker_encoder()
 
-    def embed(self, audio, prepare_audio=False):
-        """The speaker's vector [D] float32 of a recording: a path, (samples, rate) or samples at 24 kHz. Base only."""
+    def embed(self, audio, prepare=False):
+        """The speaker's vector [D] float32 of a recording: a path, (samples, rate) or samples at 24 kHz. Base only.
+
+        `prepare` trims silence and brings the recording to a common level first.
+        """
         encoder = self._speaker_encoder
-        samples = self._reference(audio, self.config.speaker_encoder.sample_rate, prepare_audio)
+        samples = read_reference(audio, self.config.speaker_encoder.sample_rate, prepare)
         return encoder.embed(mx.array(samples))
 
-    def clone(self, audio, ref_text=None, prepare_audio=False):
+    def clone(self, audio, ref_text=None, prepare=False):
         """A Voice from a recording: its x-vector, and with its transcript `ref_text` its codes, to clone in context."""
         codes = None
         if ref_text is not None:
             check_text(ref_text, "reference text")
-        embedding = self.embed(audio, prepare_audio)
+        embedding = self.embed(audio, prepare)
         if ref_text is not None:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # embed has just said what there is to say of this recording
-                codes = self.codec.encode(self._reference(audio, self.codec.sample_rate, prepare_audio))
+                codes = self.codec.encode(read_reference(audio, self.codec.sample_rate, prepare))
         return Voice(embedding, codes, ref_text, {"source_model": self.folder.folder.name})
 
     def preset(self, name):
@@ -289,11 +292,6 @@ class Qwen3TTS:
         if needed > context:
             raise ValueError(f"prompt and max_tokens need {needed} positions, the model has {context}; shorten either")
         return prompt
-
-    def _reference(self, audio, rate, prepare_audio):
-        samples = read_audio(audio, rate)
-        check_reference(samples, rate)
-        return prepare(samples, rate) if prepare_audio else samples
 
     def _speech(self, frames, voice, reason, start, seed):
         codes = mx.concatenate(frames).astype(mx.int32)

@@ -81,7 +81,14 @@ def resample(samples, original, rate):
     return np.pad(out, (0, length - out.size)).astype(np.float32)
 
 
-def check_reference(samples, rate, name="reference audio"):
+def read_reference(source, rate, prepared=False):
+    """A recording that is to serve as a voice: read, checked, and where asked for `prepared`."""
+    samples = read_audio(source, rate)
+    check_reference(samples, rate, _name(source))
+    return prepare(samples, rate) if prepared else samples
+
+
+def check_reference(samples, rate, name="audio"):
     """AudioError where a recording cannot serve as a voice; a warning where it will serve badly."""
     seconds = samples.size / rate
     if seconds < SHORTEST:
@@ -91,7 +98,7 @@ def check_reference(samples, rate, name="reference audio"):
     if np.abs(samples).max() < SILENT:
         raise AudioError(f"{name} is silent (peak {np.abs(samples).max():.1e})")
     for advice in quality(samples, rate):
-        warnings.warn(f"{name}: {advice}", stacklevel=2)
+        warnings.warn(f"{name}: {advice}", stacklevel=3)
 
 
 def quality(samples, rate):

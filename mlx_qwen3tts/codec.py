@@ -1,0 +1,86 @@
+"""`mlx_qwen3tts.codec`: recordings to codes and codes to sound."""
+
+from pathlib import Path
+
+from . import cli
+
+EXAMPLES = """\
+  mlx_qwen3tts.codec encode speech.wav --output codes.npy
+  mlx_qwen3tts.codec decode codes.npy --output speech.wav
+"""
+
+
+def build_parser():
+    options = cli.parser("codec", __doc__.split(": ", 1)[1], EXAMPLES)
+    actions = options.add_subparsers(dest="action", required=True, metavar="encode|decode")
+    encode = actions.add_parser("encode", help="a recording to codes, int32 [frames, 16]")
+    encode.add_argument("audio", metavar="AUDIO")
+    decode = actions.add_parser("decode", help="codes to a recording")
+    decode.add_argument("codes", metavar="CODES.npy")
+    for action, output in ((encode, "codes.npy"), (decode, "out.wav")):
+        cli.add_model(action)
+        action.add_argument("--output", default=output, help=f"(default: {output})")
+        cli.add_json(action)
+    return options
+
+
+def main(arguments=None):
+    options = build_parser().parse_args(arguments)
+    cli.run({"encode": encode, "decode": decode}[options.action], options)
+
+
+def load_codes(path):
+    """An integer array from a `.npy` file."""
+    import numpy as np
+
+    if not Path(path).is_file():
+        raise ValueError(f"codes {path}: no such file")
+    try:
+        codes = np.load(path, allow_pickle=False)
+    except (ValueError, EOFError):
+        raise ValueError(f"codes {path}: no plain NumPy array file") from None
+    if not isinstance(codes, np.ndarray) or codes.dtype.kind not in "iu":
+        raise ValueError(f"codes {path}: expected one array of integers")
+    return codes.astype(np.int64)
+
+
+def encode(options):
+    import numpy as np
+
+    from .checkpoint import Codec
+    from .files.output import check_writable, whole_file
+
+    if Path(options.output).suffix != ".npy":
+        raise ValueError(f"output {options.output}: the extension must be .npy")
+    check_writable(options.output)
+    codec = Codec.from_pretrained(options.model)
+    codes = np.array(codec.encode(options.audio))
+    with whole_file(options.output) as temporary:
+        np.save(temporary, codes)
+    seconds = len(codes) * codec.samples_per_frame / codec.sample_rate
+    cli.note(f"{len(codes)} frames ({seconds:.2f} s) written to {options.output}")
+    if options.json:
+        cli.print_json({"output": options.output, "frames": len(codes), "codebooks": codes.shape[1]})
+
+
+def decode(options):
+    import numpy as np
+
+    from .checkpoint import Codec
+    from .files.audio import output_format, write_audio
+    from .files.output import check_writable
+
+    output_format(options.output)
+    check_writable(options.output)
+    codes = load_codes(options.codes)
+    codec = Codec.from_pretrained(options.model)
+    samples = np.array(codec.decode(codes))
+    write_audio(options.output, samples, codec.sample_rate)
+    seconds = samples.size / codec.sample_rate
+    cli.note(f"{seconds:.2f} s written to {options.output}")
+    if options.json:
+        cli.print_json({"output": options.output, "seconds": seconds, "sample_rate": codec.sample_rate})
+
+
+if __name__ == "__main__":
+    main()

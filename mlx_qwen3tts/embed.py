@@ -1,0 +1,93 @@
+"""`mlx_qwen3tts.embed`: the speaker's vector of one or more recordings."""
+
+import warnings
+from pathlib import Path
+
+from . import cli
+
+EXAMPLES = """\
+  mlx_qwen3tts.embed speaker.wav --output speaker.npy
+  mlx_qwen3tts.embed a.wav b.wav c.wav --average --prepare --output speaker.safetensors
+  mlx_qwen3tts.embed recordings/*.wav --output voices/
+"""
+
+
+def build_parser():
+    options = cli.parser("embed", __doc__.split(": ", 1)[1], EXAMPLES)
+    cli.add_model(options)
+    options.add_argument("audio", nargs="+", metavar="AUDIO", help="recordings, 0.5 to 60 s each")
+    options.add_argument("--output", required=True, metavar="F", help=".npy, .safetensors or .json, or a folder")
+    options.add_argument("--average", action="store_true", help="one vector from several recordings of one speaker")
+    options.add_argument("--prepare", action="store_true", help="trim silence and level the recordings")
+    cli.add_json(options)
+    return options
+
+
+def main(arguments=None):
+    cli.run(embed, build_parser().parse_args(arguments))
+
+
+def outputs(options):
+    """The file of every vector, checked before any work: one, or in a folder one for each recording by its name."""
+    from .files.output import OutputError, check_writable
+    from .voices.voice import SUFFIXES, check_suffix
+
+    target = Path(options.output)
+    folder = target.is_dir() or (target.suffix not in SUFFIXES and options.output.endswith("/"))
+    if not folder:
+        check_suffix(target)
+        if len(options.audio) > 1 and not options.average:
+            raise ValueError(f"{len(options.audio)} recordings need --average or a folder as --output")
+        check_writable(target)
+        return [target]
+    if options.average:
+        raise ValueError(f"--average makes one vector: --output {options.output} must be a file")
+    if not target.is_dir():
+        raise OutputError(f"output folder {target} does not exist")
+    files = [target / f"{Path(audio).stem}.safetensors" for audio in options.audio]
+    if len(set(files)) < len(files):
+        raise ValueError("two recordings have the same name; their vectors would overwrite each other")
+    for file in files:
+        check_writable(file)
+    return files
+
+
+def embed(options):
+    files = outputs(options)
+    import mlx.core as mx
+
+    from .checkpoint import load_encoder_alone
+    from .files import hub
+    from .files.audio import read_reference
+    from .voices.average import average
+    from .voices.voice import Voice
+
+    folder = hub.resolve(options.model, hub.ENCODER)
+    encoder, rate = load_encoder_alone(folder)
+    vectors = []
+    with cli.bar("embedding", "recording", total=len(options.audio)) as advance:
+        for audio in options.audio:
+            vectors.append(encoder.embed(mx.array(read_reference(audio, rate, options.prepare))))
+            mx.eval(vectors[-1])
+            advance(1)
+    result = {"output": [str(file) for file in files], "dimension": vectors[0].shape[0]}
+    metadata = {"source_model": folder.name}
+    if options.average and len(vectors) > 1:
+        mean = average(mx.stack(vectors))
+        distances = [round(distance, 4) for distance in mean.distances]
+        result |= {"spread": mean.spread, "distances": dict(zip(options.audio, distances, strict=True))}
+        result["outliers"] = [options.audio[i] for i in mean.outliers]
+        cli.note(f"{len(vectors)} recordings, spread {mean.spread:.1%} of the vector's norm")
+        for name in result["outliers"]:
+            warnings.warn(f"{name} is far from the others: another speaker or a bad recording?", stacklevel=2)
+        vectors = [mean.mean]
+        metadata["recordings"] = str(len(options.audio))
+    for vector, file in zip(vectors, files, strict=True):
+        Voice(vector, metadata=metadata).save(file)
+        cli.note(f"{vector.shape[0]} dimensions, norm {mx.linalg.norm(vector).item():.2f}, written to {file}")
+    if options.json:
+        cli.print_json(result)
+
+
+if __name__ == "__main__":
+    main()
