@@ -79,7 +79,9 @@ def sampling_logits(case):
 
 def run_reference(model, cases, out, python=None):
     """Have the official package run materialised cases; its arrays as a dict of name to array."""
-    python = python or os.environ["QWEN_TTS_PYTHON"]
+    python = python or os.environ.get("QWEN_TTS_PYTHON")
+    if not python:
+        raise RuntimeError("set QWEN_TTS_PYTHON to the python of an environment that has the official package")
     with tempfile.TemporaryDirectory() as folder:
         job = Path(folder) / "job.json"
         job.write_text(json.dumps({"model": str(model), "cases": cases}))

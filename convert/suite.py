@@ -4,6 +4,8 @@ The same suite makes the committed goldens and, with other seeds, runs live. Che
 `mlx_qwen3tts.random_checkpoint`, so a golden needs to hold what came out, not the weights.
 """
 
+from mlx_qwen3tts.random_checkpoint import PRESETS
+
 TEXTS = {
     "short": "Hello.",
     "long": "The weather is fine today, and in the afternoon we'll walk to the old harbour, buy two tickets for the "
@@ -96,7 +98,7 @@ SAMPLING = [
     _sampling("strong-penalty", history=tuple(range(0, 600, 3)), repetition_penalty=1.5, top_k=3),
     _sampling("tiny-top-p", history=(3, 4), top_k=0, top_p=0.01),
 ]
-PRESETS = [
+PRESET = [
     speak("preset", "short", layout="full", preset="Vivian"),
     speak("preset-streaming", "mixed", preset="ryan", language="Japanese"),
     speak("preset-dialect-auto", "chinese", layout="full", preset="eric"),
@@ -163,8 +165,8 @@ SUITE = {
         [*CLONE, RECORDINGS[0], *RECORDINGS[8:10], DECODE[4], DECODE[6]],
     ),
     "base-ends": ({"kind": "base", "seed": 3, "eos_gain": 2.2}, [{**case, "max_tokens": 80} for case in CLONE[:8]]),
-    "custom-voice": ({"kind": "custom_voice", "seed": 4, "eos_gain": 2.2}, PRESETS),
-    "custom-voice-1b7": ({"kind": "custom_voice", "seed": 5, "model_size": "1b7"}, [*PRESETS[:3], *INSTRUCT]),
+    "custom-voice": ({"kind": "custom_voice", "seed": 4, "eos_gain": 2.2}, PRESET),
+    "custom-voice-1b7": ({"kind": "custom_voice", "seed": 5, "model_size": "1b7"}, [*PRESET[:3], *INSTRUCT]),
     "voice-design": ({"kind": "voice_design", "seed": 6, "model_size": "1b7", "eos_gain": 2.4}, DESIGN),
     "fine-tune": (
         {
@@ -172,7 +174,10 @@ SUITE = {
             "seed": 7,
             "changes": {
                 "speaker_encoder_config": {"enc_dim": 64, "sample_rate": 24000},
-                "talker_config": {"spk_id": {"anna": 3000}, "spk_is_dialect": {"anna": False}},
+                "talker_config": {
+                    "spk_id": dict.fromkeys(PRESETS) | {"anna": 3000},
+                    "spk_is_dialect": dict.fromkeys(PRESETS) | {"anna": False},
+                },
             },
         },
         [speak("own-speaker", "long", layout="full", preset="anna", language="english")],

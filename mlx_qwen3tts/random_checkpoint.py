@@ -196,7 +196,9 @@ def configs(size, kind, model_size=None):
 
 def _update(values, changes):
     for key, value in (changes or {}).items():
-        if isinstance(value, dict) and isinstance(values.get(key), dict):
+        if value is None:
+            del values[key]
+        elif isinstance(value, dict) and isinstance(values.get(key), dict):
             _update(values[key], value)
         else:
             values[key] = value
@@ -262,7 +264,8 @@ def write_checkpoint(
 
     kind: "base", "custom_voice" or "voice_design"; size: one of SIZES ("narrow" has the published depth at width 128);
     eos_gain: above 1 end of speech comes early (2.6 gives some 2 to 40 frames); model_size: "0b6" or "1b7", what
-    config.json says; changes, codec_changes: nested values that replace those of the two configurations.
+    config.json says; changes, codec_changes: nested values that replace those of the two configurations, None to remove
+    one.
     """
     folder = Path(folder)
     model, codec = configs(size, kind, model_size)

@@ -7,6 +7,7 @@ so there) or, in folders by others, from one named tensor whose sizes the config
 """
 
 import json
+import math
 import struct
 from dataclasses import dataclass
 from pathlib import Path
@@ -182,8 +183,13 @@ def check(tensors, expected, layout, where):
         tensor = tensors[name]
         if tensor.shape != wanted:
             raise CheckpointError(f"{where}: tensor {name} has shape {list(tensor.shape)}, expected {list(wanted)}")
-        if tensor.dtype not in STORED:
-            raise CheckpointError(f"{where}: tensor {name} has dtype {tensor.dtype}, expected a float")
+        packed = name.endswith(".weight") and f"{name.removesuffix('weight')}scales" in expected
+        if tensor.dtype not in STORED or (tensor.dtype == "U32") != packed:
+            wanted = "U32" if packed else "a float"
+            raise CheckpointError(f"{where}: tensor {name} has dtype {tensor.dtype}, expected {wanted}")
+        size = math.prod(tensor.shape) * STORED[tensor.dtype].size
+        if tensor.stop - tensor.start != size:
+            raise CheckpointError(f"{where}: tensor {name} has {tensor.stop - tensor.start} bytes, expected {size}")
 
 
 def _listed(names):
@@ -191,7 +197,7 @@ def _listed(names):
 
 
 def load_module(module, prefix, tensors, layout, dtype):
-    """Fill a module from checked tensors: MLX layout, floats cast to dtype, read lazily, strictly."""
+    """Fill a module from checked tensors: MLX layout, floats cast to dtype, strictly."""
     convs = convolutions(module)
     files, weights = {}, []
     for name, _ in tree_flatten(module.parameters()):
@@ -207,4 +213,6 @@ def load_module(module, prefix, tensors, layout, dtype):
         weights.append((name, value))
     module.load_weights(weights, strict=True)
     module.eval()
+    # Read now: an array that is still to be read belongs to this thread's stream and could not be used in another.
+    mx.eval(module.parameters())
     return module

@@ -2,7 +2,7 @@
 
 The published files keep each codebook as sums and usage counts, embedding = sum / max(usage, 1e-5), under one set of
 names in the decoder and another in the encoder. Tensors that only training or the other direction needs are declared
-so that every published key has its place; they are never read from the file.
+too, so that every published key has its place.
 B batch, T frames, N codebook size, D codebook dimension, E width.
 """
 
