@@ -162,7 +162,9 @@ def quantize_like(module, prefix, tensors, quantization):
 def find_layout(config, tensors, expected):
     """ "mlx" or "official" for a file's convolutions; None where it has none."""
     if LAYOUT_KEY in config:
-        return config[LAYOUT_KEY]
+        if config[LAYOUT_KEY] != "mlx":
+            raise CheckpointError(f"config.json: {LAYOUT_KEY} {config[LAYOUT_KEY]!r} is not known; expected 'mlx'")
+        return "mlx"
     for name in LAYOUT_TENSORS:
         if name in tensors and name in expected:
             shape, _ = expected[name]

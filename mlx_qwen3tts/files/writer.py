@@ -6,6 +6,7 @@ file count as resident.
 """
 
 import contextlib
+import fnmatch
 import glob
 import json
 import math
@@ -13,15 +14,21 @@ import os
 import shutil
 import struct
 import tempfile
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
 import mlx.core as mx
 import numpy as np
 
+from ..networks.config import CodecConfig, ModelConfig
 from .output import OutputError
-from .weights import STORED, CheckpointError, Tensor
+from .weights import STORED, CheckpointError, Tensor, read_json
 
+# What may lie in a folder that --overwrite removes; anything else is somebody's own and stops it.
+REPLACEABLE = ("*config.json", "vocab.json", "merges.txt", "tokenizer.json", "*_tokens.json", "*_map.json")
+REPLACEABLE += ("model*.safetensors", "model*.index.json", "configuration.json", "speech_tokenizer", "README.md")
+REPLACEABLE += ("LICENSE*", ".gitattributes", ".cache", ".DS_Store")
 BLOCK = 8 << 20  # bytes of a source tensor in memory at once
 SPELLINGS = {dtype: spelling for spelling, dtype in STORED.items()}
 
@@ -70,7 +77,7 @@ def write_tensors(folder, jobs, max_shard_size, progress):
     names = [f"model-{i + 1:05d}-of-{count:05d}.safetensors" for i in range(count)] if count > 1 else None
     weight_map = {}
     for name, shard in zip(names or ["model.safetensors"], shards, strict=True):
-        _write_file(folder / name, shard, progress)
+        _write_file(folder / name, shard, max_shard_size, progress)
         weight_map |= {output: name for job in shard for output in job.outputs}
     metadata = {
         "total_size": sum(job.bytes for job in jobs),
@@ -115,10 +122,10 @@ def _header(jobs):
     return struct.pack("<Q", len(text)) + text, {name: base + start for name, start in starts.items()}
 
 
-def _write_file(path, jobs, progress):
-    # Far below the file's own size even where that is small, as a block is there up to four times over:
-    # as read, in MLX, cast or transposed, and quantised.
-    limit = min(BLOCK, sum(job.bytes for job in jobs) // 8)
+def _write_file(path, jobs, max_shard_size, progress):
+    # Far below a file's size even where that is small, as a block is there several times over: as read, cast,
+    # transposed or quantised, and the one before it.
+    limit = min(BLOCK, max_shard_size // 8, sum(job.bytes for job in jobs) // 8)
     header, starts = _header(jobs)
     with path.open("wb") as file:
         file.write(header)
@@ -149,6 +156,44 @@ def _blocks(job, limit):
                 yield row, block
     except OSError as error:
         raise CheckpointError(f"cannot read {tensor.path}: {error.strerror or error}") from error
+
+
+def check_destination(path, overwrite):
+    """Raise unless a folder can be made at `path`, or one of a model there may be replaced."""
+    if not path.parent.is_dir():
+        raise OutputError(f"output folder {path.parent} does not exist")
+    if path.exists() and not path.is_dir():
+        raise OutputError(f"output {path} is a file; name a folder")
+    if os.path.ismount(path):
+        raise OutputError(f"output {path} is a mount point, which no finished folder can replace; name a folder in it")
+    entries = sorted(entry.name for entry in path.iterdir()) if path.is_dir() else []
+    if entries and not overwrite:
+        raise OutputError(f"output {path} exists and is not empty; replace it with --overwrite or name another folder")
+    if entries:
+        config = path / "config.json"
+        kind = read_json(config).get("model_type") if config.is_file() else None
+        if kind not in (ModelConfig.MODEL_TYPE, CodecConfig.MODEL_TYPE):
+            raise OutputError(f"output {path} is no Qwen3-TTS model folder and is not overwritten; name another folder")
+        for name in entries:
+            if not any(fnmatch.fnmatch(name, pattern) for pattern in REPLACEABLE):
+                raise OutputError(f"output {path} is not overwritten, as it holds {name}; move that elsewhere first")
+    for other in left_behind(path):
+        warnings.warn(f"{other} is of a run under way or of one that was killed; in that case delete it", stacklevel=3)
+
+
+def check_apart(source, destination):
+    inside_one_another = destination in (source, *source.parents) or source in destination.parents
+    if destination.is_dir() and any(destination.iterdir()) and inside_one_another:
+        raise OutputError(f"output {destination} overlaps the source {source}; name another folder")
+
+
+def check_space(destination, needed):
+    free = shutil.disk_usage(destination.parent).free
+    if needed > free:
+        raise OutputError(
+            f"output {destination} needs {needed / 1e6:.1f} MB and {free / 1e6:.1f} MB are free; make room or name "
+            "another disk"
+        )
 
 
 @contextlib.contextmanager
