@@ -144,9 +144,8 @@ class Codec:
     @classmethod
     def from_pretrained(cls, model):
         """model: a folder or hub id of the codec alone or of a model that has it."""
-        folder = hub.resolve(model, hub.CODEC)
-        inside = folder / "speech_tokenizer"
-        return cls(inside if inside.is_dir() else folder)
+        inside = hub.resolve(model, hub.CODEC_INSIDE) / "speech_tokenizer"
+        return cls(inside if inside.is_dir() else hub.resolve(model, hub.ALONE))
 
     @functools.cached_property
     def decoder(self):
@@ -165,14 +164,14 @@ class Codec:
         """Codes [frames, 16] to samples [frames * 1920] float32 at 24 kHz, within ±1."""
         return codec_networks.decode(self.decoder, self.check_codes(codes))
 
-    def check_codes(self, codes):
+    def check_codes(self, codes, what="codes"):
         """Codes as an int32 mx.array [frames, codebooks], or ValueError saying what is wrong with them."""
         codes = mx.array(codes)
         if codes.ndim != 2 or codes.shape[1] != self.num_codebooks or codes.shape[0] == 0:
-            raise ValueError(f"codes have shape {list(codes.shape)}; expected [frames, {self.num_codebooks}]")
+            raise ValueError(f"{what} have shape {list(codes.shape)}; expected [frames, {self.num_codebooks}]")
         if not mx.issubdtype(codes.dtype, mx.integer):
-            raise ValueError("codes must be integers")
+            raise ValueError(f"{what} must be integers")
         low, high, size = codes.min().item(), codes.max().item(), self.config.decoder.codebook_size
         if low < 0 or high >= size:
-            raise ValueError(f"codes lie between {low} and {high}; expected 0 to {size - 1}")
+            raise ValueError(f"{what} lie between {low} and {high}; expected 0 to {size - 1}")
         return codes.astype(mx.int32)

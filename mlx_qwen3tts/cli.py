@@ -46,7 +46,7 @@ def add_json(options):
 
 
 def print_json(values):
-    print(json.dumps(values, ensure_ascii=False), flush=True)
+    print(json.dumps(values), flush=True)
 
 
 def note(message):
@@ -76,9 +76,12 @@ def run(body, arguments):
     """Run a command's body with its parsed arguments and exit with the status that the interface fixes."""
     warnings.showwarning = lambda message, *_, **__: note(f"warning: {message}")
     warnings.simplefilter("always", UserWarning)
+    if not sys.stderr.isatty():  # the hub's client has bars of its own
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     try:
         body(arguments)
-        sys.stdout.flush()
+        if sys.stdout:  # None where it is closed
+            sys.stdout.flush()
     except (ValueError, TypeError) as error:
         _fail(error)
     except BrokenPipeError:

@@ -34,10 +34,10 @@ def load_codes(path):
     import numpy as np
 
     if not Path(path).is_file():
-        raise ValueError(f"codes {path}: no such file")
+        raise ValueError(f"codes {path}: {'no regular file' if Path(path).exists() else 'no such file'}")
     try:
         codes = np.load(path, allow_pickle=False)
-    except (ValueError, EOFError):
+    except (ValueError, EOFError, MemoryError):
         raise ValueError(f"codes {path}: no plain NumPy array file") from None
     if not isinstance(codes, np.ndarray) or codes.dtype.kind not in "iu":
         raise ValueError(f"codes {path}: expected one array of integers")
@@ -74,7 +74,7 @@ def decode(options):
     check_writable(options.output)
     codes = load_codes(options.codes)
     codec = Codec.from_pretrained(options.model)
-    samples = np.array(codec.decode(codes))
+    samples = np.array(codec.decode(codec.check_codes(codes, f"codes {options.codes}")))
     write_audio(options.output, samples, codec.sample_rate)
     seconds = samples.size / codec.sample_rate
     cli.note(f"{seconds:.2f} s written to {options.output}")

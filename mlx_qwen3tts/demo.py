@@ -60,7 +60,7 @@ def demo(options):
     arguments = ["--model", str(model), "--embedding", str(blend), "--output", str(speech), "--seed", "1", TEXT]
     generate.main(arguments)
     cli.note("The speech is noise, as the weights are random. Convert a published checkpoint to hear a voice.")
-    for file in (model, blend, speech):
+    for file in (blend, speech):  # after the model, which convert has printed
         print(file)
 
 

@@ -32,6 +32,8 @@ def outputs(options):
     from .files.output import OutputError, check_writable
     from .voices.voice import SUFFIXES, check_suffix
 
+    if not options.output:
+        raise ValueError("--output is empty")
     target = Path(options.output)
     folder = target.is_dir() or (target.suffix not in SUFFIXES and options.output.endswith("/"))
     if not folder:
@@ -62,7 +64,7 @@ def embed(options):
     from .voices.average import average
     from .voices.voice import Voice
 
-    folder = hub.resolve(options.model, hub.ENCODER)
+    folder = hub.resolve(options.model, hub.ALONE)
     encoder, rate = load_encoder_alone(folder)
     vectors = []
     with cli.bar("embedding", "recording", total=len(options.audio)) as advance:

@@ -64,11 +64,17 @@ def read_text(options):
     if options.text_file is None:
         return given[0]
     if options.text_file == "-":
-        return sys.stdin.buffer.read().decode("utf-8")
-    path = Path(options.text_file)
-    if not path.is_file():
-        raise ValueError(f"text file {path}: no such file")
-    return path.read_text(encoding="utf-8")
+        name, data = "stdin", sys.stdin.buffer.read() if sys.stdin else b""
+    else:
+        name = f"text file {options.text_file}"
+        try:
+            data = Path(options.text_file).read_bytes()
+        except OSError as error:
+            raise ValueError(f"{name}: {error.strerror}") from None
+    try:
+        return data.decode("utf-8-sig")  # Windows editors put a byte order mark in front
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{name} is not UTF-8 (byte {error.start}); save it as UTF-8") from None
 
 
 def check_options(options):
@@ -76,12 +82,15 @@ def check_options(options):
     from .files.audio import output_format
     from .files.output import check_writable
 
-    voices = [f"--{name.replace('_', '-')}" for name in ("voice", "embedding", "ref_audio") if getattr(options, name)]
-    if len(voices) > 1:
-        raise ValueError(f"{' and '.join(voices)} name two voices; give one")
-    for name in ("ref_text", "prepare"):
-        if getattr(options, name) and not options.ref_audio:
-            raise ValueError(f"--{name.replace('_', '-')} belongs to --ref-audio, which is not given")
+    voices = {"--voice": options.voice, "--embedding": options.embedding, "--ref-audio": options.ref_audio}
+    given = [name for name, value in voices.items() if value is not None]
+    if len(given) > 1:
+        raise ValueError(f"{' and '.join(given)} name two voices; give one")
+    if given and not voices[given[0]].strip():
+        raise ValueError(f"{given[0]} is empty")
+    for name, value in (("--ref-text", options.ref_text is not None), ("--prepare", options.prepare)):
+        if value and options.ref_audio is None:
+            raise ValueError(f"{name} belongs to --ref-audio, which is not given")
     if options.output == "-":
         if options.json:
             raise ValueError("--json and --output - both write to stdout; give one")
@@ -135,9 +144,9 @@ def write(speech, options):
     if options.output == "-":
         import numpy as np
 
-        from .files.audio import wav_bytes
+        from .files.audio import audio_bytes
 
-        sys.stdout.buffer.write(wav_bytes(np.array(speech.audio), speech.sample_rate))
+        sys.stdout.buffer.write(audio_bytes(np.array(speech.audio), speech.sample_rate))
         sys.stdout.buffer.flush()
     else:
         speech.save(options.output)

@@ -29,7 +29,7 @@ def describe(model):
     folder = hub.resolve(model)
     if read_json(folder / "config.json").get("model_type") == CodecConfig.MODEL_TYPE:
         codec = Codec(folder)
-        return {"model": str(model), "type": "codec", **_codec(codec), "bytes": codec.part.bytes}
+        return {"model": str(model), "type": "codec", **_codec(codec), "memory": codec.part.bytes}
     checkpoint = ModelFolder(folder)
     config, part = checkpoint.config, checkpoint.part
     prefixes = ("talker.code_predictor.", "talker.", "speaker_encoder.")
@@ -48,7 +48,7 @@ def describe(model):
         "conv_layout": part.layout,
         "quantization": quantization and {key: v for key, v in quantization.items() if not isinstance(v, dict)},
         "codec": _codec(checkpoint.codec),
-        "bytes": {
+        "memory": {
             **{prefix.strip("."): size for prefix, size in sizes.items()},
             "codec": checkpoint.codec.part.bytes,
             "total": part.bytes + checkpoint.codec.part.bytes,
@@ -70,15 +70,14 @@ def info(options):
         cli.print_json(found)
         return
     for key, value in found.items():
-        if key == "bytes":
+        if key == "memory":
             parts = value if isinstance(value, dict) else {"total": value}
             value = ", ".join(f"{name} {size / 1e6:.1f} MB" for name, size in parts.items() if size)
-            key = "memory"
         elif isinstance(value, dict):
             value = ", ".join(f"{name} {part}" for name, part in value.items())
         elif isinstance(value, list):
             value = ", ".join(value)
-        print(f"{key:14} {'none' if value in (None, '') else value}")
+        print(f"{key:18} {'none' if value in (None, '') else value}")
 
 
 if __name__ == "__main__":

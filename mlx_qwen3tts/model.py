@@ -43,6 +43,15 @@ class Speech:
         write_audio(path, np.array(self.audio), self.sample_rate)
 
 
+def read_sampling(path):
+    """The Sampling of a generation_config.json, or the official defaults where there is none."""
+    values = read_json(path) if path.exists() else {}
+    try:
+        return Sampling.from_config(values)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{path}: {error}") from None
+
+
 class Interrupted(KeyboardInterrupt):
     """Ctrl-C while speaking; `speech` is what was made so far."""
 
@@ -65,8 +74,7 @@ class Qwen3TTS:
         self.config = self.folder.config
         self.codec = self.folder.codec
         self.tokenizer = TextTokenizer(self.folder.folder, self.config)
-        generation = self.folder.folder / "generation_config.json"
-        self.sampling = Sampling.from_config(read_json(generation)) if generation.exists() else Sampling()
+        self.sampling = read_sampling(self.folder.folder / "generation_config.json")
         self.talker = self.folder.load_talker(dtype)
         if self.talker.dtype == mx.float16:
             warnings.warn(
@@ -121,11 +129,13 @@ class Qwen3TTS:
         """A Voice from a preset's row of the codec embedding. Names are matched without regard to case."""
         if not self.speakers:
             raise ValueError(f"voice {name!r}: a {self.model_type} model has no presets")
-        if name.lower() not in self.speakers:
+        known = {speaker.lower(): speaker for speaker in self.speakers}  # fine-tunes may have capitals
+        if name.lower() not in known:
             raise ValueError(f"voice {name!r} is not one of {', '.join(self.speakers)}")
-        row = self.talker.embed_codec(mx.array([self.config.talker.spk_id[name.lower()]]))[0]
-        dialect = self.config.talker.spk_is_dialect.get(name.lower())
-        metadata = {"source_model": self.folder.folder.name, "preset": name.lower()}
+        name = known[name.lower()]
+        row = self.talker.embed_codec(mx.array([self.config.talker.spk_id[name]]))[0]
+        dialect = self.config.talker.spk_is_dialect.get(name)
+        metadata = {"source_model": self.folder.folder.name, "preset": name}
         return Voice(row, metadata={**metadata, "dialect": dialect} if dialect else metadata)
 
     def generate(
@@ -183,11 +193,11 @@ class Qwen3TTS:
                 frames.append(codes)
                 if progress:
                     progress(len(frames))
+            speech = self._speech(frames, voice, generation.finish_reason, start, seed)
         except KeyboardInterrupt:
             if not frames:
                 raise
             raise Interrupted(self._speech(frames, voice, "interrupted", start, seed)) from None
-        speech = self._speech(frames, voice, generation.finish_reason, start, seed)
         if speech.finish_reason == "length":
             warnings.warn(
                 f"the speech did not end within {sampling.max_tokens} tokens and was cut; raise max_tokens or try "
@@ -222,7 +232,7 @@ class Qwen3TTS:
         """A voice by file, then by preset."""
         if Path(name).suffix in SUFFIXES or Path(name).is_file():
             return Voice.load(name)
-        if str(name).lower() in self.speakers:
+        if str(name).lower() in {speaker.lower() for speaker in self.speakers}:
             return self.preset(str(name))
         known = f"; presets: {', '.join(self.speakers)}" if self.speakers else ""
         raise ValueError(f"voice {str(name)!r} is no file and no preset of this model{known}")
@@ -262,27 +272,32 @@ class Qwen3TTS:
                 "use VoiceDesign or 1.7B CustomVoice"
             )
         preset = voice is not None and "preset" in voice.metadata
+        dialect = voice.metadata.get("dialect") if preset else None
+        if dialect and dialect not in self.config.talker.codec_language_id:
+            raise ValueError(f"the voice speaks {dialect!r}, which this model does not know; name another voice")
         if text_mode is None:
             text_mode = "full" if voice is None or preset else "streaming"
         if text_mode not in LAYOUTS:
             raise ValueError(f"text_mode {text_mode!r} is not one of {', '.join(LAYOUTS)}")
         role, ids = self.tokenizer.assistant(text)
-        context = self.config.talker.max_position_embeddings
-        if len(ids) > context // 4:
-            raise ValueError(
-                f"the text has {len(ids)} tokens; at most {context // 4} fit, as speech takes three to four frames a "
-                "token; split it"
-            )
-        reference = None
+        texts, reference = {"text": ids}, None
         if voice is not None and voice.ref_codes is not None:
-            codes = self.codec.check_codes(voice.ref_codes)
-            reference = (self.tokenizer.assistant(check_text(voice.ref_text, "reference text"))[1], codes)
+            codes = self.codec.check_codes(voice.ref_codes, "reference codes")
+            texts["reference text"] = self.tokenizer.assistant(check_text(voice.ref_text, "reference text"))[1]
+            reference = (texts["reference text"], codes)
+        context = self.config.talker.max_position_embeddings
+        for what, tokens in texts.items():
+            if len(tokens) > context // 4:
+                raise ValueError(
+                    f"the {what} has {len(tokens)} tokens; at most {context // 4} fit, as speech takes three to four "
+                    "frames a token; split it"
+                )
         prompt = build_prompt(
             self.talker,
             self.config,
             role,
             ids,
-            language_tags(self.config.talker, language.lower(), voice.metadata.get("dialect") if preset else None),
+            language_tags(self.config.talker, language.lower(), dialect),
             text_mode,
             speaker=None if voice is None else voice.embedding,
             instruct=self.tokenizer.instruct(check_text(instruct, "instruction")) if instruct else None,

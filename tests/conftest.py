@@ -1,5 +1,8 @@
 """Shared by the tests: random checkpoints of the parity suite, written once a run."""
 
+from dataclasses import dataclass
+from importlib import import_module
+
 import pytest
 
 from convert.make_goldens import make_checkpoint
@@ -30,3 +33,50 @@ def model(checkpoint):
         return loaded[name]
 
     return get
+
+
+@dataclass
+class Ran:
+    """How a command ended: exit status, stdout, stderr."""
+
+    status: int
+    out: str
+    err: str
+
+    @property
+    def lines(self):
+        """stderr without warnings."""
+        return [line for line in self.err.splitlines() if not line.startswith("warning: ")]
+
+
+@pytest.fixture
+def command(capfd, tmp_path, monkeypatch):
+    """A function that runs a command in this process, in tmp_path: command("info", "--model", folder)."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(name, *arguments):
+        capfd.readouterr()
+        status = 0
+        try:
+            import_module(f"mlx_qwen3tts.{name}").main([str(argument) for argument in arguments])
+        except SystemExit as stopped:
+            status = stopped.code
+        return Ran(status, *capfd.readouterr())
+
+    return run
+
+
+@pytest.fixture
+def refused(command, tmp_path):
+    """A function that runs a command which must fail as bad input does, and returns its message."""
+
+    def run(name, *arguments):
+        before = sorted(tmp_path.rglob("*"))
+        ran = command(name, *arguments)
+        assert ran.status == 2, ran.err
+        assert len(ran.lines) == 1 and ran.lines[0].startswith("error: "), ran.err
+        assert ran.out == ""
+        assert sorted(tmp_path.rglob("*")) == before, "something was left behind"
+        return ran.lines[0].removeprefix("error: ")
+
+    return run

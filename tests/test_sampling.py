@@ -115,3 +115,16 @@ def test_greedy_and_temperature_zero_make_both_samplers_argmax(values):
     found = Sampling().override(**values)
     assert not found.do_sample and not found.subtalker_dosample
     assert found.repetition_penalty == 1.05
+
+
+@pytest.mark.parametrize(
+    ("values", "error", "message"),
+    [
+        ({"temperature": 1e-9}, ValueError, "temperature 1e-09 is too small; 0 is greedy"),
+        ({"repetition_penalty": 100}, ValueError, "100 is not a number above 0 and below 100"),
+        ({"do_sample": "yes"}, TypeError, "do_sample must be true or false, not 'yes'"),
+    ],
+)
+def test_values_that_would_give_wrong_codes_are_refused(values, error, message):
+    with pytest.raises(error, match=message):
+        Sampling.from_config(values)

@@ -14,6 +14,8 @@ from .output import whole_file
 
 SHORTEST, LONGEST, ENOUGH = 0.5, 60.0, 3.0  # seconds of a reference: refused below, refused above, advised
 SILENT = 1e-3  # a peak below this (-60 dBFS) is silence
+LOUDEST = 1e6  # a peak above this is no sound: 16-bit integers stored as floats reach 32768
+PIECE = 24000  # samples given to libsndfile at once
 FORMATS = {".wav": "WAV", ".flac": "FLAC", ".mp3": "MP3", ".ogg": "OGG"}
 
 
@@ -21,13 +23,13 @@ class AudioError(ValueError):
     """A recording that cannot be used, or an output format that is not known."""
 
 
-def read_audio(source, rate):
+def read_audio(source, rate, longest=None):
     """A recording as mono float32 samples at `rate`.
 
     source: a path of anything soundfile reads, (samples [n] or [n, channels], its rate), or samples [n] already at
-    `rate` (NumPy or MLX array).
+    `rate` (NumPy or MLX array). A file of more than `longest` seconds is refused before it is read.
     """
-    samples, original = _load(source, rate)
+    samples, original = _load(source, rate, longest)
     if samples.ndim == 2:
         samples = samples.mean(axis=1, dtype=np.float32)
     if samples.ndim != 1:
@@ -36,6 +38,8 @@ def read_audio(source, rate):
         raise AudioError(f"{_name(source)} is empty")
     if not np.isfinite(samples).all():
         raise AudioError(f"{_name(source)} has samples that are NaN or infinite")
+    if np.abs(samples).max() > LOUDEST:
+        raise AudioError(f"{_name(source)} has samples up to {np.abs(samples).max():.1e}; expected them within ±1")
     return resample(samples, original, rate)
 
 
@@ -43,7 +47,7 @@ def _name(source):
     return f"audio {source}" if isinstance(source, str | Path) else "audio"
 
 
-def _load(source, rate):
+def _load(source, rate, longest):
     if isinstance(source, tuple) and len(source) == 2:
         samples, original = source
         if isinstance(original, bool) or not isinstance(original, int) or original <= 0:
@@ -54,9 +58,14 @@ def _load(source, rate):
     import soundfile
 
     if not Path(source).is_file():
-        raise AudioError(f"audio {source}: no such file")
+        raise AudioError(f"audio {source}: {'no regular file' if Path(source).exists() else 'no such file'}")
+    if Path(source).suffix.lower() == ".raw":  # soundfile asks for its rate, which nothing says
+        raise AudioError(f"audio {source}: raw samples have no header; convert it to .wav")
     try:
-        return soundfile.read(str(source), dtype="float32")
+        with soundfile.SoundFile(str(source)) as file:
+            if longest is not None and file.frames > longest * file.samplerate:
+                raise too_long(_name(source), file.frames / file.samplerate)
+            return file.read(dtype="float32"), file.samplerate
     except soundfile.LibsndfileError as error:
         raise AudioError(f"audio {source} cannot be read: {error.error_string}") from None
 
@@ -83,22 +92,30 @@ def resample(samples, original, rate):
 
 def read_reference(source, rate, prepared=False):
     """A recording that is to serve as a voice: read, checked, and where asked for `prepared`."""
-    samples = read_audio(source, rate)
-    check_reference(samples, rate, _name(source))
-    return prepare(samples, rate) if prepared else samples
+    samples, name = read_audio(source, rate, LONGEST), _name(source)
+    check_reference(samples, rate, name)
+    if prepared:
+        samples = prepare(samples, rate)
+        if samples.size / rate < SHORTEST:
+            raise AudioError(f"{name} lasts {samples.size / rate:.2f} s without its silence; {SHORTEST} s are needed")
+    for advice in quality(samples, rate):
+        warnings.warn(f"{name}: {advice}", stacklevel=3)
+    return samples
 
 
 def check_reference(samples, rate, name="audio"):
-    """AudioError where a recording cannot serve as a voice; a warning where it will serve badly."""
+    """AudioError where a recording cannot serve as a voice."""
     seconds = samples.size / rate
     if seconds < SHORTEST:
         raise AudioError(f"{name} lasts {seconds:.2f} s; at least {SHORTEST} s are needed")
     if seconds > LONGEST:
-        raise AudioError(f"{name} lasts {seconds:.1f} s; at most {LONGEST:.0f} s are taken, cut it")
-    if np.abs(samples).max() < SILENT:
-        raise AudioError(f"{name} is silent (peak {np.abs(samples).max():.1e})")
-    for advice in quality(samples, rate):
-        warnings.warn(f"{name}: {advice}", stacklevel=3)
+        raise too_long(name, seconds)
+    if np.ptp(samples) / 2 < SILENT:  # a constant is no sound either
+        raise AudioError(f"{name} is silent")
+
+
+def too_long(name, seconds):
+    return AudioError(f"{name} lasts {seconds:.1f} s; at most {LONGEST:.0f} s are taken, cut it")
 
 
 def quality(samples, rate):
@@ -152,20 +169,19 @@ def output_format(path):
 
 def write_audio(path, samples, rate):
     """Write mono samples by the path's extension; the file appears whole or not at all."""
-    import soundfile
-
-    kind = output_format(path)
+    data = audio_bytes(samples, rate, output_format(path))
     with whole_file(path) as temporary:
-        try:
-            soundfile.write(str(temporary), np.asarray(samples), rate, format=kind)
-        except soundfile.LibsndfileError as error:
-            raise OSError(None, error.error_string) from None
+        temporary.write_bytes(data)
 
 
-def wav_bytes(samples, rate):
-    """The bytes of a 16-bit WAV file."""
+def audio_bytes(samples, rate, kind="WAV"):
+    """The bytes of an audio file; kind: a value of FORMATS. WAV has 16 bits."""
     import soundfile
 
-    buffer = io.BytesIO()
-    soundfile.write(buffer, np.asarray(samples), rate, format="WAV")
+    # To memory, as libsndfile has no clear error for a full disk. In pieces, as its Ogg encoder keeps what it is given
+    # at once on the stack and crashes on some two minutes.
+    samples, buffer = np.asarray(samples), io.BytesIO()
+    with soundfile.SoundFile(buffer, "w", rate, 1, format=kind) as file:
+        for start in range(0, samples.size, PIECE):
+            file.write(samples[start : start + PIECE])
     return buffer.getvalue()

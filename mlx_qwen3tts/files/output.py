@@ -18,7 +18,10 @@ def whole_file(path):
     """
     path = Path(path)
     check_writable(path)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix)
+    try:
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix)
+    except OSError as error:
+        raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
     os.close(handle)
     try:
         yield Path(name)
@@ -40,5 +43,9 @@ def check_writable(path):
         raise OutputError(f"output {path} is a folder")
     if not path.parent.is_dir():
         raise OutputError(f"output folder {path.parent} does not exist")
-    if not os.access(path.parent, os.W_OK) or (path.exists() and not os.access(path, os.W_OK)):
+    if path.exists() and not os.access(path, os.W_OK):
         raise OutputError(f"cannot write {path}: permission denied")
+    try:
+        tempfile.TemporaryFile(dir=path.parent).close()  # os.access does not know of every reason
+    except OSError as error:
+        raise OutputError(f"cannot write {path}: {error.strerror or error}") from None

@@ -51,15 +51,17 @@ def read_json(path):
         values = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise CheckpointError(f"{path.parent} has no {path.name}") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read: {error.strerror}") from None
+    except (ValueError, RecursionError) as error:  # not JSON, not UTF-8, nested without end
         raise CheckpointError(f"{path} is not valid JSON: {error}") from None
     if not isinstance(values, dict):
         raise CheckpointError(f"{path} does not hold a JSON object")
     return values
 
 
-def read_header(path):
-    """Names and places of the tensors of one safetensors file; a truncated or foreign file is an error."""
+def _read_header(path):
+    """(the JSON object at the head of a safetensors file, where in the file the tensors start, the file's size)."""
     size = path.stat().st_size
     with path.open("rb") as file:
         start = file.read(8)
@@ -68,14 +70,35 @@ def read_header(path):
             raise CheckpointError(f"{path} is truncated or no safetensors file")
         try:
             header = json.loads(file.read(length))
-        except (json.JSONDecodeError, UnicodeDecodeError):
-            raise CheckpointError(f"{path} is no safetensors file: its header is not JSON") from None
+        except (json.JSONDecodeError, UnicodeDecodeError, RecursionError):
+            header = None
+    if not isinstance(header, dict):
+        raise CheckpointError(f"{path} is no safetensors file: its header is not a JSON object")
+    return header, 8 + length, size
+
+
+def read_metadata(path):
+    """The strings under `__metadata__` of a safetensors file."""
+    metadata = _read_header(path)[0].get("__metadata__") or {}  # MLX writes null where there are none
+    if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
+        raise CheckpointError(f"{path} is no safetensors file: its metadata are not strings")
+    return metadata
+
+
+def read_header(path):
+    """Names and places of the tensors of one safetensors file; a truncated or foreign file is an error."""
+    header, base, size = _read_header(path)
     header.pop("__metadata__", None)
-    base = 8 + length
     tensors = {}
     for name, entry in header.items():
-        first, last = entry["data_offsets"]
-        tensors[name] = Tensor(path, name, entry["dtype"], tuple(entry["shape"]), base + first, base + last)
+        try:
+            dtype, shape, (first, last) = entry["dtype"], tuple(entry["shape"]), entry["data_offsets"]
+            sound = isinstance(dtype, str) and all(type(n) is int and n >= 0 for n in (*shape, first, last - first))
+        except (KeyError, TypeError, ValueError):
+            sound = False
+        if not sound:
+            raise CheckpointError(f"{path} is no safetensors file: its header does not describe tensor {name}")
+        tensors[name] = Tensor(path, name, dtype, shape, base + first, base + last)
     needed = max((tensor.stop for tensor in tensors.values()), default=base)
     if needed > size:
         raise CheckpointError(f"{path} is truncated: {size} bytes of {needed}")
@@ -86,7 +109,9 @@ def read_folder(folder):
     """All tensors of a folder's `model.safetensors`, or of the shards its index names."""
     index = folder / "model.safetensors.index.json"
     if index.exists():
-        where = read_json(index).get("weight_map", {})
+        where = read_json(index).get("weight_map")
+        if not isinstance(where, dict) or not all(isinstance(file, str) for file in where.values()):
+            raise CheckpointError(f"{index}: weight_map does not name a file for each tensor")
         tensors = {}
         for file in sorted(set(where.values())):
             if not (folder / file).is_file():
@@ -140,21 +165,27 @@ def expected_shapes(modules):
     return expected
 
 
+def _settings(block, defaults):
+    """How to quantise, from a block of the configuration. MLX takes some bad values down with the process."""
+    keys = ("group_size", "bits", "mode")
+    settings = {**defaults, **{key: block[key] for key in keys if isinstance(block, dict) and key in block}}
+    if settings.get("bits") not in (2, 3, 4, 5, 6, 8) or settings["group_size"] not in (16, 32, 64, 128):
+        raise CheckpointError(f"config.json: quantization {settings} has no bits or group_size that MLX knows")
+    return settings
+
+
 def quantize_like(module, prefix, tensors, quantization):
     """Replace by quantised ones the layers that are quantised in the file, as the config's block describes them."""
     if not quantization:
         return
-    defaults = {key: quantization[key] for key in ("group_size", "bits", "mode") if key in quantization}
-    if "bits" not in defaults:
-        raise CheckpointError("config.json: the quantization block has no bits")
-    defaults.setdefault("group_size", 64)
+    defaults = _settings(quantization, {"group_size": 64})
 
     def predicate(path, layer):
         full = f"{prefix}.{path}"
         if not hasattr(layer, "to_quantized") or f"{full}.scales" not in tensors:
             return False
         own = quantization.get(full)
-        return {**defaults, **own} if isinstance(own, dict) else defaults
+        return _settings(own, defaults) if isinstance(own, dict) else defaults
 
     nn.quantize(module, **defaults, class_predicate=predicate)
 

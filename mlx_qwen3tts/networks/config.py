@@ -4,6 +4,7 @@ Unknown keys are ignored (the published files carry training leftovers); a missi
 Defaults are those of the official configuration classes.
 """
 
+import math
 from dataclasses import MISSING, dataclass, field, fields
 
 
@@ -61,6 +62,10 @@ class SpeakerEncoderConfig:
     enc_res2net_scale: int = 8
     enc_se_channels: int = 128
     sample_rate: int = 24000
+
+    def __post_init__(self):
+        if not 2 <= len(self.enc_channels) == len(self.enc_kernel_sizes) == len(self.enc_dilations):
+            raise ConfigError("enc_channels, enc_kernel_sizes and enc_dilations of the speaker encoder do not match")
 
 
 @dataclass(frozen=True)
@@ -143,13 +148,19 @@ class CodecConfig:
         encoder = from_dict(CodecEncoderConfig, values.get("encoder_config"), f"{where}: encoder_config")
         if not encoder.use_causal_conv or encoder.pad_mode != "constant" or encoder.use_conv_shortcut:
             raise ConfigError(f"{where}: encoder_config describes a Mimi variant that is not supported")
-        return cls(
-            decoder=decoder,
-            encoder=encoder,
-            num_codebooks=values.get("encoder_valid_num_quantizers", 16),
-            sample_rate=values.get("output_sample_rate", 24000),
-            samples_per_frame=values.get("decode_upsample_rate", 1920),
-        )
+        numbers = {
+            "encoder_valid_num_quantizers": cls.num_codebooks,
+            "output_sample_rate": cls.sample_rate,
+            "decode_upsample_rate": cls.samples_per_frame,
+        }
+        numbers = {name: values.get(name, default) for name, default in numbers.items()}
+        for name, number in numbers.items():
+            if not _fits(name, int, number):
+                raise ConfigError(f"{where}: {name} {number!r} is no value for it")
+        upsampling = math.prod(decoder.upsample_rates) * math.prod(decoder.upsampling_ratios)
+        if numbers["decode_upsample_rate"] != upsampling:
+            raise ConfigError(f"{where}: decode_upsample_rate is not {upsampling}, the product of the decoder's")
+        return cls(decoder, encoder, *numbers.values())
 
 
 @dataclass(frozen=True)
@@ -190,10 +201,15 @@ class ModelConfig:
                 raise ConfigError(f"{where_part}: hidden_act {part.hidden_act!r} is not 'silu'")
         if predictor.num_code_groups != talker.num_code_groups:
             raise ConfigError(f"{predictor_where}: num_code_groups differs from the talker's")
-        ids = ("im_start", "im_end", "tts_pad", "tts_bos", "tts_eos")
-        missing = [f"{name}_token_id" for name in ids if not isinstance(values.get(f"{name}_token_id"), int)]
-        if missing:
-            raise ConfigError(f"{where}: missing {', '.join(missing)}")
+        names = [f"{name}_token_id" for name in ("im_start", "im_end", "tts_pad", "tts_bos", "tts_eos")]
+        ids = {name: values.get(name) for name in names}
+        check_ids(ids, talker.text_vocab_size, where)
+        codec_ids = {f.name: getattr(talker, f.name) for f in fields(talker) if f.name.endswith("_id")}
+        for named in (codec_ids.pop("codec_language_id"), codec_ids.pop("spk_id"), codec_ids):
+            check_ids(named, talker.vocab_size, f"{where}: talker_config")
+        for name, dialect in talker.spk_is_dialect.items():
+            if dialect and dialect not in talker.codec_language_id:
+                raise ConfigError(f"{where}: spk_is_dialect of {name}, {dialect!r}, is not in codec_language_id")
         # A fine-tune keeps the encoder's configuration but, being custom_voice, has no encoder weights.
         encoder = None
         if kind == "base":
@@ -209,14 +225,32 @@ class ModelConfig:
             predictor=predictor,
             speaker_encoder=encoder,
             model_type=kind,
-            model_size=values.get("tts_model_size", ""),
-            **{f"{name}_token_id": values[f"{name}_token_id"] for name in ids},
+            model_size=str(values.get("tts_model_size") or ""),
+            **ids,
         )
 
     @property
     def languages(self):
         """Names a user may ask for: `auto` and every language that is not a preset's dialect."""
         return ["auto", *(name for name in self.talker.codec_language_id if "dialect" not in name)]
+
+
+def check_ids(ids, size, where):
+    """ConfigError unless all values of a dictionary are row numbers of an embedding with `size` rows."""
+    for name, row in ids.items():
+        if type(row) is not int or not 0 <= row < size:
+            raise ConfigError(f"{where}: {name} {row!r} is not an integer from 0 to {size - 1}")
+
+
+def _fits(name, kind, value):
+    """Whether a JSON value can be a field: of its type, and positive and not absurd where it is a number."""
+    if kind is tuple:
+        return type(value) is list and value != [] and all(_fits(name, int, size) for size in value)
+    if kind is int:
+        return type(value) is int and (value >= 0 if name.endswith("_id") else 0 < value < 2**24)
+    if kind is float:
+        return type(value) in (int, float) and value > 0
+    return type(value) is kind
 
 
 def from_dict(cls, values, where):
@@ -227,6 +261,8 @@ def from_dict(cls, values, where):
     for f in fields(cls):
         value = values.get(f.name)
         if value is not None:
+            if not _fits(f.name, f.type, value):
+                raise ConfigError(f"{where}: {f.name} {value!r} is no value for it")
             known[f.name] = tuple(value) if isinstance(value, list) else value
         elif f.default is MISSING and f.default_factory is MISSING:
             raise ConfigError(f"{where}: missing {f.name}")

@@ -36,7 +36,7 @@ class Conv1d(nn.Module):
 
     def __init__(self, inputs, outputs, kernel, stride=1, dilation=1, groups=1, bias=True):
         super().__init__()
-        scale = (inputs // groups * kernel) ** -0.5
+        scale = max(1, inputs // groups * kernel) ** -0.5
         self.weight = mx.random.uniform(-scale, scale, (outputs, kernel, inputs // groups))
         if bias:
             self.bias = mx.zeros((outputs,))
@@ -55,7 +55,7 @@ class ConvTranspose1d(nn.Module):
 
     def __init__(self, inputs, outputs, kernel, stride):
         super().__init__()
-        scale = (inputs * kernel) ** -0.5
+        scale = max(1, inputs * kernel) ** -0.5
         self.weight = mx.random.uniform(-scale, scale, (outputs, kernel, inputs))
         self.bias = mx.zeros((outputs,))
         self.stride, self.taps = stride, kernel // stride

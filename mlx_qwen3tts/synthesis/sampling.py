@@ -61,8 +61,16 @@ class Sampling:
                 raise ValueError(f"{name} {value} is not {f'between {low} and {high}' if high else f'{low} or more'}")
             if name.endswith("top_p") and value == 0:
                 raise ValueError(f"{name} must be above 0")
-        if not isinstance(self.repetition_penalty, int | float) or not 0 < self.repetition_penalty < 100:
-            raise ValueError(f"repetition_penalty {self.repetition_penalty!r} is not a number above 0")
+        for name in ("temperature", "subtalker_temperature"):
+            # Below this, logits divided by it overflow float32.
+            if 0 < getattr(self, name) < 1e-6:
+                raise ValueError(f"{name} {getattr(self, name)} is too small; 0 is greedy")
+        for name in ("do_sample", "subtalker_dosample"):
+            if not isinstance(getattr(self, name), bool):
+                raise TypeError(f"{name} must be true or false, not {getattr(self, name)!r}")
+        penalty = self.repetition_penalty
+        if isinstance(penalty, bool) or not isinstance(penalty, int | float) or not 0 < penalty < 100:
+            raise ValueError(f"repetition_penalty {penalty!r} is not a number above 0 and below 100")
         return self
 
 

@@ -5,29 +5,39 @@ user's text (`<|im_end|>`) is read out as characters and never interpreted. A te
 the official processor, which tokenises the filled-in template: control tokens split it before anything else is done.
 """
 
-import json
 import unicodedata
 
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
+
+from ..files.weights import CheckpointError, read_json
 
 # Qwen2's pre-tokenizer pattern: contractions, words, single digits, punctuation, newlines, spaces.
 PATTERN = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}"
     r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
+# Categories refused in a text. Python has surrogates for bytes of a command line that are not UTF-8.
+UNSPEAKABLE = {"Cc": "control character", "Cs": "undecodable byte or surrogate"}
 
 
-def _read_files(folder):
-    """(vocabulary {token: id}, merges [(left, right)]), checked against each other."""
-    for name in ("vocab.json", "merges.txt"):
-        if not (folder / name).is_file():
-            raise ValueError(f"{folder} has no {name}")
-    vocab = json.loads((folder / "vocab.json").read_text(encoding="utf-8"))
-    lines = (folder / "merges.txt").read_text(encoding="utf-8").split("\n")
+def _read_files(folder, size):
+    """(vocabulary {token: id}, merges [(left, right)]), checked against each other; ids are below size."""
+    vocab, path = read_json(folder / "vocab.json"), folder / "merges.txt"
+    if not all(type(i) is int and 0 <= i < size for i in vocab.values()):
+        raise CheckpointError(f"{folder / 'vocab.json'}: ids must be integers from 0 to {size - 1}")
+    missing = [symbol for symbol in pre_tokenizers.ByteLevel.alphabet() if symbol not in vocab]
+    if missing:
+        raise CheckpointError(f"{folder / 'vocab.json'} has no token for {len(missing)} of the 256 bytes")
+    if not path.is_file():
+        raise CheckpointError(f"{folder} has no merges.txt")
+    try:
+        lines = path.read_text(encoding="utf-8").split("\n")
+    except UnicodeDecodeError:
+        raise CheckpointError(f"{path} is not UTF-8") from None
     merges = [tuple(line.split(" ")) for line in lines if line and not line.startswith("#version")]
     for merge in merges:
         if len(merge) != 2 or any(token not in vocab for token in (*merge, "".join(merge))):
-            raise ValueError(f"{folder / 'merges.txt'}: merge {' '.join(merge)!r} does not fit vocab.json")
+            raise CheckpointError(f"{path}: merge {' '.join(merge)!r} does not fit vocab.json")
     return vocab, merges
 
 
@@ -36,7 +46,7 @@ class TextTokenizer:
 
     def __init__(self, folder, config):
         """folder: a model folder (Path); config: a ModelConfig."""
-        self.bpe = Tokenizer(models.BPE(*_read_files(folder)))
+        self.bpe = Tokenizer(models.BPE(*_read_files(folder, config.talker.text_vocab_size)))
         self.bpe.normalizer = normalizers.NFC()
         self.bpe.pre_tokenizer = pre_tokenizers.Sequence(
             [
@@ -69,6 +79,7 @@ def check_text(text, what="text"):
     if not text.strip():
         raise ValueError(f"{what} is empty")
     for place, char in enumerate(text):
-        if unicodedata.category(char) in ("Cc", "Cs") and char not in "\t\n\r":
-            raise ValueError(f"{what} has the control character U+{ord(char):04X} at position {place}; remove it")
+        kind = UNSPEAKABLE.get(unicodedata.category(char))
+        if kind and char not in "\t\n\r":
+            raise ValueError(f"{what} has the {kind} U+{ord(char):04X} at position {place}; remove it")
     return text

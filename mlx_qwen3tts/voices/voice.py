@@ -5,17 +5,21 @@ codes and metadata; `.json`, a list of numbers.
 """
 
 import json
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import mlx.core as mx
 import numpy as np
 
+from ..files.audio import FORMATS
 from ..files.output import whole_file
-from ..files.weights import CheckpointError, read_header
+from ..files.weights import CheckpointError, read_header, read_metadata
 
 FORMAT_VERSION = "1"
 SUFFIXES = (".npy", ".safetensors", ".json")
+# What MLX does not read (float64) NumPy does, and bfloat16 is the upper half of a float32.
+STORED = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2", "I32": "<i4"}
 
 
 class VoiceError(ValueError):
@@ -58,49 +62,63 @@ class Voice:
                 self._save_safetensors(temporary)
 
     def _save_safetensors(self, path):
-        from safetensors.numpy import save_file
+        from safetensors.numpy import save
 
         tensors = {"speaker_embedding": np.array(self.embedding)}
         metadata = {**self.metadata, "format_version": FORMAT_VERSION, "dimension": str(self.dimension)}
         if self.ref_codes is not None:
             tensors["ref_codes"] = np.array(self.ref_codes.astype(mx.int32))
             metadata["ref_text"] = self.ref_text
-        save_file(tensors, str(path), metadata=metadata)
+        path.write_bytes(save(tensors, metadata))  # save_file has an error of its own for a full disk
 
     @classmethod
     def load(cls, path):
         """Read any of the formats; VoiceError for whatever is no voice."""
         path = Path(path)
+        if path.suffix.lower() in FORMATS:
+            raise VoiceError(f"embedding {path}: a recording; clone it with --ref-audio, or make its vector with embed")
         check_suffix(path)
         if not path.is_file():
-            raise VoiceError(f"embedding {path}: no such file")
+            raise VoiceError(f"embedding {path}: {'no regular file' if path.exists() else 'no such file'}")
         try:
             if path.suffix == ".npy":
                 return cls(np.load(path, allow_pickle=False))
             if path.suffix == ".json":
-                return cls(np.array(json.loads(path.read_text())))
+                return cls(np.array(json.loads(path.read_text(encoding="utf-8-sig"))))
             return cls._load_safetensors(path)
-        except (ValueError, EOFError) as error:  # json's and NumPy's errors are ValueErrors too
+        # json's and NumPy's errors are ValueErrors; the last two are for a file that lies about its size or depth.
+        except (ValueError, EOFError, MemoryError, RecursionError) as error:
             raise VoiceError(f"embedding {path}: {_reason(path, error)}") from None
 
     @classmethod
     def _load_safetensors(cls, path):
-        names = read_header(path)
-        if "speaker_embedding" not in names:
-            raise VoiceError(f"has no tensor 'speaker_embedding', only {', '.join(sorted(names)) or 'none'}")
-        tensors, metadata = mx.load(str(path), return_metadata=True)
+        tensors, metadata = read_header(path), read_metadata(path)
+        if "speaker_embedding" not in tensors:
+            raise VoiceError(f"has no tensor 'speaker_embedding', only {', '.join(sorted(tensors)) or 'none'}")
+        codes = mx.array(_read(tensors["ref_codes"])) if "ref_codes" in tensors else None
         text = metadata.pop("ref_text", None)
         for key in ("format_version", "dimension"):
             metadata.pop(key, None)
-        return cls(tensors["speaker_embedding"], tensors.get("ref_codes"), text, metadata)
+        return cls(_read(tensors["speaker_embedding"]), codes, text, metadata)
+
+
+def _read(tensor):
+    """A tensor of a voice file as an array."""
+    if tensor.dtype not in STORED:
+        raise VoiceError(f"tensor {tensor.name} has dtype {tensor.dtype}; expected floats, or I32 for codes")
+    kind, count = np.dtype(STORED[tensor.dtype]), math.prod(tensor.shape)
+    if tensor.stop - tensor.start != count * kind.itemsize:
+        raise VoiceError(f"tensor {tensor.name} has {tensor.stop - tensor.start} bytes, not those of its shape")
+    values = np.fromfile(tensor.path, kind, count, offset=tensor.start).reshape(tensor.shape)
+    return (values.astype(np.uint32) << 16).view(np.float32) if tensor.dtype == "BF16" else values
 
 
 def _reason(path, error):
     if isinstance(error, VoiceError | CheckpointError):
         return str(error)
     if path.suffix == ".npy":
-        if "allow_pickle" in str(error):
-            return "holds pickled objects, which are refused; save a plain array"
+        if "allow_pickle" in str(error):  # NumPy's guess for every file that it does not know
+            return "is no NumPy array file or holds pickled objects, which are refused; save a plain array"
         return "is no NumPy array file"
     return f"is no JSON list of numbers ({error})"
 
@@ -114,12 +132,15 @@ def check_suffix(path):
 def as_vector(value):
     """Any float array of shape [D] or [1, D] as a finite float32 mx.array [D]."""
     if not isinstance(value, mx.array):
+        if isinstance(value, np.lib.npyio.NpzFile):
+            raise VoiceError("is an archive of arrays (.npz); save one plain array")
         value = np.asarray(value)
         if value.dtype.kind == "O":
             raise VoiceError("is no array of numbers")
         if value.dtype.kind != "f":
             raise VoiceError(f"has dtype {value.dtype}; expected floats")
-        value = mx.array(value.astype(np.float32))
+        with np.errstate(over="ignore"):  # what float32 cannot hold is infinite and refused below
+            value = mx.array(value.astype(np.float32))
     if not mx.issubdtype(value.dtype, mx.floating):
         raise VoiceError(f"has dtype {str(value.dtype).removeprefix('mlx.core.')}; expected floats")
     if value.ndim == 2 and value.shape[0] == 1:
