@@ -112,7 +112,7 @@ class CodecDecoder(nn.Module):
             CausalConv(config.latent_dim, widths[0], 7),
             *(
                 UpsampleBlock(inputs, outputs, stride)
-                for inputs, outputs, stride in zip(widths, widths[1:], config.upsample_rates, strict=False)
+                for inputs, outputs, stride in zip(widths[:-1], widths[1:], config.upsample_rates, strict=True)
             ),
             SnakeBeta(widths[-1]),
             CausalConv(widths[-1], 1, 7),
