@@ -11,6 +11,7 @@ from mlx_qwen3tts import Codec
 from mlx_qwen3tts.files.audio import read_audio
 from mlx_qwen3tts.networks.cache import KVCache, SlidingKVCache
 from mlx_qwen3tts.networks.codec import codec as networks
+from mlx_qwen3tts.networks.codec.decoder import sine_squared
 from mlx_qwen3tts.networks.conv import CausalConv, CausalConvTranspose, conv1d
 
 
@@ -165,3 +166,9 @@ def test_decoding_needs_no_more_memory_for_longer_codes(codec):
         # the samples themselves are what may grow: held as parts, joined, clipped
         peaks.append(mx.get_peak_memory() - 3 * audio.nbytes)
     assert peaks[1] <= peaks[0] * 1.05
+
+
+def test_sine_squared_is_exact_over_many_periods():
+    x = np.concatenate([np.linspace(-50, 50, 20001), np.linspace(-3000, 3000, 20001)]).astype(np.float32)
+    wanted = np.sin(x.astype(np.float64)) ** 2
+    assert np.abs(np.array(sine_squared(mx.array(x))) - wanted).max() < 5e-7

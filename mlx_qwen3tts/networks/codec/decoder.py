@@ -6,6 +6,8 @@ the samples that one call gives for all of them.
 B batch, T positions, C channels.
 """
 
+import math
+
 import mlx.core as mx
 import mlx.nn as nn
 
@@ -32,6 +34,23 @@ class State:
         return [*self.columns.values(), *(array for cache in self.caches for array in cache.state)]
 
 
+def sine_squared(x):
+    """sin²(x), float32, within 5e-7 for the arguments that occur (|x| below some thousands).
+
+    MLX's sine costs 17 ns an element on a CPU device, a hundred additions; there a polynomial is eight times faster.
+    """
+    if mx.default_device().type == mx.gpu:
+        return mx.square(mx.sin(x))
+    # The period is pi: fold into ±pi/2, pi in two parts so that nothing is lost, then the Taylor series of sin(r) / r.
+    periods = mx.round(x * (1 / math.pi))
+    r = (x - periods * 3.140625) - periods * (math.pi - 3.140625)
+    square = r * r
+    series = -1 / 39916800
+    for factorial in (362880, -5040, 120, -6, 1):
+        series = series * square + 1 / factorial
+    return square * (series * series)
+
+
 class SnakeBeta(nn.Module):
     """x + sin²(x e^alpha) / e^beta, per channel (Ziyin et al., 2020, with a magnitude of its own)."""
 
@@ -41,7 +60,7 @@ class SnakeBeta(nn.Module):
         self.beta = mx.zeros((channels,))
 
     def __call__(self, x):
-        return x + mx.square(mx.sin(x * mx.exp(self.alpha))) / (mx.exp(self.beta) + 1e-9)
+        return x + sine_squared(x * mx.exp(self.alpha)) / (mx.exp(self.beta) + 1e-9)
 
 
 class ConvNeXt(nn.Module):
