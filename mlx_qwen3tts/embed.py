@@ -30,14 +30,16 @@ def main(arguments=None):
 def outputs(options):
     """The file of every vector, checked before any work: one, or in a folder one for each recording by its name."""
     from .files.output import OutputError, check_writable
-    from .voices.voice import SUFFIXES, check_suffix
+    from .voices.voice import SUFFIXES
 
     if not options.output:
         raise ValueError("--output is empty")
     target = Path(options.output)
     folder = target.is_dir() or (target.suffix not in SUFFIXES and options.output.endswith("/"))
     if not folder:
-        check_suffix(target)
+        if target.suffix not in SUFFIXES:
+            known = f"extension {target.suffix!r} is not one of {' '.join(SUFFIXES)}"
+            raise ValueError(f"output {target}: {known}, and there is no such folder")
         if len(options.audio) > 1 and not options.average:
             raise ValueError(f"{len(options.audio)} recordings need --average or a folder as --output")
         check_writable(target)

@@ -29,7 +29,7 @@ def describe(model):
     folder = hub.resolve(model)
     if read_json(folder / "config.json").get("model_type") == CodecConfig.MODEL_TYPE:
         codec = Codec(folder)
-        return {"model": str(model), "type": "codec", **_codec(codec), "memory": codec.part.bytes}
+        return {"model": str(model), "type": "codec", **_codec(codec), "memory": {"total": codec.part.bytes}}
     checkpoint = ModelFolder(folder)
     config, part = checkpoint.config, checkpoint.part
     prefixes = ("talker.code_predictor.", "talker.", "speaker_encoder.")
@@ -61,6 +61,7 @@ def _codec(codec):
         "sample_rate": codec.sample_rate,
         "samples_per_frame": codec.samples_per_frame,
         "codebooks": codec.num_codebooks,
+        "dtypes": codec.part.dtypes,
     }
 
 
@@ -71,10 +72,11 @@ def info(options):
         return
     for key, value in found.items():
         if key == "memory":
-            parts = value if isinstance(value, dict) else {"total": value}
-            value = ", ".join(f"{name} {size / 1e6:.1f} MB" for name, size in parts.items() if size)
+            value = ", ".join(f"{name} {size / 1e6:.1f} MB" for name, size in value.items() if size)
         elif isinstance(value, dict):
-            value = ", ".join(f"{name} {part}" for name, part in value.items())
+            value = ", ".join(
+                f"{name} {' '.join(part) if isinstance(part, list) else part}" for name, part in value.items()
+            )
         elif isinstance(value, list):
             value = ", ".join(value)
         print(f"{key:18} {'none' if value in (None, '') else value}")

@@ -127,6 +127,8 @@ class Qwen3TTS:
 
     def preset(self, name):
         """A Voice from a preset's row of the codec embedding. Names are matched without regard to case."""
+        if not isinstance(name, str):
+            raise TypeError(f"a preset's name must be a string, not {name!r}")
         if not self.speakers:
             raise ValueError(f"voice {name!r}: a {self.model_type} model has no presets")
         known = {speaker.lower(): speaker for speaker in self.speakers}  # fine-tunes may have capitals
@@ -199,15 +201,18 @@ class Qwen3TTS:
                 raise
             raise Interrupted(self._speech(frames, voice, "interrupted", start, seed)) from None
         if speech.finish_reason == "length":
+            way_out = "raise max_tokens or try another seed" if sampling.do_sample else "raise max_tokens"
             warnings.warn(
-                f"the speech did not end within {sampling.max_tokens} tokens and was cut; raise max_tokens or try "
-                "another seed",
-                stacklevel=2,
+                f"the speech did not end within {sampling.max_tokens} tokens and was cut; {way_out}", stacklevel=2
             )
         return speech
 
     def voice(self, voice):
         """What `generate` takes as a voice as a Voice that fits this model, or None where the model designs it."""
+        if self.model_type == "voice_design":
+            if voice is not None:
+                raise ValueError("a voice_design model has no speaker slot; describe the voice with instruct")
+            return None
         if isinstance(voice, str | Path):
             voice = self._named(voice)
         elif voice is not None and not isinstance(voice, Voice):
@@ -215,10 +220,6 @@ class Qwen3TTS:
                 voice = Voice(voice)
             except VoiceError as error:
                 raise VoiceError(f"embedding {error}") from None
-        if self.model_type == "voice_design":
-            if voice is not None:
-                raise ValueError("a voice_design model has no speaker slot; describe the voice with instruct")
-            return None
         if voice is None:
             raise ValueError(
                 "no voice given: name a recording, an embedding or a voice"

@@ -121,7 +121,7 @@ def test_greedy_and_temperature_zero_make_both_samplers_argmax(values):
     ("values", "error", "message"),
     [
         ({"temperature": 1e-9}, ValueError, "temperature 1e-09 is too small; 0 is greedy"),
-        ({"repetition_penalty": 100}, ValueError, "100 is not a number above 0 and below 100"),
+        ({"repetition_penalty": 101}, ValueError, "repetition_penalty 101 is not between 0 and 100"),
         ({"do_sample": "yes"}, TypeError, "do_sample must be true or false, not 'yes'"),
     ],
 )

@@ -6,8 +6,10 @@ Reading: float32, mean of the channels, resampled by soxr HQ (what librosa does 
 import io
 import math
 import warnings
+from numbers import Integral
 from pathlib import Path
 
+import mlx.core as mx
 import numpy as np
 
 from .output import whole_file
@@ -30,12 +32,12 @@ def read_audio(source, rate, longest=None):
     `rate` (NumPy or MLX array). A file of more than `longest` seconds is refused before it is read.
     """
     samples, original = _load(source, rate, longest)
-    if samples.ndim == 2:
-        samples = samples.mean(axis=1, dtype=np.float32)
-    if samples.ndim != 1:
-        raise AudioError(f"audio has {samples.ndim} axes; expected samples or samples × channels")
     if samples.size == 0:
         raise AudioError(f"{_name(source)} is empty")
+    if samples.ndim == 2 and samples.shape[0] >= samples.shape[1]:
+        samples = samples.mean(axis=1, dtype=np.float32)
+    if samples.ndim != 1:
+        raise AudioError(f"{_name(source)} has shape {list(samples.shape)}; expected [samples] or [samples, channels]")
     if not np.isfinite(samples).all():
         raise AudioError(f"{_name(source)} has samples that are NaN or infinite")
     if np.abs(samples).max() > LOUDEST:
@@ -50,9 +52,9 @@ def _name(source):
 def _load(source, rate, longest):
     if isinstance(source, tuple) and len(source) == 2:
         samples, original = source
-        if isinstance(original, bool) or not isinstance(original, int) or original <= 0:
+        if isinstance(original, bool) or not isinstance(original, Integral) or original <= 0:
             raise AudioError(f"sample rate {original!r} is not a positive integer")
-        return _as_float(samples), original
+        return _as_float(samples), int(original)
     if not isinstance(source, str | Path):
         return _as_float(source), rate
     import soundfile
@@ -71,7 +73,12 @@ def _load(source, rate, longest):
 
 
 def _as_float(samples):
-    samples = np.asarray(samples)
+    if isinstance(samples, mx.array) and samples.dtype == mx.bfloat16:  # which NumPy does not know
+        samples = samples.astype(mx.float32)
+    try:
+        samples = np.asarray(samples)
+    except ValueError:  # rows of different lengths
+        raise AudioError("audio must be a path, a tuple (samples, rate) or an array of samples") from None
     if samples.dtype == np.int16:
         return samples.astype(np.float32) / 32768
     if samples.dtype.kind != "f":
@@ -184,4 +191,30 @@ def audio_bytes(samples, rate, kind="WAV"):
     with soundfile.SoundFile(buffer, "w", rate, 1, format=kind) as file:
         for start in range(0, samples.size, PIECE):
             file.write(samples[start : start + PIECE])
-    return buffer.getvalue()
+    return _with_fixed_serial(buffer.getvalue()) if kind == "OGG" else buffer.getvalue()
+
+
+def _ogg_table():
+    """The CRC of each byte, polynomial 0x04c11db7, highest bit first (RFC 3533)."""
+    table = []
+    for value in range(256):
+        remainder = value << 24
+        for _ in range(8):
+            remainder = (remainder << 1 & 0xFFFFFFFF) ^ (0x04C11DB7 if remainder >> 31 else 0)
+        table.append(remainder)
+    return table
+
+
+def _with_fixed_serial(data):
+    """An Ogg stream with serial number 0. libsndfile draws one at random; the same speech must be the same bytes."""
+    data, table, start = bytearray(data), _ogg_table(), 0
+    while start < len(data):
+        segments = data[start + 26]
+        stop = start + 27 + segments + sum(data[start + 27 : start + 27 + segments])
+        data[start + 14 : start + 18] = data[start + 22 : start + 26] = bytes(4)  # serial; the CRC counts itself as 0
+        crc = 0
+        for byte in data[start:stop]:
+            crc = (crc << 8 & 0xFFFFFFFF) ^ table[crc >> 24 ^ byte]
+        data[start + 22 : start + 26] = crc.to_bytes(4, "little")
+        start = stop
+    return bytes(data)

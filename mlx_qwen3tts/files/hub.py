@@ -21,8 +21,8 @@ def resolve(model, patterns=WHOLE, revision=None):
     if folder.exists():
         raise CheckpointError(f"model {str(model)!r} is a file, not a folder")
     if not re.fullmatch(r"[A-Za-z0-9][\w.-]*/[\w.-]+", str(model)):
-        hint = "; run convert first or name a folder or hub id" if str(model) == "mlx_model" else ""
-        raise CheckpointError(f"model {str(model)!r}: no such folder{hint}")
+        first = "run convert first, or " if str(model) == "mlx_model" else ""
+        raise CheckpointError(f"model {str(model)!r}: no such folder; {first}name a folder or a hub id owner/name")
     return _download(str(model), patterns, revision)
 
 

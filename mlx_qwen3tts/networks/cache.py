@@ -60,8 +60,9 @@ class SlidingKVCache:
             keys = mx.concatenate([self.keys, keys], axis=2)
             values = mx.concatenate([self.values, values], axis=2)
         # A contiguous copy: a view would hold on to the whole chunk it was cut from.
-        self.keys = mx.contiguous(keys[:, :, -(self.window - 1) :])
-        self.values = mx.contiguous(values[:, :, -(self.window - 1) :])
+        first = max(0, keys.shape[2] - (self.window - 1))
+        self.keys = mx.contiguous(keys[:, :, first:])
+        self.values = mx.contiguous(values[:, :, first:])
         return keys, values
 
     @property

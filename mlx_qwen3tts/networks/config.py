@@ -28,6 +28,7 @@ class TransformerConfig:
     attention_bias: bool = False
     hidden_act: str = "silu"
     num_code_groups: int = 16
+    use_sliding_window: bool = False
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,8 @@ class SpeakerEncoderConfig:
     def __post_init__(self):
         if not 2 <= len(self.enc_channels) == len(self.enc_kernel_sizes) == len(self.enc_dilations):
             raise ConfigError("enc_channels, enc_kernel_sizes and enc_dilations of the speaker encoder do not match")
+        if self.sample_rate != 24000:
+            raise ConfigError(f"the speaker encoder's sample_rate {self.sample_rate} is not 24000, its spectrogram's")
 
 
 @dataclass(frozen=True)
@@ -197,8 +200,13 @@ class ModelConfig:
         predictor_where = f"{where}: talker_config.code_predictor_config"
         predictor = from_dict(TransformerConfig, talker_values.get("code_predictor_config"), predictor_where)
         for where_part, part in ((where, talker), (predictor_where, predictor)):
+            if part.use_sliding_window:
+                raise ConfigError(f"{where_part}: use_sliding_window: attention within a window is not supported")
             if part.hidden_act != "silu":
                 raise ConfigError(f"{where_part}: hidden_act {part.hidden_act!r} is not 'silu'")
+        kinds = talker_values["code_predictor_config"].get("layer_types") or []
+        if any(kind != "full_attention" for kind in kinds):
+            raise ConfigError(f"{predictor_where}: layer_types other than full_attention are not supported")
         if predictor.num_code_groups != talker.num_code_groups:
             raise ConfigError(f"{predictor_where}: num_code_groups differs from the talker's")
         names = [f"{name}_token_id" for name in ("im_start", "im_end", "tts_pad", "tts_bos", "tts_eos")]

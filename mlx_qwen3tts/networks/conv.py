@@ -32,8 +32,6 @@ def conv1d(x, weight, stride=1, dilation=1, groups=1):
 class Conv1d(nn.Module):
     """Weights of a convolution; `span` is the number of positions its kernel covers."""
 
-    transposed = False
-
     def __init__(self, inputs, outputs, kernel, stride=1, dilation=1, groups=1, bias=True):
         super().__init__()
         scale = max(1, inputs // groups * kernel) ** -0.5
@@ -50,8 +48,6 @@ class Conv1d(nn.Module):
 
 class ConvTranspose1d(nn.Module):
     """Weights of a transposed convolution whose kernel is a multiple of its stride."""
-
-    transposed = True
 
     def __init__(self, inputs, outputs, kernel, stride):
         super().__init__()

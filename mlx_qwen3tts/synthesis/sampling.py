@@ -7,11 +7,23 @@ B batch, V vocabulary.
 """
 
 from dataclasses import dataclass, fields, replace
+from numbers import Integral, Real
 
 import mlx.core as mx
 
 # Names in generation_config.json that differ from ours; `max_new_tokens` counts the first, unspoken token too.
 CONFIG_NAMES = {"max_tokens": "max_new_tokens"}
+
+RANGES = {
+    "temperature": (0, 100),
+    "top_k": (0, None),
+    "top_p": (0, 1),
+    "repetition_penalty": (0, 100),
+    "subtalker_temperature": (0, 100),
+    "subtalker_top_k": (0, None),
+    "subtalker_top_p": (0, 1),
+    "max_tokens": (2, None),
+}
 
 
 @dataclass(frozen=True)
@@ -43,44 +55,37 @@ class Sampling:
         return result
 
     def checked(self):
-        """Itself, or ValueError naming the value that is out of range."""
-        for name, low, high in (
-            ("temperature", 0, 100),
-            ("top_p", 0, 1),
-            ("subtalker_temperature", 0, 100),
-            ("subtalker_top_p", 0, 1),
-            ("top_k", 0, None),
-            ("subtalker_top_k", 0, None),
-            ("max_tokens", 2, None),
-        ):
-            value = getattr(self, name)
-            whole = name.endswith(("top_k", "max_tokens"))
-            if not isinstance(value, int if whole else int | float) or isinstance(value, bool):
-                raise TypeError(f"{name} must be {'an integer' if whole else 'a number'}, not {value!r}")
+        """A copy with plain Python numbers, or an error naming the value that is of a wrong type or out of range."""
+        values = {}
+        for f in fields(self):
+            value = getattr(self, f.name)
+            if f.type is bool:
+                if not isinstance(value, bool):
+                    raise TypeError(f"{f.name} must be true or false, not {value!r}")
+                continue
+            if isinstance(value, bool) or not isinstance(value, Integral if f.type is int else Real):
+                raise TypeError(f"{f.name} must be {'an integer' if f.type is int else 'a number'}, not {value!r}")
+            values[f.name] = f.type(value)
+            low, high = RANGES[f.name]
             if not (low <= value and (high is None or value <= high)):
-                raise ValueError(f"{name} {value} is not {f'between {low} and {high}' if high else f'{low} or more'}")
-            if name.endswith("top_p") and value == 0:
-                raise ValueError(f"{name} must be above 0")
+                raise ValueError(f"{f.name} {value} is not {f'between {low} and {high}' if high else f'{low} or more'}")
         for name in ("temperature", "subtalker_temperature"):
             # Below this, logits divided by it overflow float32.
-            if 0 < getattr(self, name) < 1e-6:
-                raise ValueError(f"{name} {getattr(self, name)} is too small; 0 is greedy")
-        for name in ("do_sample", "subtalker_dosample"):
-            if not isinstance(getattr(self, name), bool):
-                raise TypeError(f"{name} must be true or false, not {getattr(self, name)!r}")
-        penalty = self.repetition_penalty
-        if isinstance(penalty, bool) or not isinstance(penalty, int | float) or not 0 < penalty < 100:
-            raise ValueError(f"repetition_penalty {penalty!r} is not a number above 0 and below 100")
-        return self
+            if 0 < values[name] < 1e-6:
+                raise ValueError(f"{name} {values[name]} is too small; 0 is greedy")
+        for name in ("top_p", "subtalker_top_p", "repetition_penalty"):
+            if values[name] == 0:
+                raise ValueError(f"{name} must be above 0")
+        return replace(self, **values)
 
 
 def check_seed(seed):
     """Seeds are the first word of the noise's key: integers of 32 bits."""
-    if isinstance(seed, bool) or not isinstance(seed, int):
+    if isinstance(seed, bool) or not isinstance(seed, Integral):
         raise TypeError(f"seed must be an integer, not {seed!r}")
     if not 0 <= seed < 2**32:
         raise ValueError(f"seed {seed} is not between 0 and {2**32 - 1}")
-    return seed
+    return int(seed)
 
 
 def filter_logits(logits, temperature, top_k, top_p):

@@ -42,6 +42,10 @@ class Voice:
         self.embedding = as_vector(self.embedding)
         if (self.ref_codes is None) != (self.ref_text is None):
             raise VoiceError("a voice has reference codes and their text, or neither")
+        if self.ref_codes is not None:
+            self.ref_codes = as_codes(self.ref_codes)
+        if not all(isinstance(value, str) for value in (*self.metadata.values(), self.ref_text or "")):
+            raise TypeError("the reference text and the metadata of a voice must be strings")
 
     @property
     def dimension(self):
@@ -67,7 +71,7 @@ class Voice:
         tensors = {"speaker_embedding": np.array(self.embedding)}
         metadata = {**self.metadata, "format_version": FORMAT_VERSION, "dimension": str(self.dimension)}
         if self.ref_codes is not None:
-            tensors["ref_codes"] = np.array(self.ref_codes.astype(mx.int32))
+            tensors["ref_codes"] = np.array(self.ref_codes)
             metadata["ref_text"] = self.ref_text
         path.write_bytes(save(tensors, metadata))  # save_file has an error of its own for a full disk
 
@@ -84,7 +88,9 @@ class Voice:
             if path.suffix == ".npy":
                 return cls(np.load(path, allow_pickle=False))
             if path.suffix == ".json":
-                return cls(np.array(json.loads(path.read_text(encoding="utf-8-sig"))))
+                values = np.array(json.loads(path.read_text(encoding="utf-8-sig")))
+                # JSON has one kind of number: a list of whole ones is a vector too.
+                return cls(values.astype(np.float64) if values.dtype.kind == "i" else values)
             return cls._load_safetensors(path)
         # json's and NumPy's errors are ValueErrors; the last two are for a file that lies about its size or depth.
         except (ValueError, EOFError, MemoryError, RecursionError) as error:
@@ -127,6 +133,14 @@ def check_suffix(path):
     """VoiceError unless the extension is one a voice can have."""
     if Path(path).suffix not in SUFFIXES:
         raise VoiceError(f"embedding {path}: extension {Path(path).suffix!r} is not one of {' '.join(SUFFIXES)}")
+
+
+def as_codes(value):
+    """Integers of shape [frames, codebooks] as an int32 mx.array; their range is the codec's to check."""
+    codes = mx.array(value)
+    if codes.ndim != 2 or not mx.issubdtype(codes.dtype, mx.integer):
+        raise VoiceError(f"reference codes have shape {list(codes.shape)}; expected integers [frames, codebooks]")
+    return codes.astype(mx.int32)
 
 
 def as_vector(value):

@@ -108,7 +108,10 @@ def test_recordings_that_are_taken(command, checkpoint, tmp_path):
     [
         ((np.zeros(24000, np.float32), "24000"), "sample rate '24000' is not a positive integer"),
         ((np.zeros(24000, np.float32), 0), "sample rate 0 is not a positive integer"),
-        ((np.zeros((4, 4, 4), np.float32), 24000), "audio has 3 axes"),
+        (
+            (np.zeros((4, 4, 4), np.float32), 24000),
+            r"audio has shape \[4, 4, 4\]; expected \[samples\] or \[samples, channels\]",
+        ),
         (np.zeros(24000, np.int64), "audio samples have dtype int64"),
         (np.zeros(0, np.float32), "audio is empty"),
         (np.zeros(24000, np.float32), "audio is silent"),
