@@ -17,7 +17,7 @@ import mlx.core as mx
 from mlx_qwen3tts import Qwen3TTS
 
 from .parity import check, materialise, run_reference
-from .suite import DECODE, RECORDINGS, TOKENIZER_TEXTS, speak
+from .suite import DECODE, RECORDINGS, TOKENIZE, speak
 
 
 def cases_for(config, max_tokens):
@@ -42,8 +42,7 @@ def cases_for(config, max_tokens):
             speak("design", "short", max_tokens, layout="full", instruct="A warm, low voice of an old man."),
             speak("design-streaming", "chinese", max_tokens, language="chinese", instruct="bright"),
         ]
-    tokenize = {"kind": "tokenize", "name": "tokenize", "texts": TOKENIZER_TEXTS}
-    return [*cases, RECORDINGS[7], DECODE[1], DECODE[4], tokenize]
+    return [*cases, RECORDINGS[7], DECODE[1], DECODE[4], TOKENIZE]
 
 
 def main():

@@ -57,6 +57,7 @@ def _sampling(name, history=(), decimals=6, **settings):
     return {**base, "history": list(history), "settings": values}
 
 
+TOKENIZE = {"kind": "tokenize", "name": "tokenize", "texts": TOKENIZER_TEXTS}
 CLONE = [
     speak("vector-short", "short", vector=1),
     speak("vector-long-english", "long", 70, language="English", vector=2),
@@ -159,10 +160,10 @@ OTHER_CODEC = {
 
 # name: (arguments of write_checkpoint, cases). "1b7" is what tells the official package that instructions are taken.
 SUITE = {
-    "base": ({"kind": "base", "seed": 1}, [*CLONE, *RECORDINGS, *DECODE, *SAMPLING]),
+    "base": ({"kind": "base", "seed": 1}, [*CLONE, *RECORDINGS, *DECODE, *SAMPLING, TOKENIZE]),
     "base-other-shape": (
         {"kind": "base", "seed": 2, "eos_gain": 2.6, "changes": OTHER_SHAPE, "codec_changes": OTHER_CODEC},
-        [*CLONE, RECORDINGS[0], *RECORDINGS[8:10], DECODE[4], DECODE[6]],
+        [*CLONE, RECORDINGS[0], *RECORDINGS[8:10], DECODE[4], DECODE[6], TOKENIZE],
     ),
     "base-ends": ({"kind": "base", "seed": 3, "eos_gain": 2.2}, [{**case, "max_tokens": 80} for case in CLONE[:8]]),
     "custom-voice": ({"kind": "custom_voice", "seed": 4, "eos_gain": 2.2}, PRESET),
@@ -183,5 +184,3 @@ SUITE = {
         [speak("own-speaker", "long", layout="full", preset="anna", language="english")],
     ),
 }
-for _cases in (SUITE["base"][1], SUITE["base-other-shape"][1]):
-    _cases.append({"kind": "tokenize", "name": "tokenize", "texts": TOKENIZER_TEXTS})

@@ -49,7 +49,7 @@ class Part:
 
     @property
     def bytes(self):
-        return sum(tensor.stop - tensor.start for tensor in self.tensors.values())
+        return sum(tensor.bytes for tensor in self.tensors.values())
 
     @property
     def dtypes(self):

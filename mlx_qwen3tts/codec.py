@@ -45,18 +45,13 @@ def load_codes(path):
 
 
 def encode(options):
-    import numpy as np
-
     from .checkpoint import Codec
-    from .files.output import check_writable, whole_file
+    from .files.output import check_npy, write_npy
 
-    if Path(options.output).suffix != ".npy":
-        raise ValueError(f"output {options.output}: the extension must be .npy")
-    check_writable(options.output)
+    check_npy(options.output, "output")
     codec = Codec.from_pretrained(options.model)
-    codes = np.array(codec.encode(options.audio))
-    with whole_file(options.output) as temporary:
-        np.save(temporary, codes)
+    codes = codec.encode(options.audio)
+    write_npy(options.output, codes)
     seconds = len(codes) * codec.samples_per_frame / codec.sample_rate
     cli.note(f"{len(codes)} frames ({seconds:.2f} s) written to {options.output}")
     if options.json:

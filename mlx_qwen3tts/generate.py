@@ -80,7 +80,7 @@ def read_text(options):
 def check_options(options):
     """What can be refused before a model is loaded."""
     from .files.audio import output_format
-    from .files.output import check_writable
+    from .files.output import check_npy, check_writable
 
     voices = {"--voice": options.voice, "--embedding": options.embedding, "--ref-audio": options.ref_audio}
     given = [name for name, value in voices.items() if value is not None]
@@ -98,9 +98,7 @@ def check_options(options):
         output_format(options.output)
         check_writable(options.output)
     if options.codes_output:
-        if Path(options.codes_output).suffix != ".npy":
-            raise ValueError(f"--codes-output {options.codes_output}: the extension must be .npy")
-        check_writable(options.codes_output)
+        check_npy(options.codes_output, "--codes-output")
 
 
 def generate(options):
@@ -151,12 +149,9 @@ def write(speech, options):
     else:
         speech.save(options.output)
     if options.codes_output:
-        import numpy as np
+        from .files.output import write_npy
 
-        from .files.output import whole_file
-
-        with whole_file(options.codes_output) as temporary:
-            np.save(temporary, np.array(speech.codes))
+        write_npy(options.codes_output, speech.codes)
 
 
 def report(speech, options):

@@ -35,7 +35,7 @@ def describe(model):
     prefixes = ("talker.code_predictor.", "talker.", "speaker_encoder.")
     sizes = dict.fromkeys(prefixes, 0)
     for name, tensor in part.tensors.items():
-        sizes[next(prefix for prefix in prefixes if name.startswith(prefix))] += tensor.stop - tensor.start
+        sizes[next(prefix for prefix in prefixes if name.startswith(prefix))] += tensor.bytes
     quantization = checkpoint.values.get("quantization")
     return {
         "model": str(model),

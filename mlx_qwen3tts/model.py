@@ -109,20 +109,21 @@ class Qwen3TTS:
 
         `prepare` trims silence and brings the recording to a common level first.
         """
+        return self._listen(audio, prepare)[0]
+
+    def _listen(self, audio, prepare):
+        """(vector [D], samples, their rate) of a recording, which is read once."""
         encoder = self._speaker_encoder
-        samples = read_reference(audio, self.config.speaker_encoder.sample_rate, prepare)
-        return encoder.embed(mx.array(samples))
+        rate = self.config.speaker_encoder.sample_rate
+        samples = read_reference(audio, rate, prepare)
+        return encoder.embed(mx.array(samples)), samples, rate
 
     def clone(self, audio, ref_text=None, prepare=False):
         """A Voice from a recording: its x-vector, and with its transcript `ref_text` its codes, to clone in context."""
-        codes = None
         if ref_text is not None:
             check_text(ref_text, "reference text")
-        embedding = self.embed(audio, prepare)
-        if ref_text is not None:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # embed has just said what there is to say of this recording
-                codes = self.codec.encode(read_reference(audio, self.codec.sample_rate, prepare))
+        embedding, samples, rate = self._listen(audio, prepare)
+        codes = None if ref_text is None else self.codec.encode((samples, rate))
         return Voice(embedding, codes, ref_text, {"source_model": self.folder.folder.name})
 
     def preset(self, name):
@@ -131,10 +132,9 @@ class Qwen3TTS:
             raise TypeError(f"a preset's name must be a string, not {name!r}")
         if not self.speakers:
             raise ValueError(f"voice {name!r}: a {self.model_type} model has no presets")
-        known = {speaker.lower(): speaker for speaker in self.speakers}  # fine-tunes may have capitals
-        if name.lower() not in known:
+        if self._preset_name(name) is None:
             raise ValueError(f"voice {name!r} is not one of {', '.join(self.speakers)}")
-        name = known[name.lower()]
+        name = self._preset_name(name)
         row = self.talker.embed_codec(mx.array([self.config.talker.spk_id[name]]))[0]
         dialect = self.config.talker.spk_is_dialect.get(name)
         metadata = {"source_model": self.folder.folder.name, "preset": name}
@@ -229,11 +229,15 @@ class Qwen3TTS:
         self._check_fit(voice)
         return voice
 
+    def _preset_name(self, name):
+        """The preset that a user means, or None; fine-tunes may have capitals in theirs."""
+        return next((speaker for speaker in self.speakers if speaker.lower() == name.lower()), None)
+
     def _named(self, name):
         """A voice by file, then by preset."""
         if Path(name).suffix in SUFFIXES or Path(name).is_file():
             return Voice.load(name)
-        if str(name).lower() in {speaker.lower() for speaker in self.speakers}:
+        if self._preset_name(str(name)):
             return self.preset(str(name))
         known = f"; presets: {', '.join(self.speakers)}" if self.speakers else ""
         raise ValueError(f"voice {str(name)!r} is no file and no preset of this model{known}")

@@ -14,6 +14,7 @@ import mlx.core as mx
 import numpy as np
 
 from .files.weights import expected_shapes, official_shape
+from .files.writer import write_json
 from .networks.codec.codec import CodecNetworks
 from .networks.config import CodecConfig, ModelConfig
 from .networks.speaker.encoder import SpeakerEncoder
@@ -287,9 +288,9 @@ def write_checkpoint(
     inside.mkdir(parents=True, exist_ok=True)
     mx.save_safetensors(str(folder / "model.safetensors"), tensors, metadata={"format": "pt"})
     mx.save_safetensors(str(inside / "model.safetensors"), codec_tensors, metadata={"format": "pt"})
-    _write_json(folder / "config.json", model)
-    _write_json(inside / "config.json", codec)
-    _write_json(
+    write_json(folder / "config.json", model)
+    write_json(inside / "config.json", codec)
+    write_json(
         inside / "preprocessor_config.json",
         {
             "feature_extractor_type": "EncodecFeatureExtractor",
@@ -301,7 +302,7 @@ def write_checkpoint(
         },
     )
     sampling = {"do_sample": True, "temperature": 0.9, "top_p": 1.0, "top_k": 50}
-    _write_json(
+    write_json(
         folder / "generation_config.json",
         {
             **sampling,
@@ -336,7 +337,7 @@ def _write_tokenizer(folder, config):
     (folder / "vocab.json").write_text(json.dumps(vocabulary, ensure_ascii=False), encoding="utf-8")
     merges = "\n".join(["#version: 0.2", *MERGES, ""])
     (folder / "merges.txt").write_text(merges, encoding="utf-8")
-    _write_json(
+    write_json(
         folder / "tokenizer_config.json",
         {
             "add_prefix_space": False,
@@ -355,8 +356,4 @@ def _write_tokenizer(folder, config):
         },
     )
     processor = {"padding_side": "left", "padding_value": 0.0, "return_attention_mask": True}
-    _write_json(folder / "preprocessor_config.json", {**processor, "processor_class": "Qwen3TTSProcessor"})
-
-
-def _write_json(path, values):
-    path.write_text(json.dumps(values, indent=1, ensure_ascii=False), encoding="utf-8")
+    write_json(folder / "preprocessor_config.json", {**processor, "processor_class": "Qwen3TTSProcessor"})

@@ -17,7 +17,7 @@ def whole_file(path):
     Raises OutputError where the folder does not exist or cannot be written, or the disk is full.
     """
     path = Path(path)
-    check_writable(path)
+    _check_place(path)
     try:
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix)
     except OSError as error:
@@ -39,13 +39,32 @@ def whole_file(path):
 def check_writable(path):
     """Raise OutputError unless a file can be made at `path`; called before any long work starts."""
     path = Path(path)
+    _check_place(path)
+    try:
+        tempfile.TemporaryFile(dir=path.parent).close()  # os.access does not know of every reason
+    except OSError as error:
+        raise OutputError(f"cannot write {path}: {error.strerror or error}") from None
+
+
+def check_npy(path, what):
+    """`check_writable` for an array, which has the one extension; `what` names the path in the message."""
+    if Path(path).suffix != ".npy":
+        raise ValueError(f"{what} {path}: the extension must be .npy")
+    check_writable(path)
+
+
+def write_npy(path, array):
+    """Write an array; the file appears whole or not at all."""
+    import numpy as np
+
+    with whole_file(path) as temporary:
+        np.save(temporary, np.array(array))
+
+
+def _check_place(path):
     if path.is_dir():
         raise OutputError(f"output {path} is a folder")
     if not path.parent.is_dir():
         raise OutputError(f"output folder {path.parent} does not exist")
     if path.exists() and not os.access(path, os.W_OK):
         raise OutputError(f"cannot write {path}: permission denied")
-    try:
-        tempfile.TemporaryFile(dir=path.parent).close()  # os.access does not know of every reason
-    except OSError as error:
-        raise OutputError(f"cannot write {path}: {error.strerror or error}") from None

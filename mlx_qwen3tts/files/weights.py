@@ -44,6 +44,10 @@ class Tensor:
     start: int
     stop: int
 
+    @property
+    def bytes(self):
+        return self.stop - self.start
+
 
 def read_json(path):
     """The object in a JSON file, or an error that names the file."""
@@ -221,8 +225,8 @@ def check(tensors, expected, layout, where):
             wanted = "U32" if packed else "a float"
             raise CheckpointError(f"{where}: tensor {name} has dtype {tensor.dtype}, expected {wanted}")
         size = math.prod(tensor.shape) * STORED[tensor.dtype].size
-        if tensor.stop - tensor.start != size:
-            raise CheckpointError(f"{where}: tensor {name} has {tensor.stop - tensor.start} bytes, expected {size}")
+        if tensor.bytes != size:
+            raise CheckpointError(f"{where}: tensor {name} has {tensor.bytes} bytes, expected {size}")
 
 
 def _listed(names):

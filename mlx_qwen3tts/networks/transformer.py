@@ -118,11 +118,11 @@ class DecoderLayer(nn.Module):
         return x + self.mlp(self.post_attention_layernorm(x))
 
 
-def run_layers(layers, x, caches, rope):
-    """Causal self-attention stack over cached positions; [B, T, E] to [B, T, E]."""
+def run_layers(layers, x, caches, rope, mask="causal"):
+    """Self-attention stack over cached positions; [B, T, E] to [B, T, E]. A single position needs no causal mask."""
     length = x.shape[1]
     rotate = rope(length, caches[0].offset)
-    mask = "causal" if length > 1 else None
+    mask = None if length == 1 and mask == "causal" else mask
     for layer, cache in zip(layers, caches, strict=True):
         x = layer(x, rotate, mask, cache)
     return x

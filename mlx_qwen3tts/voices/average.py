@@ -1,5 +1,6 @@
 """One voice from several recordings of a speaker."""
 
+import statistics
 from dataclasses import dataclass
 
 import mlx.core as mx
@@ -31,9 +32,6 @@ def average(vectors):
     distances = mx.linalg.norm(vectors - others, axis=1).tolist()
     outliers = []
     for i, distance in enumerate(distances if count > 2 else []):
-        rest = sorted(distances[:i] + distances[i + 1 :])
-        middle = len(rest) // 2
-        median = rest[middle] if len(rest) % 2 else (rest[middle - 1] + rest[middle]) / 2
-        if distance > OUTLIER * median:
+        if distance > OUTLIER * statistics.median(distances[:i] + distances[i + 1 :]):
             outliers.append(i)
     return Average(vectors.mean(axis=0), distances, outliers)

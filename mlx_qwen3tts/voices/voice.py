@@ -113,8 +113,8 @@ def _read(tensor):
     if tensor.dtype not in STORED:
         raise VoiceError(f"tensor {tensor.name} has dtype {tensor.dtype}; expected floats, or I32 for codes")
     kind, count = np.dtype(STORED[tensor.dtype]), math.prod(tensor.shape)
-    if tensor.stop - tensor.start != count * kind.itemsize:
-        raise VoiceError(f"tensor {tensor.name} has {tensor.stop - tensor.start} bytes, not those of its shape")
+    if tensor.bytes != count * kind.itemsize:
+        raise VoiceError(f"tensor {tensor.name} has {tensor.bytes} bytes, not those of its shape")
     values = np.fromfile(tensor.path, kind, count, offset=tensor.start).reshape(tensor.shape)
     return (values.astype(np.uint32) << 16).view(np.float32) if tensor.dtype == "BF16" else values
 

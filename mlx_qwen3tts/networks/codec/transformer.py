@@ -7,7 +7,7 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from ..cache import KVCache, SlidingKVCache
-from ..transformer import Attention, Rope, SwiGLU, causal_mask
+from ..transformer import Attention, Rope, SwiGLU, causal_mask, run_layers
 
 
 class LayerScale(nn.Module):
@@ -66,10 +66,7 @@ class MimiTransformer(nn.Module):
 
     def __call__(self, x, caches):
         """[B, T, E] to [B, T, E], causal over everything the caches hold."""
-        rotate = self.rope(x.shape[1], caches[0].offset)
-        for layer, cache in zip(self.layers, caches, strict=True):
-            x = layer(x, rotate, "causal", cache)
-        return x
+        return run_layers(self.layers, x, caches, self.rope)
 
 
 class DecoderTransformer(nn.Module):
@@ -94,9 +91,5 @@ class DecoderTransformer(nn.Module):
     def __call__(self, x, caches):
         """[B, T, latent] to [B, T, latent]."""
         length, offset = x.shape[1], caches[0].offset
-        x = self.input_proj(x)
-        rotate = self.rope(length, offset)
         mask = causal_mask(length, length + min(offset, self.window - 1), self.window, x.dtype)
-        for layer, cache in zip(self.layers, caches, strict=True):
-            x = layer(x, rotate, mask, cache)
-        return self.output_proj(self.norm(x))
+        return self.output_proj(self.norm(run_layers(self.layers, self.input_proj(x), caches, self.rope, mask)))
