@@ -134,7 +134,8 @@ def check_speak(tts, case, expected):
     # A speaker vector of the audio's own carries the encoder's tolerance into the prompt.
     limit = 1e-5 if "audio" not in case else 1e-4 * float(np.abs(theirs).max())
     assert figures["prompt"] <= limit, f"{case['name']}: prompt differs by {figures['prompt']:.2e}"
-    trailing = np.concatenate([np.array(prompt.trailing), np.array(prompt.pad)[None]])[: len(expected["trailing"])]
+    text = prompt.text
+    trailing = np.concatenate([np.array(text.known), np.array(text.pad)[None]])[: len(expected["trailing"])]
     figures["trailing"] = float(np.abs(trailing - expected["trailing"]).max())
     assert figures["trailing"] <= 1e-5, f"{case['name']}: trailing text differs by {figures['trailing']:.2e}"
     speech = tts.generate(
@@ -213,12 +214,13 @@ def check_sampling(tts, case, expected):
     talker = tts.config.talker
     assert (talker.vocab_size, talker.codec_eos_token_id) == (case["vocabulary"], end)
     sampling = Sampling(**settings)
-    sampler = Sampler(sampling, talker, tts.config.predictor, 0)
+    sampler = Sampler(sampling, talker, tts.config.predictor)
     logits = mx.array(np.load(case["logits"]))
+    seen = sampler.unseen(1)
     for token in case["history"]:
-        sampler.seen = sampler.seen | (mx.arange(logits.shape[1])[None] == token)
-    sampler.start_frame(len(case["history"]))
-    kept = filter_logits(sampler.processed(logits), sampling.temperature, sampling.top_k, sampling.top_p)
+        seen = seen | (mx.arange(logits.shape[1])[None] == token)
+    processed = sampler.processed(logits, seen, sampler.mask(len(case["history"])))
+    kept = filter_logits(processed, sampling.temperature, sampling.top_k, sampling.top_p)
     ours = np.array(mx.softmax(kept, axis=-1))
     theirs = np.zeros_like(ours)
     theirs[expected["rows"], expected["columns"]] = expected["values"]

@@ -1,5 +1,7 @@
 """`mlx_qwen3tts.generate`: speak a text and write the sound."""
 
+import codecs
+import contextlib
 import sys
 from pathlib import Path
 
@@ -10,6 +12,8 @@ EXAMPLES = """\
   mlx_qwen3tts.generate --embedding blend.npy "Hello." --output hello.wav --seed 1
   mlx_qwen3tts.generate --model custom --voice Vivian --language Chinese --text-file poem.txt
   mlx_qwen3tts.generate --model design --instruct "A warm, low voice." "Good evening."
+  mlx_qwen3tts.generate --embedding blend.npy --stream --play "Heard while it is spoken."
+  mlx_qwen3tts.generate --embedding blend.npy --text-file lines.txt --batch-size 8 --output lines
 """
 
 SAMPLING = (
@@ -30,7 +34,13 @@ def build_parser():
     cli.add_model(options, dtype=True)
     options.add_argument("text", nargs="?", metavar="TEXT", help="what to say")
     options.add_argument("--text", dest="text_option", metavar="T", help="the same as an option")
-    options.add_argument("--text-file", metavar="F", help="read it from a file, or from stdin with -")
+    options.add_argument("--text-file", metavar="F", help="read it from a file, or as it comes from stdin with -")
+    options.add_argument(
+        "--batch-size",
+        type=int,
+        metavar="N",
+        help="every line of the file is a text of its own, N spoken at once; --output is a folder (default: out)",
+    )
     options.add_argument("--voice", metavar="V", help="a preset's name or a voice file")
     options.add_argument("--embedding", metavar="FILE", help="a speaker vector: .npy, .safetensors or .json")
     options.add_argument("--ref-audio", metavar="WAV", help="clone the speaker of this recording (Base models)")
@@ -46,8 +56,12 @@ def build_parser():
     for name, kind, explained in SAMPLING:
         options.add_argument(name, type=kind, metavar="N" if kind is int else "X", help=explained)
     options.add_argument("--greedy", action="store_true", help="no sampling; the repetition penalty still applies")
-    options.add_argument("--output", default="out.wav", help=".wav .flac .mp3 .ogg, or - for WAV on stdout")
-    options.add_argument("--codes-output", metavar="NPY", help="also write the codes, int32 [frames, 16]")
+    options.add_argument("--output", help=".wav .flac .mp3 .ogg, or - for WAV on stdout (default: out.wav)")
+    options.add_argument(
+        "--codes-output", metavar="NPY", help="also write the codes, int32 [frames, 16]; of a batch, a folder"
+    )
+    options.add_argument("--stream", action="store_true", help="decode while speaking; with --output - also write then")
+    options.add_argument("--play", action="store_true", help="play while speaking (needs the extra 'play')")
     cli.add_json(options)
     return options
 
@@ -57,31 +71,46 @@ def main(arguments=None):
 
 
 def read_text(options):
-    """The text from whichever of the three places it is in."""
+    """The text from whichever of the places it is in: a string, for stdin an iterator of pieces, in a batch a list."""
     given = [text for text in (options.text, options.text_option, options.text_file) if text is not None]
     if len(given) != 1:
         raise ValueError("give the text once: as TEXT, --text or --text-file" if given else "no text given")
     if options.text_file is None:
         return given[0]
     if options.text_file == "-":
-        name, data = "stdin", sys.stdin.buffer.read() if sys.stdin else b""
-    else:
-        name = f"text file {options.text_file}"
-        try:
-            data = Path(options.text_file).read_bytes()
-        except OSError as error:
-            raise ValueError(f"{name}: {error.strerror}") from None
+        return read_stdin()
+    name = f"text file {options.text_file}"
     try:
-        return data.decode("utf-8-sig")  # Windows editors put a byte order mark in front
+        text = decode(Path(options.text_file).read_bytes(), name)
+    except OSError as error:
+        raise ValueError(f"{name}: {error.strerror}") from None
+    if options.batch_size is None:
+        return text
+    lines = [line for line in text.splitlines() if line.strip()]
+    if not lines:
+        raise ValueError("text is empty")
+    return lines
+
+
+def decode(data, name, decoder=None, last=True):
+    """UTF-8 to text; Windows editors put a byte order mark in front."""
+    decoder = decoder or codecs.getincrementaldecoder("utf-8-sig")()
+    try:
+        return decoder.decode(data, last)
     except UnicodeDecodeError as error:
         raise ValueError(f"{name} is not UTF-8 (byte {error.start}); save it as UTF-8") from None
 
 
-def check_options(options):
-    """What can be refused before a model is loaded."""
-    from .files.audio import output_format
-    from .files.output import check_npy, check_writable
+def read_stdin():
+    """Pieces of text as they come through stdin."""
+    decoder = codecs.getincrementaldecoder("utf-8-sig")()
+    while sys.stdin and (data := sys.stdin.buffer.read1(65536)):
+        yield decode(data, "stdin", decoder, last=False)
+    yield decode(b"", "stdin", decoder)
 
+
+def check_options(options):
+    """What can be refused before a model is loaded; fills in where the output goes."""
     voices = {"--voice": options.voice, "--embedding": options.embedding, "--ref-audio": options.ref_audio}
     given = [name for name, value in voices.items() if value is not None]
     if len(given) > 1:
@@ -91,6 +120,18 @@ def check_options(options):
     for name, value in (("--ref-text", options.ref_text is not None), ("--prepare", options.prepare)):
         if value and options.ref_audio is None:
             raise ValueError(f"{name} belongs to --ref-audio, which is not given")
+    if options.batch_size is None:
+        options.output = "out.wav" if options.output is None else options.output
+        check_single(options)
+    else:
+        options.output = "out" if options.output is None else options.output
+        check_batch(options)
+
+
+def check_single(options):
+    from .files.audio import output_format
+    from .files.output import check_npy, check_writable
+
     if options.output == "-":
         if options.json:
             raise ValueError("--json and --output - both write to stdout; give one")
@@ -101,38 +142,119 @@ def check_options(options):
         check_npy(options.codes_output, "--codes-output")
 
 
+def check_batch(options):
+    from .files.output import check_folder
+
+    if options.batch_size < 1:
+        raise ValueError(f"--batch-size {options.batch_size} is not 1 or more")
+    if options.text_file in (None, "-"):
+        raise ValueError("--batch-size needs --text-file with a file, a text a line")
+    for name, value in (("--stream", options.stream), ("--play", options.play)):
+        if value:
+            raise ValueError(f"{name} speaks one text; leave out --batch-size")
+    if options.output == "-":
+        raise ValueError("--output - takes one text; in a batch it is a folder")
+    for name, folder in (("--output", options.output), ("--codes-output", options.codes_output)):
+        if folder is not None:
+            check_folder(folder, name)
+
+
 def generate(options):
     check_options(options)
     from .synthesis.tokenizer import check_text
 
-    text = check_text(read_text(options))
-    from .model import Interrupted, Qwen3TTS
+    text = read_text(options)
+    if isinstance(text, str):
+        check_text(text)
+    from .files.player import Player
+    from .model import Qwen3TTS
     from .voices.voice import Voice
 
-    tts = Qwen3TTS.from_pretrained(options.model, options.dtype)
-    if options.ref_audio:
-        voice = tts.clone(options.ref_audio, options.ref_text, prepare=options.prepare)
-    else:
-        voice = Voice.load(options.embedding) if options.embedding else options.voice
-    sampling = {name.lstrip("-").replace("-", "_") for name, *_ in SAMPLING}
+    with contextlib.ExitStack() as stack:
+        tts = Qwen3TTS.from_pretrained(options.model, options.dtype)
+        player = stack.enter_context(Player(tts.sample_rate)) if options.play else None
+        if options.ref_audio:
+            voice = tts.clone(options.ref_audio, options.ref_text, prepare=options.prepare)
+        else:
+            voice = Voice.load(options.embedding) if options.embedding else options.voice
+        how = {name.lstrip("-").replace("-", "_"): None for name, *_ in SAMPLING}
+        how = {name: getattr(options, name) for name in how} | {"greedy": options.greedy}
+        if options.batch_size is None:
+            speak(tts, text, voice, how, options, player)
+        else:
+            speak_batch(tts, text, voice, how, options)
+
+
+def speak(tts, text, voice, how, options, player):
+    """One text, whole or streamed."""
+    from .model import Interrupted
+
+    how |= {"language": options.language, "instruct": options.instruct, "text_mode": options.text_mode}
+    piped = options.output == "-" and options.stream
+
+    def heard(chunk):
+        import numpy as np
+
+        samples = np.array(chunk.audio)
+        if piped:
+            write_stdout(wav_samples(samples))
+        if player:
+            player.play(samples)
+
+    interrupted = False
     # One frame is 80 ms: the bar counts seconds of sound.
     with cli.bar("speaking", "s", form="{desc}: {n:.1f} s of sound [{elapsed}]") as advance:
+        how["progress"] = lambda frames: advance(tts.codec.samples_per_frame / tts.sample_rate)
         try:
-            speech = tts.generate(
-                text,
-                voice,
-                language=options.language,
-                instruct=options.instruct,
-                text_mode=options.text_mode,
-                greedy=options.greedy,
-                progress=lambda frames: advance(tts.codec.samples_per_frame / tts.sample_rate),
-                **{name: getattr(options, name) for name in sampling},
-            )
-            interrupted = False
+            if options.stream or player:
+                from .files.audio import wav_head, wav_samples
+
+                stream = tts.stream(text, voice, **how)
+                if piped:
+                    write_stdout(wav_head(tts.sample_rate))
+                speech = stream.speech(heard)
+            else:
+                speech = tts.generate(text, voice, **how)
         except Interrupted as stopped:
             speech, interrupted = stopped.speech, True
-    write(speech, options)
-    report(speech, options)
+    if not piped:
+        write(speech, options)
+    if options.codes_output:
+        write_codes(options.codes_output, speech)
+    report(speech, options, player)
+    if interrupted:
+        cli.note("interrupted: what was spoken so far is kept")
+        sys.exit(130)
+
+
+def speak_batch(tts, texts, voice, how, options):
+    """A text a line, each written as soon as its batch is spoken."""
+    from .model import Interrupted
+
+    how["seeds"] = how.pop("seed")
+    how |= {"languages": options.language, "instructs": options.instruct, "text_modes": options.text_mode}
+    folders = [Path(folder) for folder in (options.output, options.codes_output) if folder is not None]
+    written = []
+
+    def done(number, speech):
+        for folder in folders:
+            folder.mkdir(exist_ok=True)
+        path = Path(options.output) / f"{number + 1:04d}.wav"
+        speech.save(path)
+        if options.codes_output:
+            write_codes(Path(options.codes_output) / f"{number + 1:04d}.npy", speech)
+        written.append((str(path), speech))
+
+    interrupted = False
+    with cli.bar("speaking", "steps", form="{desc}: {n} steps [{elapsed}]") as advance:
+        how["progress"] = lambda steps: advance(1)
+        try:
+            tts.generate_batch(texts, voice, batch_size=options.batch_size, done=done, **how)
+        except Interrupted as stopped:
+            interrupted = True
+            for number in range(len(written), len(stopped.speeches)):
+                done(number, stopped.speeches[number])
+    report_batch(written, options)
     if interrupted:
         cli.note("interrupted: what was spoken so far is kept")
         sys.exit(130)
@@ -144,26 +266,54 @@ def write(speech, options):
 
         from .files.audio import audio_bytes
 
-        sys.stdout.buffer.write(audio_bytes(np.array(speech.audio), speech.sample_rate))
-        sys.stdout.buffer.flush()
+        write_stdout(audio_bytes(np.array(speech.audio), speech.sample_rate))
     else:
         speech.save(options.output)
-    if options.codes_output:
-        from .files.output import write_npy
-
-        write_npy(options.codes_output, speech.codes)
 
 
-def report(speech, options):
+def write_stdout(data):
+    sys.stdout.buffer.write(data)
+    sys.stdout.buffer.flush()
+
+
+def write_codes(path, speech):
+    from .files.output import write_npy
+
+    write_npy(path, speech.codes)
+
+
+def report(speech, options, player):
     stats = speech.stats
     cli.note(
         f"{stats['seconds']:.2f} s of speech in {stats['elapsed']:.2f} s: RTF {stats['rtf']:.2f}, "
         f"{stats['frames_per_second']:.1f} frames/s, peak memory {stats['peak_memory'] / 1e9:.2f} GB, "
         f"seed {stats['seed']}"
     )
+    told = {"output": options.output, "codes_output": options.codes_output}
+    if "first_audio" in stats:
+        cli.note(f"first audio after {stats['first_audio']:.3f} s, largest gap {stats['largest_gap']:.3f} s")
+    if player:
+        cli.note(f"played with {player.underruns} underruns")
+        told["underruns"] = player.underruns
     if options.json:
-        named = {"output": options.output, "codes_output": options.codes_output}
-        cli.print_json({**named, "sample_rate": speech.sample_rate, "finish_reason": speech.finish_reason, **stats})
+        cli.print_json({**told, "sample_rate": speech.sample_rate, "finish_reason": speech.finish_reason, **stats})
+
+
+def report_batch(written, options):
+    seconds = sum(speech.stats["seconds"] for _, speech in written)
+    # Rows of a batch share its elapsed time.
+    elapsed = sum({speech.stats["elapsed"] for _, speech in written})
+    if elapsed:
+        cli.note(
+            f"{len(written)} texts, {seconds:.2f} s of speech in {elapsed:.2f} s: RTF {elapsed / seconds:.2f}, "
+            f"written to {options.output}"
+        )
+    if options.json:
+        rows = [
+            {"output": path, "sample_rate": speech.sample_rate, "finish_reason": speech.finish_reason, **speech.stats}
+            for path, speech in written
+        ]
+        cli.print_json({"output": options.output, "codes_output": options.codes_output, "texts": rows})
 
 
 if __name__ == "__main__":

@@ -4,43 +4,30 @@ import functools
 import secrets
 import time
 import warnings
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 import mlx.core as mx
-import numpy as np
 
 from .checkpoint import ModelFolder, check_dtype
 from .files import hub
-from .files.audio import read_reference, write_audio
+from .files.audio import read_reference
 from .files.weights import read_json
-from .networks.codec import codec as codec_networks
+from .networks.codec.codec import DECODE_CHUNK, decode
+from .networks.device import on_gpu
+from .speech import Interrupted, Speech, SpeechStream, make_stats, warn_of_length, wired_limit
+from .synthesis.frame import FrameStep
+from .synthesis.live import LiveText
 from .synthesis.loop import Generation
 from .synthesis.prompt import LAYOUTS, build_prompt, language_tags
 from .synthesis.sampling import Sampler, Sampling, check_seed
+from .synthesis.stream import SCHEDULE, Decoding, check_schedule
 from .synthesis.tokenizer import TextTokenizer, check_text
 from .voices.voice import SUFFIXES, Voice, VoiceError
 
 # Mean norm of real x-vectors by dimension (0.6B and 1.7B); tiny models have none to compare with.
 KNOWN_NORMS = {1024: 10.25, 2048: 17.0}
-
-
-@dataclass
-class Speech:
-    """audio [samples] float32 within ±1; codes [frames, 16] int32; finish_reason "stop" or "length".
-
-    stats: seconds of audio, frames, elapsed seconds, rtf, frames_per_second, peak_memory (bytes), seed.
-    """
-
-    audio: mx.array
-    sample_rate: int
-    codes: mx.array
-    finish_reason: str
-    stats: dict = field(default_factory=dict)
-
-    def save(self, path):
-        """Write .wav, .flac, .mp3 or .ogg by extension; the file appears whole or not at all."""
-        write_audio(path, np.array(self.audio), self.sample_rate)
 
 
 def read_sampling(path):
@@ -50,14 +37,6 @@ def read_sampling(path):
         return Sampling.from_config(values)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{path}: {error}") from None
-
-
-class Interrupted(KeyboardInterrupt):
-    """Ctrl-C while speaking; `speech` is what was made so far."""
-
-    def __init__(self, speech):
-        super().__init__("interrupted")
-        self.speech = speech
 
 
 class Qwen3TTS:
@@ -85,6 +64,7 @@ class Qwen3TTS:
         self.languages = self.config.languages
         self.sample_rate = self.codec.sample_rate
         self.embedding_dim = self.config.talker.hidden_size
+        self._steps = {}
 
     @classmethod
     def from_pretrained(cls, model="mlx_model", dtype=None):
@@ -162,11 +142,12 @@ class Qwen3TTS:
     ):
         """Speak a text. Returns Speech.
 
-        voice: a Voice, a preset's name, a file, a vector [D], or None for VoiceDesign. language: one of `languages`.
-        instruct: how to speak, where `takes_instruct`. text_mode: "streaming" (one text token a frame; the default for
-        clones and vectors) or "full" (the whole text first; the default for presets and designed voices). The sampling
-        values left None come from the checkpoint's generation_config.json. progress: called with the number of frames
-        made so far. Raises ValueError or TypeError with the command line's message, Interrupted on Ctrl-C.
+        text: a string, or an iterable of strings that are its pieces. voice: a Voice, a preset's name, a file, a vector
+        [D], or None for VoiceDesign. language: one of `languages`. instruct: how to speak, where `takes_instruct`.
+        text_mode: "streaming" (one text token a frame; the default for clones and vectors) or "full" (the whole text
+        first; the default for presets and designed voices). The sampling values left None come from the checkpoint's
+        generation_config.json. progress: called with the number of frames made so far. Raises ValueError or TypeError
+        with the command line's message, Interrupted on Ctrl-C.
         """
         sampling = self.sampling.override(
             greedy=greedy,
@@ -179,33 +160,197 @@ class Qwen3TTS:
             subtalker_top_p=subtalker_top_p,
             max_tokens=max_tokens,
         )
+        return self._speak(
+            text, voice, language, instruct, text_mode, sampling, seed, (DECODE_CHUNK,), progress
+        ).speech()
+
+    def stream(
+        self,
+        text,
+        voice=None,
+        *,
+        chunks=SCHEDULE,
+        language="auto",
+        instruct=None,
+        text_mode=None,
+        temperature=None,
+        top_k=None,
+        top_p=None,
+        repetition_penalty=None,
+        subtalker_temperature=None,
+        subtalker_top_k=None,
+        subtalker_top_p=None,
+        greedy=False,
+        max_tokens=None,
+        seed=None,
+        progress=None,
+    ):
+        """Speak a text while it is being made. Returns a SpeechStream: iterate to get Chunks.
+
+        chunks: frames (80 ms each) of every chunk, the last number for all that follow. The rest as for `generate`, and
+        so is the speech. A text in pieces is pulled as it is needed: in the streaming layout a word
+        is spoken once it is certain that it has ended, and speech waits for text; the full layout needs it all at once.
+        """
+        sampling = self.sampling.override(
+            greedy=greedy,
+            temperature=temperature,
+            top_k=top_k,
+            top_p=top_p,
+            repetition_penalty=repetition_penalty,
+            subtalker_temperature=subtalker_temperature,
+            subtalker_top_k=subtalker_top_k,
+            subtalker_top_p=subtalker_top_p,
+            max_tokens=max_tokens,
+        )
+        return self._speak(text, voice, language, instruct, text_mode, sampling, seed, check_schedule(chunks), progress)
+
+    def generate_batch(
+        self,
+        texts,
+        voices=None,
+        *,
+        languages="auto",
+        instructs=None,
+        text_modes=None,
+        temperature=None,
+        top_k=None,
+        top_p=None,
+        repetition_penalty=None,
+        subtalker_temperature=None,
+        subtalker_top_k=None,
+        subtalker_top_p=None,
+        greedy=False,
+        max_tokens=None,
+        seeds=None,
+        batch_size=None,
+        progress=None,
+        done=None,
+    ):
+        """Speak several texts at once. Returns a list of Speech, each as `generate` with its seed would give it.
+
+        voices, languages, instructs, text_modes, seeds: one for every text, or a list with one for each. batch_size: at
+        most so many at once, in order (default: all). progress: called with the number of steps made so far. done:
+        called with each text's number (from 0) and Speech once its batch is spoken. The rest as for `generate`. What
+        has ended leaves the batch. Interrupted has what was spoken so far, in the texts' order.
+        """
+        sampling = self.sampling.override(
+            greedy=greedy,
+            temperature=temperature,
+            top_k=top_k,
+            top_p=top_p,
+            repetition_penalty=repetition_penalty,
+            subtalker_temperature=subtalker_temperature,
+            subtalker_top_k=subtalker_top_k,
+            subtalker_top_p=subtalker_top_p,
+            max_tokens=max_tokens,
+        )
+        texts = self._each(texts, "texts", None)
+        if not texts:
+            raise ValueError("texts is empty")
+        count = len(texts)
+        given = zip(
+            texts,
+            [self.voice(voice) for voice in self._each(voices, "voices", count)],
+            self._each(languages, "languages", count),
+            self._each(instructs, "instructs", count),
+            self._each(text_modes, "text_modes", count),
+            strict=True,
+        )
+        size = count if batch_size is None else batch_size
+        if isinstance(size, bool) or not isinstance(size, int):
+            raise TypeError(f"batch_size must be an integer, not {batch_size!r}")
+        if size < 1:
+            raise ValueError(f"batch_size {size} is not 1 or more")
+        seeds = [
+            secrets.randbits(32) if seed is None else check_seed(seed) for seed in self._each(seeds, "seeds", count)
+        ]
+        # All are checked before the first is spoken.
+        rows = []
+        for number, (text, voice, *how) in enumerate(given):
+            try:
+                rows.append((self.prompt(text, voice, *how, sampling.max_tokens), voice, seeds[number]))
+            except ValueError as error:
+                raise ValueError(f"text {number + 1}: {error}") from None
+        speeches = []
+        for start in range(0, count, size):
+            try:
+                batch = self._speak_batch(rows[start : start + size], sampling, start, progress)
+            except Interrupted as stopped:
+                raise Interrupted(speeches + stopped.speeches) from None
+            for number, speech in enumerate(batch, start):
+                if done:
+                    done(number, speech)
+            speeches += batch
+        return speeches
+
+    def _speak(self, text, voice, language, instruct, text_mode, sampling, seed, schedule, progress=None):
+        """A SpeechStream of checked arguments; nothing is computed before it is iterated over."""
+        start = time.perf_counter()
         seed = secrets.randbits(32) if seed is None else check_seed(seed)
         voice = self.voice(voice)
         prompt = self.prompt(text, voice, language, instruct, text_mode, sampling.max_tokens)
+        mx.reset_peak_memory()
+        generation = self._generation([prompt], [seed], sampling)
+        context = None if voice is None or voice.ref_codes is None else voice.ref_codes.astype(mx.int32)
+        decoding = Decoding(generation, self.codec.decoder, schedule, context, progress)
+        return SpeechStream(decoding, self.sample_rate, sampling, seed, start)
 
+    def _speak_batch(self, rows, sampling, number, progress):
+        """Speech of each of the (prompt, voice, seed) rows; `number` is that of the first among all texts."""
         mx.reset_peak_memory()
         start = time.perf_counter()
-        sampler = Sampler(sampling, self.config.talker, self.config.predictor, seed)
-        generation = Generation(
-            self.talker, prompt, sampler, sampling.max_tokens, self.config.talker.codec_eos_token_id
-        )
-        frames = []
+        prompts, voices, seeds = ([row[i] for row in rows] for i in range(3))
+        generation = self._generation(prompts, seeds, sampling)
+        spoken, interrupted = [[] for _ in rows], False
         try:
-            for codes in generation:
-                frames.append(codes)
-                if progress:
-                    progress(len(frames))
-            speech = self._speech(frames, voice, generation.finish_reason, start, seed)
+            with wired_limit():
+                for made, frame in enumerate(generation, 1):
+                    for i, row in enumerate(frame.rows):
+                        spoken[row].append(frame.codes[i : i + 1])
+                    if progress:
+                        progress(made)
         except KeyboardInterrupt:
-            if not frames:
+            interrupted = True
+            if not all(spoken):
                 raise
-            raise Interrupted(self._speech(frames, voice, "interrupted", start, seed)) from None
-        if speech.finish_reason == "length":
-            way_out = "raise max_tokens or try another seed" if sampling.do_sample else "raise max_tokens"
-            warnings.warn(
-                f"the speech did not end within {sampling.max_tokens} tokens and was cut; {way_out}", stacklevel=2
-            )
-        return speech
+        decoder, speeches = self.codec.decoder, []
+        for codes, voice in zip(spoken, voices, strict=True):
+            codes = mx.concatenate(codes).astype(mx.int32)
+            context = None if voice is None or voice.ref_codes is None else voice.ref_codes.astype(mx.int32)
+            speeches.append(Speech(decode(decoder, codes, context), self.sample_rate, codes, "interrupted"))
+        frames = sum(len(speech.codes) for speech in speeches)
+        whole = make_stats(frames * self.codec.samples_per_frame / self.sample_rate, frames, start)
+        for i, (speech, seed) in enumerate(zip(speeches, seeds, strict=True)):
+            own = {"seconds": speech.audio.shape[0] / self.sample_rate, "frames": len(speech.codes), "seed": seed}
+            speech.stats = {**whole, **own}
+            if not interrupted:
+                speech.finish_reason = generation.finish_reasons[i]
+                if speech.finish_reason == "length":
+                    warn_of_length(sampling, f"text {number + i + 1}")
+        if interrupted:
+            raise Interrupted(speeches)
+        return speeches
+
+    @staticmethod
+    def _each(values, name, count):
+        """A list of `count` values from a list, or from one value for all."""
+        if not isinstance(values, list | tuple):
+            if count is None:
+                raise TypeError(f"{name} must be a list, not {type(values).__name__}")
+            return [values] * count
+        if count is not None and len(values) != count:
+            raise ValueError(f"{name} has {len(values)} entries for {count} texts")
+        return list(values)
+
+    def _generation(self, prompts, seeds, sampling):
+        # Compiled functions are kept, by what they depend on.
+        key = replace(sampling, max_tokens=2), on_gpu()
+        if key not in self._steps:
+            if len(self._steps) == 8:
+                self._steps.pop(next(iter(self._steps)))
+            self._steps[key] = FrameStep(self.talker, Sampler(sampling, self.config.talker, self.config.predictor))
+        end = self.config.talker.codec_eos_token_id
+        return Generation(self.talker, prompts, self._steps[key], seeds, sampling.max_tokens, end)
 
     def voice(self, voice):
         """What `generate` takes as a voice as a Voice that fits this model, or None where the model designs it."""
@@ -267,8 +412,13 @@ class Qwen3TTS:
         return KNOWN_NORMS.get(self.embedding_dim)
 
     def prompt(self, text, voice, language="auto", instruct=None, text_mode=None, max_tokens=0):
-        """The talker's Prompt for a text and a checked voice; ValueError for what the model cannot be asked."""
-        check_text(text)
+        """The talker's Prompt for a text and a checked voice; ValueError for what the model cannot be asked.
+
+        text: a string, or an iterable of pieces, of which as many are pulled as the prompt needs.
+        """
+        live = isinstance(text, Iterable) and not isinstance(text, str | bytes)
+        if not live:
+            check_text(text)
         if not isinstance(language, str) or language.lower() not in self.languages:
             raise ValueError(f"language {language!r} is not one of {', '.join(self.languages)}")
         if instruct and not self.takes_instruct:
@@ -284,19 +434,18 @@ class Qwen3TTS:
             text_mode = "full" if voice is None or preset else "streaming"
         if text_mode not in LAYOUTS:
             raise ValueError(f"text_mode {text_mode!r} is not one of {', '.join(LAYOUTS)}")
-        role, ids = self.tokenizer.assistant(text)
-        texts, reference = {"text": ids}, None
+        if live:
+            text = LiveText(self.tokenizer, text, self._check_length)
+            role, ids = text.begin()
+        else:
+            role, ids = self.tokenizer.assistant(text)
+            self._check_length("text", len(ids))
+        reference = None
         if voice is not None and voice.ref_codes is not None:
             codes = self.codec.check_codes(voice.ref_codes, "reference codes")
-            texts["reference text"] = self.tokenizer.assistant(check_text(voice.ref_text, "reference text"))[1]
-            reference = (texts["reference text"], codes)
-        context = self.config.talker.max_position_embeddings
-        for what, tokens in texts.items():
-            if len(tokens) > context // 4:
-                raise ValueError(
-                    f"the {what} has {len(tokens)} tokens; at most {context // 4} fit, as speech takes three to four "
-                    "frames a token; split it"
-                )
+            words = self.tokenizer.assistant(check_text(voice.ref_text, "reference text"))[1]
+            self._check_length("reference text", len(words))
+            reference = (words, codes)
         prompt = build_prompt(
             self.talker,
             self.config,
@@ -307,28 +456,18 @@ class Qwen3TTS:
             speaker=None if voice is None else voice.embedding,
             instruct=self.tokenizer.instruct(check_text(instruct, "instruction")) if instruct else None,
             reference=reference,
+            more=text.more if live else None,
         )
+        context = self.config.talker.max_position_embeddings
         needed = prompt.embeddings.shape[0] + max_tokens
         if needed > context:
             raise ValueError(f"prompt and max_tokens need {needed} positions, the model has {context}; shorten either")
         return prompt
 
-    def _speech(self, frames, voice, reason, start, seed):
-        codes = mx.concatenate(frames).astype(mx.int32)
-        # Reference codes are decoded as context and cut off by exact frame count.
-        context = voice.ref_codes.shape[0] if voice is not None and voice.ref_codes is not None else 0
-        heard = mx.concatenate([voice.ref_codes.astype(mx.int32), codes]) if context else codes
-        audio = codec_networks.decode(self.codec.decoder, heard)[context * self.codec.samples_per_frame :]
-        mx.eval(audio, codes)
-        elapsed = time.perf_counter() - start
-        seconds = audio.shape[0] / self.sample_rate
-        stats = {
-            "seconds": seconds,
-            "frames": len(frames),
-            "elapsed": elapsed,
-            "rtf": elapsed / seconds,
-            "frames_per_second": len(frames) / elapsed,
-            "peak_memory": mx.get_peak_memory(),
-            "seed": seed,
-        }
-        return Speech(audio, self.sample_rate, codes, reason, stats)
+    def _check_length(self, what, tokens):
+        context = self.config.talker.max_position_embeddings
+        if tokens > context // 4:
+            raise ValueError(
+                f"the {what} has {tokens} tokens; at most {context // 4} fit, as speech takes three to four frames a "
+                "token; split it"
+            )

@@ -19,7 +19,7 @@ import mlx_qwen3tts
 from convert.parity import recording, vector
 from mlx_qwen3tts import Qwen3TTS, Voice, cli
 from mlx_qwen3tts.files.audio import FORMATS, audio_bytes
-from mlx_qwen3tts.networks.codec import codec as codec_networks
+from mlx_qwen3tts.networks.codec.decoder import CodecDecoder
 
 ROOT = Path(__file__).parent.parent
 HEAVY = ("mlx.core", "numpy", "transformers", "mlx_lm", "huggingface_hub", "tokenizers", "soundfile", "tqdm")
@@ -553,12 +553,12 @@ def test_ctrl_c_keeps_what_was_spoken(checkpoint, tmp_path):
     np.save(tmp_path / "voice.npy", vector(64, 1))
     code = (
         "import sys\n"
-        "from mlx_qwen3tts.synthesis.sampling import Sampler\n"
-        "start = Sampler.start_frame\n"
-        "def told(self, frame):\n"
+        "from mlx_qwen3tts.synthesis.loop import Generation\n"
+        "enqueue = Generation._enqueue\n"
+        "def told(self, frame, **how):\n"
         "    if frame == 10: print('ten', file=sys.stderr, flush=True)\n"
-        "    start(self, frame)\n"
-        "Sampler.start_frame = told\n"
+        "    return enqueue(self, frame, **how)\n"
+        "Generation._enqueue = told\n"
         "from mlx_qwen3tts.generate import main; main()\n"
     )
     arguments = ["--model", str(checkpoint("base")), "--embedding", "voice.npy", "--max-tokens", "20000", "--json"]
@@ -596,17 +596,24 @@ def test_ctrl_c_before_anything_was_spoken(where, command, clone, tmp_path, monk
     assert [path.name for path in tmp_path.iterdir()] == ["voice.npy"]
 
 
-def test_ctrl_c_while_the_sound_is_decoded(command, clone, monkeypatch):
-    decode, calls = codec_networks.decode, []
+def test_ctrl_c_while_the_sound_is_decoded(command, checkpoint, tmp_path, monkeypatch):
+    np.save(tmp_path / "voice.npy", vector(64, 1))
+    model = ("--model", checkpoint("base"))
+    step, calls = CodecDecoder.step, []
 
-    def interrupted_once(decoder, codes):
-        calls.append(len(codes))
-        return interrupt() if len(calls) == 1 else decode(decoder, codes)
+    def interrupted_once(decoder, codes, state):
+        calls.append(codes.shape[1])
+        sound = step(decoder, codes, state)
+        return interrupt() if len(calls) == 2 else sound
 
-    monkeypatch.setattr(codec_networks, "decode", interrupted_once)
-    ran = command(*clone, "Hello.", *SEED, "--json")
+    monkeypatch.setattr(CodecDecoder, "step", interrupted_once)
+    options = ("--embedding", "voice.npy", "--max-tokens", "60", "--codes-output", "c.npy", "--json")
+    ran = command("generate", *model, *options, "Hello.", *SEED)
     assert ran.status == 130 and json.loads(ran.out)["finish_reason"] == "interrupted"
-    assert calls[0] == calls[1] and soundfile.info("out.wav").frames == calls[0] * 1920
+    assert calls == [25, 25, 25] and soundfile.info("out.wav").frames == 50 * 1920
+    # The step that was interrupted left nothing behind: the sound is that of the codes.
+    assert command("codec", "decode", "c.npy", *model, "--output", "again.wav").status == 0
+    assert np.abs(soundfile.read("out.wav")[0] - soundfile.read("again.wav")[0]).max() < 1e-4
 
 
 @pytest.mark.parametrize("name", ["embed", "codec", "info"])

@@ -24,6 +24,7 @@ from mlx_qwen3tts.checkpoint import ModelFolder
 from mlx_qwen3tts.convert import convert, parse_size
 from mlx_qwen3tts.files import writer
 from mlx_qwen3tts.files.weights import read_folder
+from mlx_qwen3tts.networks.talker import Talker
 from mlx_qwen3tts.random_checkpoint import write_checkpoint
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -235,8 +236,12 @@ def test_community_layout_comes_in(base, converted, tmp_path):
 
 
 def quantised_by_mlx_lm(folder, bits, group_size, predictor_bits, embedding_bits=None):
-    """The talker's tensors as mlx-lm makes them of the loaded model."""
+    """The talker's tensors as mlx-lm makes them of the published ones."""
     from mlx_lm.utils import quantize_model
+
+    talker = Talker(ModelFolder(folder).config)
+    tensors = {name: value for name, value in load(folder).items() if name.startswith("talker.")}
+    talker.load_weights([(name.removeprefix("talker."), value) for name, value in tensors.items()])
 
     def predicate(path, layer):
         if not isinstance(layer, nn.Linear):
@@ -244,7 +249,7 @@ def quantised_by_mlx_lm(folder, bits, group_size, predictor_bits, embedding_bits
         own = predictor_bits if path.startswith("code_predictor.") else bits
         return {"group_size": group_size, "bits": own, "mode": "affine"}
 
-    talker, _ = quantize_model(ModelFolder(folder).load_talker(), {}, group_size, bits, quant_predicate=predicate)
+    talker, _ = quantize_model(talker, {}, group_size, bits, quant_predicate=predicate)
     return {f"talker.{name}": value for name, value in tree_flatten(talker.parameters())}
 
 

@@ -9,9 +9,7 @@ import pytest
 
 from convert.parity import recording, vector
 from mlx_qwen3tts import Qwen3TTS, Voice
-from mlx_qwen3tts.synthesis.loop import Generation
 from mlx_qwen3tts.synthesis.prompt import build_prompt
-from mlx_qwen3tts.synthesis.sampling import Sampler
 
 
 def logits_of(tts, voice):
@@ -35,13 +33,10 @@ def test_a_float32_embedding_promotes_nothing(checkpoint, dtype):
         tts = Qwen3TTS.from_pretrained(checkpoint("base"), dtype=dtype)
     wanted = getattr(mx, dtype)
     prompt = tts.prompt("Hello.", tts.voice(vector(64, 1)))
-    assert {prompt.embeddings.dtype, prompt.trailing.dtype, prompt.pad.dtype} == {wanted}
-    sampler = Sampler(tts.sampling.override(greedy=True), tts.config.talker, tts.config.predictor, 0)
-    kept = []
-    make_cache = tts.talker.make_cache
-    tts.talker.make_cache = lambda: kept.append(make_cache()) or kept[0]
-    list(Generation(tts.talker, prompt, sampler, 4, 2150))
-    assert {array.dtype for cache in kept[0] for array in cache.state} == {wanted}
+    assert {prompt.embeddings.dtype, prompt.text.known.dtype, prompt.text.pad.dtype} == {wanted}
+    generation = tts._generation([prompt], [0], tts.sampling.override(greedy=True, max_tokens=4))
+    list(generation)
+    assert {array.dtype for cache in generation.caches for array in cache.state} == {wanted}
     assert tts.generate("Hello.", vector(64, 1), max_tokens=4, seed=1).audio.dtype == mx.float32
 
 
@@ -57,7 +52,7 @@ def test_the_speaker_vector_goes_in_raw(model):
     tts = model("base")
     given = 7 * vector(64, 1)
     prompt = tts.prompt("Hello.", tts.voice(given))
-    slot = np.array(prompt.embeddings[prompt.speaker_position] - prompt.pad)
+    slot = np.array(prompt.embeddings[prompt.speaker_position] - prompt.text.pad)
     assert np.abs(slot - given).max() < 1e-5
     assert np.array(model("voice-design").prompt("Hello.", None).speaker_position) == np.array(None)
 
@@ -115,7 +110,7 @@ def test_presets_and_vectors_share_one_slot(model):
 def test_a_dialect_preset_speaks_its_dialect_in_chinese_and_auto_alone(model):
     tts = model("custom-voice")
     dialect = tts.talker.embed_codec(mx.array([tts.config.talker.codec_language_id["sichuan_dialect"]]))
-    pad = tts.prompt("你好", tts.preset("eric")).pad
+    pad = tts.prompt("你好", tts.preset("eric")).text.pad
     for language, expected in (("auto", True), ("chinese", True), ("english", False)):
         tag = (
             tts.prompt("你好", tts.preset("eric"), language).embeddings[5] - pad
@@ -125,10 +120,10 @@ def test_a_dialect_preset_speaks_its_dialect_in_chinese_and_auto_alone(model):
 
 def test_layout_defaults_follow_the_official_package(model):
     clone, preset, design = model("base"), model("custom-voice"), model("voice-design")
-    assert clone.prompt("Hello.", clone.voice(vector(64, 1))).trailing.shape[0] > 0
-    assert preset.prompt("Hello.", preset.preset("ryan")).trailing.shape[0] == 0
-    assert preset.prompt("Hello.", preset.voice(vector(64, 1))).trailing.shape[0] > 0
-    assert design.prompt("Hello.", None).trailing.shape[0] == 0
+    assert clone.prompt("Hello.", clone.voice(vector(64, 1))).text.known.shape[0] > 0
+    assert preset.prompt("Hello.", preset.preset("ryan")).text.known.shape[0] == 0
+    assert preset.prompt("Hello.", preset.voice(vector(64, 1))).text.known.shape[0] > 0
+    assert design.prompt("Hello.", None).text.known.shape[0] == 0
 
 
 def test_unknown_keywords_are_not_swallowed(model):

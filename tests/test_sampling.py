@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from mlx_qwen3tts.networks.config import TalkerConfig, TransformerConfig
-from mlx_qwen3tts.synthesis.sampling import Sampler, Sampling, filter_logits
+from mlx_qwen3tts.synthesis.sampling import Sampler, Sampling, filter_logits, noise_keys
 
 SHAPE = {
     "hidden_size": 8,
@@ -19,8 +19,25 @@ TALKER = TalkerConfig(vocab_size=1024 + 8, codec_eos_token_id=1000, **SHAPE)
 PREDICTOR = TransformerConfig(vocab_size=8, **SHAPE)
 
 
-def sampler(seed=0, **settings):
-    return Sampler(Sampling(**{"repetition_penalty": 1.0, "top_k": 0, **settings}), TALKER, PREDICTOR, seed)
+def sampler(**settings):
+    return Sampler(Sampling(**{"repetition_penalty": 1.0, "top_k": 0, **settings}), TALKER, PREDICTOR)
+
+
+class Drawing:
+    """One utterance's draws: the noise of a frame in, the history kept."""
+
+    def __init__(self, seed=0, **settings):
+        self.sampler, self.seed = sampler(**settings), seed
+        self.seen = self.sampler.unseen(1)
+
+    def first(self, frame, row):
+        noise, _ = self.sampler.noise(noise_keys([self.seed], frame))
+        code, self.seen = self.sampler.first(row, self.seen, self.sampler.mask(frame), noise)
+        return code.item()
+
+    def rest(self, step, row):
+        _, noise = self.sampler.noise(noise_keys([self.seed], 0))
+        return self.sampler.rest(row, noise[step]).item()
 
 
 def logits(values):
@@ -33,24 +50,34 @@ def logits(values):
 def test_draws_follow_the_probabilities():
     wanted = np.array([0.5, 0.25, 0.125, 0.0625, 0.0625, 0, 0, 0])
     row, counts = logits(np.log(np.maximum(wanted, 1e-30))), np.zeros(8)
-    drawing = sampler(seed=5, temperature=1.0)
+    drawing = Drawing(seed=5, temperature=1.0)
     draws = 4000
     for frame in range(draws):
-        drawing.start_frame(frame)
-        counts[drawing.first(row).item()] += 1
+        counts[drawing.first(frame, row)] += 1
     expected = wanted * draws
     assert counts[5:].sum() == 0
     assert (((counts - expected)[:5] ** 2 / expected[:5]).sum()) < 18.5  # chi square, 4 degrees: p = 0.001
 
 
+def noise(seed, frame):
+    return [np.array(part) for part in sampler().noise(noise_keys([seed], frame))]
+
+
 def test_noise_is_a_function_of_seed_and_frame():
-    first = sampler(seed=7).noise(3)
-    for part, other in zip(first, sampler(seed=7).noise(3), strict=True):
-        assert (np.array(part) == np.array(other)).all()
-    assert not (np.array(first[0]) == np.array(sampler(seed=7).noise(4)[0])).any()
-    assert not (np.array(first[0]) == np.array(sampler(seed=8).noise(3)[0])).any()
+    first, rest = noise(7, 3)
+    assert first.shape == (1, TALKER.vocab_size) and rest.shape == (15, 1, PREDICTOR.vocab_size)
+    for part, other in zip((first, rest), noise(7, 3), strict=True):
+        assert (part == other).all()
     # (seed, frame) and (frame, seed) are different keys
-    assert not (np.array(sampler(seed=3).noise(7)[0]) == np.array(first[0])).any()
+    for other in ((7, 4), (8, 3), (3, 7)):
+        assert not (noise(*other)[0] == first).any()
+
+
+def test_rows_have_the_noise_of_their_seeds():
+    together = [np.array(part) for part in sampler().noise(noise_keys([7, 9, 7], 3))]
+    for row, seed in enumerate((7, 9, 7)):
+        first, rest = noise(seed, 3)
+        assert (together[0][row] == first[0]).all() and (together[1][:, row] == rest[:, 0]).all()
 
 
 def test_end_of_speech_is_barred_for_two_tokens_and_control_tokens_always():
@@ -59,40 +86,33 @@ def test_end_of_speech_is_barred_for_two_tokens_and_control_tokens_always():
     row[0, 1001] = 60.0
     row[0, 3] = 2.0
     drawn = []
-    greedy = sampler(do_sample=False)
+    greedy = Drawing(do_sample=False)
     for frame in range(3):
-        greedy.start_frame(frame)
-        drawn.append(greedy.first(row).item())
+        drawn.append(greedy.first(frame, row))
     assert drawn == [3, 3, 1000]
 
 
 def test_penalty_counts_a_code_once_over_the_whole_history():
-    greedy = sampler(do_sample=False, repetition_penalty=2.0)
+    greedy = Drawing(do_sample=False, repetition_penalty=2.0)
     row = logits([4.0, 3.0, -1.0, 0, 0, 0, 0, 0])
-    drawn = []
-    for frame in range(4):
-        greedy.start_frame(frame)
-        drawn.append(greedy.first(row).item())
-    assert drawn == [0, 1, 0, 0]
-    processed = np.array(greedy.processed(row))[0, :3]
+    assert [greedy.first(frame, row) for frame in range(4)] == [0, 1, 0, 0]
+    processed = np.array(greedy.sampler.processed(row, greedy.seen, greedy.sampler.mask(4)))[0, :3]
     assert processed.tolist() == [2.0, 1.5, -1.0]
 
 
 def test_a_seen_negative_logit_is_multiplied():
-    greedy = sampler(do_sample=False, repetition_penalty=2.0)
-    greedy.start_frame(0)
-    greedy.first(logits([-1.0] + [-5.0] * 7))
-    assert np.array(greedy.processed(logits([-1.0] + [-5.0] * 7)))[0, :2].tolist() == [-2.0, -5.0]
+    greedy, row = Drawing(do_sample=False, repetition_penalty=2.0), logits([-1.0] + [-5.0] * 7)
+    greedy.first(0, row)
+    processed = greedy.sampler.processed(row, greedy.seen, greedy.sampler.mask(1))
+    assert np.array(processed)[0, :2].tolist() == [-2.0, -5.0]
 
 
 def test_predictor_has_values_of_its_own():
-    one = sampler(seed=1, temperature=1.0, subtalker_temperature=0.0)
-    one.start_frame(0)
+    one = Drawing(seed=1, temperature=1.0, subtalker_temperature=0.0)
     row = mx.array([[0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7]])
-    assert all(one.rest(step, row).item() == 7 for step in range(15))
-    other = sampler(seed=1, temperature=1.0, subtalker_temperature=1.0, subtalker_top_k=0)
-    other.start_frame(0)
-    assert len({other.rest(step, row).item() for step in range(15)}) > 2
+    assert all(one.rest(step, row) == 7 for step in range(15))
+    other = Drawing(seed=1, temperature=1.0, subtalker_temperature=1.0, subtalker_top_k=0)
+    assert len({other.rest(step, row) for step in range(15)}) > 2
 
 
 def test_top_k_keeps_ties_and_top_p_keeps_at_least_one():

@@ -5,6 +5,7 @@ Reading: float32, mean of the channels, resampled by soxr HQ (what librosa does 
 
 import io
 import math
+import struct
 import warnings
 from numbers import Integral
 from pathlib import Path
@@ -192,6 +193,18 @@ def audio_bytes(samples, rate, kind="WAV"):
         for start in range(0, samples.size, PIECE):
             file.write(samples[start : start + PIECE])
     return _with_fixed_serial(buffer.getvalue()) if kind == "OGG" else buffer.getvalue()
+
+
+def wav_head(rate):
+    """The head of a mono 16-bit WAV whose length nobody knows yet, as programs that read from a pipe take it."""
+    unknown = 0xFFFFFFFF
+    form = struct.pack("<4sIHHIIHH", b"fmt ", 16, 1, 1, rate, 2 * rate, 2, 16)
+    return struct.pack("<4sI4s", b"RIFF", unknown, b"WAVE") + form + struct.pack("<4sI", b"data", unknown)
+
+
+def wav_samples(samples):
+    """Samples within ±1 as the 16-bit integers of a WAV, rounded as libsndfile does."""
+    return np.rint(np.asarray(samples) * np.float32(32767)).astype("<i2").tobytes()
 
 
 def _ogg_table():

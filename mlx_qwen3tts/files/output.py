@@ -46,6 +46,16 @@ def check_writable(path):
         raise OutputError(f"cannot write {path}: {error.strerror or error}") from None
 
 
+def check_folder(path, what):
+    """Raise OutputError unless files can be made in a folder at `path`, which may not exist yet."""
+    path = Path(path)
+    if path.suffix and not path.is_dir():
+        raise OutputError(f"{what} {path} has an extension; in a batch it is a folder")
+    if path.exists() and not path.is_dir():
+        raise OutputError(f"{what} {path} is no folder")
+    check_writable(path / "x" if path.is_dir() else path)
+
+
 def check_npy(path, what):
     """`check_writable` for an array, which has the one extension; `what` names the path in the message."""
     if Path(path).suffix != ".npy":

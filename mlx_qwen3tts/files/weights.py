@@ -17,6 +17,7 @@ import mlx.nn as nn
 from mlx.utils import tree_flatten
 
 from ..networks.conv import Conv1d, ConvTranspose1d
+from ..networks.fused import lay_out
 
 DTYPES = {"float32": mx.float32, "float16": mx.float16, "bfloat16": mx.bfloat16}
 STORED = {"F32": mx.float32, "F16": mx.float16, "BF16": mx.bfloat16, "U32": mx.uint32}
@@ -234,7 +235,7 @@ def _listed(names):
 
 
 def load_module(module, prefix, tensors, layout, dtype):
-    """Fill a module from checked tensors: MLX layout, floats cast to dtype, strictly."""
+    """Fill a module from checked tensors: MLX layout, floats cast to dtype, strictly; then fuse what runs as one."""
     convs = convolutions(module)
     files, weights = {}, []
     for name, _ in tree_flatten(module.parameters()):
@@ -242,14 +243,21 @@ def load_module(module, prefix, tensors, layout, dtype):
         tensor = tensors[full]
         if tensor.path not in files:
             files[tensor.path] = mx.load(str(tensor.path))
-        value = files[tensor.path][tensor.name]
+        value = files[tensor.path].pop(tensor.name)
         if name in convs and layout == "official":
             value = mx.contiguous(value.transpose(to_mlx_axes(convs[name])))
         if value.dtype != mx.uint32:
             value = value.astype(dtype)
         weights.append((name, value))
     module.load_weights(weights, strict=True)
+    del weights, value, files  # nothing but the module may hold an array, or it is not freed when it is fused
     module.eval()
-    # Read now: an array that is still to be read belongs to this thread's stream and could not be used in another.
-    mx.eval(module.parameters())
+    for _, part in reversed(module.named_modules()):  # leaves first
+        if hasattr(part, "fuse"):
+            part.fuse()
+    # Read now: an array that is still to be read belongs to this thread's stream and could not be used in another. Part
+    # by part, so that what one was fused from is free again before the next is read.
+    for _, part in reversed(module.named_modules()):
+        lay_out(part)
+        mx.eval(part.parameters())
     return module

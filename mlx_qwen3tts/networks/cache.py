@@ -6,6 +6,11 @@ B batch, H key/value heads, T positions, D head dimension.
 import mlx.core as mx
 
 
+def _room(x, more):
+    """x [B, H, T, D] with `more` positions of zeros behind; an array of its own."""
+    return mx.pad(x, ((0, 0), (0, 0), (0, more), (0, 0)))
+
+
 class KVCache:
     """Keys and values of one attention layer, [B, H, T, D] each.
 
@@ -20,21 +25,22 @@ class KVCache:
 
     def update(self, keys, values):
         """Append [B, H, t, D] keys and values; return everything cached so far, [B, H, offset, D]."""
-        start, self.offset = self.offset, self.offset + keys.shape[2]
-        if self.keys is None or self.offset > self.keys.shape[2]:
-            self._grow(keys)
-        self.keys[..., start : self.offset, :] = keys
-        self.values[..., start : self.offset, :] = values
-        return self.keys[..., : self.offset, :], self.values[..., : self.offset, :]
+        start, end = self.offset, self.offset + keys.shape[2]
+        self.offset = end
+        capacity = -(-end // self.step) * self.step
+        if self.keys is None:
+            self.keys, self.values = _room(keys, capacity - end), _room(values, capacity - end)
+        else:
+            if end > self.keys.shape[2]:
+                more = capacity - self.keys.shape[2]
+                self.keys, self.values = _room(self.keys, more), _room(self.values, more)
+            self.keys[..., start:end, :] = keys
+            self.values[..., start:end, :] = values
+        return self.keys[..., :end, :], self.values[..., :end, :]
 
-    def _grow(self, like):
-        batch, heads, _, dim = like.shape
-        have = 0 if self.keys is None else self.keys.shape[2]
-        capacity = -(-self.offset // self.step) * self.step
-        for name in ("keys", "values"):
-            # An array each: item assignment changes the array object itself.
-            room = mx.zeros((batch, heads, capacity - have, dim), like.dtype)
-            setattr(self, name, room if have == 0 else mx.concatenate([getattr(self, name), room], axis=2))
+    def keep(self, rows):
+        """Keep the batch's rows of these indices (an integer array) alone."""
+        self.keys, self.values = self.keys[rows], self.values[rows]
 
     @property
     def state(self):

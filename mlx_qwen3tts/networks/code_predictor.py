@@ -42,20 +42,17 @@ class CodePredictor(nn.Module):
     def _project(self, x):
         return self.small_to_mtp_projection(x) if "small_to_mtp_projection" in self else x
 
-    def __call__(self, hidden, first_embedding, sample):
-        """Run the steps of one frame.
+    def __call__(self, hidden, first, tables, sample):
+        """Run the steps of one frame. Everything has a fixed shape, the cache's too, so that it compiles as a whole.
 
-        hidden: [B, 1, E], the talker's last hidden state; first_embedding: [B, 1, E], that of code 0.
-        sample: function (step, logits [B, V]) -> codes [B].
-        Returns (codes [B, 15], the sum of their embeddings [B, 1, E]).
+        hidden: [B, 1, E], the talker's last hidden state; first: [B, 1, E], the embedding of code 0; tables: the
+        embedding tables [V, E] of codebooks 1 to 15; sample: function (step, logits [B, V]) -> codes [B].
+        Returns the codes [B] of codebooks 1 to 15, a list.
         """
         caches = [KVCache(step=len(self.lm_head) + 1) for _ in self.model.layers]
-        x = mx.concatenate([hidden, first_embedding], axis=1)
-        codes, total = [], 0
-        for step, (head, table) in enumerate(zip(self.lm_head, self.model.codec_embedding, strict=True)):
+        x, codes = mx.concatenate([hidden, first], axis=1), []
+        for step, head in enumerate(self.lm_head):
             state = self.model(self._project(x), caches)[:, -1]
-            code = sample(step, head(state))
-            x = table(code)[:, None]
-            codes.append(code)
-            total = total + x
-        return mx.stack(codes, axis=1), total
+            codes.append(sample(step, head(state)))
+            x = tables[step][codes[-1]][:, None]  # the last table's row is left to whoever sums up the frame
+        return codes

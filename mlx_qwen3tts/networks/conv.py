@@ -8,10 +8,12 @@ B batch, T positions, C channels.
 import mlx.core as mx
 import mlx.nn as nn
 
+from .device import on_gpu
+
 
 def conv1d(x, weight, stride=1, dilation=1, groups=1):
     """Convolution without padding: [B, T, C] and [out, kernel, C / groups] to [B, (T - span) / stride + 1, out]."""
-    if mx.default_device().type == mx.gpu:
+    if on_gpu():
         return mx.conv1d(x, weight, stride=stride, dilation=dilation, groups=groups)
     batch, length, channels = x.shape
     out, kernel, _ = weight.shape

@@ -3,10 +3,12 @@
 B batch, T positions, E talker width, V codec vocabulary (codes and control tokens).
 """
 
+import mlx.core as mx
 import mlx.nn as nn
 
 from .cache import KVCache
 from .code_predictor import CodePredictor
+from .fused import table
 from .transformer import DecoderLayer, Rope, run_layers
 
 
@@ -34,12 +36,15 @@ class TalkerModel(nn.Module):
         # M-RoPE's three position rows are equal in speech, so it is plain RoPE (proved by parity).
         self.rope = Rope(config.head_dim, config.rope_theta)
 
-    def __call__(self, x, caches):
-        return self.norm(run_layers(self.layers, x, caches, self.rope))
+    def __call__(self, x, caches, mask="causal", positions=None):
+        return self.norm(run_layers(self.layers, x, caches, self.rope, mask, positions))
 
 
 class Talker(nn.Module):
-    """Talker, text projection, codec head and code predictor, under the published tensor names."""
+    """Talker, text projection, codec head and code predictor, under the published tensor names.
+
+    Fused, the embedding tables of all codebooks are one, `codes`, the talker's own rows first.
+    """
 
     def __init__(self, config):
         """config: a ModelConfig."""
@@ -48,11 +53,21 @@ class Talker(nn.Module):
         self.text_projection = TextProjection(config.talker)
         self.codec_head = nn.Linear(config.talker.hidden_size, config.talker.vocab_size, bias=False)
         self.code_predictor = CodePredictor(config.predictor, config.talker.hidden_size)
+        # Where each codebook's rows start in the one table.
+        sizes = [config.talker.vocab_size] + [config.predictor.vocab_size] * (config.talker.num_code_groups - 1)
+        self.starts = tuple(sum(sizes[:i]) for i in range(len(sizes)))
+        self._first_rows = mx.array(self.starts, mx.uint32)
+
+    def fuse(self):
+        """One table for the embeddings of all codebooks."""
+        tables = [self.model.codec_embedding, *self.code_predictor.model.codec_embedding]
+        self.codes = mx.concatenate([table(layer) for layer in tables])
+        del self.model.codec_embedding, self.code_predictor.model.codec_embedding
 
     @property
     def dtype(self):
-        """The compute dtype, that of the codec embedding (which is never quantised)."""
-        return self.model.codec_embedding.weight.dtype
+        """The compute dtype, that of the codec embedding."""
+        return self.codes.dtype
 
     def make_cache(self):
         return [KVCache() for _ in self.model.layers]
@@ -63,16 +78,22 @@ class Talker(nn.Module):
 
     def embed_codec(self, ids):
         """Codes of codebook 0 or control tokens [T] to talker inputs [T, E]."""
-        return self.model.codec_embedding(ids)
+        return self.codes[ids]
 
     def embed_frames(self, codes):
-        """Frames [T, codebooks] to talker inputs [T, E]: the sum of the embeddings of all codebooks."""
-        total = self.embed_codec(codes[:, 0])
-        for table, column in zip(self.code_predictor.model.codec_embedding, codes.T[1:], strict=True):
-            total = total + table(column)
-        return total
+        """Frames [T, codebooks] to talker inputs [T, E]: the sum of the embeddings of all codebooks, in one gather."""
+        return self.codes[codes.astype(mx.uint32) + self._first_rows].sum(axis=1)
 
-    def __call__(self, embeddings, caches):
+    def predict(self, hidden, first, sample):
+        """One frame by the code predictor: hidden [B, 1, E] and code 0 [B] to codes [B, codebooks].
+
+        sample: function (step, logits [B, codebook size]) -> codes [B] of codebook step + 1.
+        """
+        rows = [self.codes[start:end] for start, end in zip(self.starts[1:], (*self.starts[2:], None), strict=True)]
+        rest = self.code_predictor(hidden, self.embed_codec(first)[:, None], rows, sample)
+        return mx.stack([first, *rest], axis=1)
+
+    def __call__(self, embeddings, caches, mask="causal", positions=None):
         """[B, T, E] inputs to (logits [B, V] of the last position, its hidden state after the final norm [B, 1, E])."""
-        hidden = self.model(embeddings, caches)[:, -1:]
+        hidden = self.model(embeddings, caches, mask, positions)[:, -1:]
         return self.codec_head(hidden)[:, 0], hidden

@@ -17,16 +17,50 @@ import mlx.core as mx
 LAYOUTS = ("streaming", "full")
 
 
+class Text:
+    """The text side of what comes: one embedding [E] a step, in order, then pad for ever.
+
+    `more` gives the next embeddings [N, E] and whether they are the last; it may wait for text that is being written.
+    None: everything is here.
+    """
+
+    def __init__(self, known, pad, more=None):
+        self.known, self.pad, self.more = known, pad, more  # [N, E], [E]
+
+    def ready(self, step):
+        """Whether the embedding of a step is known without waiting for text."""
+        return step < self.known.shape[0] or self.more is None
+
+    def at(self, step):
+        """The embedding [E] of a step, waiting for it if need be."""
+        while not self.ready(step):
+            self._wait()
+        return self.known[step] if step < self.known.shape[0] else self.pad
+
+    def take(self, count=None):
+        """Remove and return the first `count` embeddings, or all if there are fewer or no count is given, [N, E]."""
+        while self.more and (count is None or self.known.shape[0] < count):
+            self._wait()
+        count = self.known.shape[0] if count is None else count
+        taken, self.known = self.known[:count], self.known[count:]
+        return taken
+
+    def _wait(self):
+        embeddings, last = self.more()
+        self.known = mx.concatenate([self.known, embeddings])
+        if last:
+            self.more = None
+
+
 @dataclass
 class Prompt:
-    """embeddings [T, E]; trailing [N, E], added one a step; pad [E], added when those are used up.
+    """embeddings [T, E]; text: what is added to the steps that follow, one embedding a step.
 
     `speaker_position` is the place of the speaker vector in the prompt, or None.
     """
 
     embeddings: mx.array
-    trailing: mx.array
-    pad: mx.array
+    text: Text
     speaker_position: int | None
 
 
@@ -47,12 +81,13 @@ def language_tags(config, language, dialect=None):
     ]
 
 
-def build_prompt(talker, config, role, text, tags, layout, speaker=None, instruct=None, reference=None):
+def build_prompt(talker, config, role, text, tags, layout, speaker=None, instruct=None, reference=None, more=None):
     """Assemble a prompt.
 
     talker: Talker; config: ModelConfig; role, text, instruct: token ids; tags: from `language_tags`; layout: one of
     LAYOUTS; speaker: [E] vector of any float dtype or None (VoiceDesign); reference: (text ids, codes [frames, 16]) or
-    None. Everything is in the talker's dtype.
+    None; more: for a text that is still being written, a function that waits for (further ids, whether they are the
+    last). Everything is in the talker's dtype.
     """
     pad, bos, eos = talker.embed_text(
         mx.array([config.tts_pad_token_id, config.tts_bos_token_id, config.tts_eos_token_id])
@@ -60,6 +95,14 @@ def build_prompt(talker, config, role, text, tags, layout, speaker=None, instruc
     codec_pad, codec_bos = talker.embed_codec(mx.array([config.talker.codec_pad_id, config.talker.codec_bos_id]))[
         :, None
     ]
+
+    def embed(ids, last):
+        words = talker.embed_text(mx.array(ids)) if ids else eos[:0]
+        return mx.concatenate([words, eos]) if last else words
+
+    def following():
+        ids, last = more()
+        return embed(ids, last), last
 
     parts = [talker.embed_text(mx.array(instruct))] if instruct else []
     parts += [talker.embed_text(mx.array(role)), talker.embed_codec(mx.array(tags)) + pad]
@@ -69,15 +112,14 @@ def build_prompt(talker, config, role, text, tags, layout, speaker=None, instruc
         parts.append(speaker.astype(talker.dtype)[None] + pad)
     parts.append(codec_pad + bos)
 
-    words = talker.embed_text(mx.array([*(reference[0] if reference else ()), *text]))
-    words = mx.concatenate([words, eos])
+    words = embed([*(reference[0] if reference else ()), *text], last=more is None)
+    words = Text(words, pad[0], following if more else None)
     # What speech continues from: codec bos, in context followed by the reference's frames.
     spoken = mx.concatenate([codec_bos, talker.embed_frames(reference[1])]) if reference else codec_bos
     if layout == "full":
-        parts += [words + codec_pad, spoken + pad]
-        trailing = words[:0]
+        parts += [words.take() + codec_pad, spoken + pad]
     else:
-        together, trailing = words[: spoken.shape[0]], words[spoken.shape[0] :]
+        together = words.take(spoken.shape[0])
         filler = mx.broadcast_to(pad, (spoken.shape[0] - together.shape[0], pad.shape[1]))
         parts.append(mx.concatenate([together, filler]) + spoken)
-    return Prompt(mx.concatenate(parts), trailing, pad[0], position)
+    return Prompt(mx.concatenate(parts), words, position)

@@ -92,8 +92,9 @@ def filter_logits(logits, temperature, top_k, top_p):
     """Temperature, top-k and top-p on float32 logits [B, V]; what is cut becomes -inf."""
     if temperature != 1:
         logits = logits / temperature
-    if 0 < top_k < logits.shape[-1]:
-        smallest = mx.topk(logits, top_k, axis=-1).min(axis=-1, keepdims=True)
+    size = logits.shape[-1]
+    if 0 < top_k < size:
+        smallest = mx.partition(logits, size - top_k, axis=-1)[..., size - top_k : size - top_k + 1]
         logits = mx.where(logits < smallest, float("-inf"), logits)  # ties with the k-th stay
     if top_p < 1:
         order = mx.argsort(logits, axis=-1)  # ascending: what is summed up first is cut first
@@ -109,49 +110,60 @@ def penalise(logits, seen, penalty):
     return mx.where(seen, mx.where(logits < 0, logits * penalty, logits / penalty), logits)
 
 
+def noise_keys(seeds, frame):
+    """Keys [B, 2] of a frame's noise, one a row."""
+    return mx.array([[seed, frame] for seed in seeds], mx.uint32)
+
+
 class Sampler:
-    """Both samplers of one utterance: codebook 0 with its history, the predictor's without."""
+    """Both samplers, of codebook 0 with its history and of the predictor without, for B rows at once.
 
-    def __init__(self, sampling, talker, predictor, seed):
-        """sampling: Sampling; talker: TalkerConfig; predictor: TransformerConfig; seed: int."""
-        self.sampling, self.seed = sampling, seed
-        self.sizes = talker.vocab_size, (talker.num_code_groups - 1, predictor.vocab_size)
-        ids = mx.arange(talker.vocab_size)
-        end = ids == talker.codec_eos_token_id
+    It holds settings alone; what an utterance remembers goes in and comes out, so that everything here compiles.
+    """
+
+    def __init__(self, sampling, talker, predictor):
+        """sampling: Sampling; talker: TalkerConfig; predictor: TransformerConfig."""
+        self.sampling = sampling
+        self.size, self.steps, self.rest_size = talker.vocab_size, talker.num_code_groups - 1, predictor.vocab_size
+        self.ids = mx.arange(self.size)
+        end = self.ids == talker.codec_eos_token_id
         # The last 1024 ids are control tokens, never spoken; end of speech alone may come, after two tokens.
-        self.barred = (ids >= talker.vocab_size - 1024) & ~end
-        self.barred_at_first = self.barred | end
-        self.seen = mx.zeros((1, talker.vocab_size), mx.bool_)
+        barred = (self.ids >= self.size - 1024) & ~end
+        self.masks = [mx.where(cut, float("-inf"), 0.0) for cut in (barred | end, barred)]
+        mx.eval(self.ids, self.masks)
 
-    def noise(self, frame):
-        """Gumbel noise of a frame: [1, V] for codebook 0 and [15, 1, codebook] for the predictor."""
-        first, (steps, size) = self.sizes
-        drawn = mx.random.gumbel((first + steps * size,), key=mx.array([self.seed, frame], mx.uint32))
-        return drawn[None, :first], drawn[first:].reshape(steps, 1, size)
+    def mask(self, frame):
+        """What is added to codebook 0's logits, [V]: -inf for ids that must not come in this frame."""
+        return self.masks[0 if frame < 2 else 1]
 
-    def start_frame(self, frame):
-        self.frame = frame
-        if self.sampling.do_sample or self.sampling.subtalker_dosample:
-            self.drawn = self.noise(frame)
+    def unseen(self, rows):
+        """The history [rows, V] of utterances that have not begun."""
+        return mx.zeros((rows, self.size), mx.bool_)
 
-    def processed(self, logits):
-        """Codebook 0's logits [1, V] of this frame after penalty, minimum length and suppression, float32."""
-        logits = penalise(logits.astype(mx.float32), self.seen, self.sampling.repetition_penalty)
-        return mx.where(self.barred_at_first if self.frame < 2 else self.barred, float("-inf"), logits)
+    def noise(self, keys):
+        """Gumbel noise of a frame: [B, V] for codebook 0 and [15, B, codebook] for the predictor; None in greedy."""
+        s, count = self.sampling, self.steps * self.rest_size
+        if not (s.do_sample or s.subtalker_dosample):
+            return None, None
+        drawn = mx.vmap(lambda key: mx.random.gumbel((self.size + count,), key=key))(keys)
+        rest = drawn[:, self.size :].reshape(-1, self.steps, self.rest_size).transpose(1, 0, 2)
+        return drawn[:, : self.size], rest
 
-    def first(self, logits):
-        """Codebook 0 from the talker's logits [1, V]: codes [1], remembered for the penalty."""
-        logits, s = self.processed(logits), self.sampling
+    def processed(self, logits, seen, mask):
+        """Codebook 0's logits [B, V] after penalty, minimum length and suppression, float32."""
+        return penalise(logits.astype(mx.float32), seen, self.sampling.repetition_penalty) + mask
+
+    def first(self, logits, seen, mask, noise):
+        """Codebook 0 from the talker's logits [B, V]: (codes [B], the history with them)."""
+        logits, s = self.processed(logits, seen, mask), self.sampling
         if s.do_sample:
-            logits = filter_logits(logits, s.temperature, s.top_k, s.top_p) + self.drawn[0]
-        code = mx.argmax(logits, axis=-1)
-        self.seen = self.seen | (mx.arange(logits.shape[-1])[None] == code[:, None])
-        return code
+            logits = filter_logits(logits, s.temperature, s.top_k, s.top_p) + noise
+        codes = mx.argmax(logits, axis=-1)
+        return codes, seen | (self.ids == codes[:, None])
 
-    def rest(self, step, logits):
-        """Codebook step + 1 from the predictor's logits [1, codebook]: codes [1]."""
+    def rest(self, logits, noise):
+        """A later codebook from the predictor's logits [B, codebook]: codes [B]."""
         logits, s = logits.astype(mx.float32), self.sampling
         if s.subtalker_dosample and s.subtalker_temperature > 0:
-            logits = filter_logits(logits, s.subtalker_temperature, s.subtalker_top_k, s.subtalker_top_p)
-            logits = logits + self.drawn[1][step]
+            logits = filter_logits(logits, s.subtalker_temperature, s.subtalker_top_k, s.subtalker_top_p) + noise
         return mx.argmax(logits, axis=-1)

@@ -16,6 +16,8 @@ PATTERN = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}"
     r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
+# The template's part before the text, and how many ids it has with the control token in front, merged newlines or not.
+ASSISTANT, ROLE_IDS = "assistant\n", 3
 # Categories refused in a text. Python has surrogates for bytes of a command line that are not UTF-8.
 UNSPEAKABLE = {"Cc": "control character", "Cs": "undecodable byte or surrogate"}
 
@@ -57,19 +59,19 @@ class TextTokenizer:
         self.bpe.decoder = decoders.ByteLevel()
         self.start, self.end = config.im_start_token_id, config.im_end_token_id
 
-    def _turn(self, role, text):
-        """`<|im_start|>role\\ntext`, tokenised at once: leading newlines of the text merge with the template's."""
-        return [self.start, *self.bpe.encode(f"{role}\n{text}", add_special_tokens=False).ids]
+    def _turn(self, head, text):
+        """`<|im_start|>{head}{text}`, tokenised at once: leading newlines of the text merge with the template's."""
+        return [self.start, *self.bpe.encode(head + text, add_special_tokens=False).ids]
 
     def assistant(self, text):
         """(ids of the role, ids of the text) of `<|im_start|>assistant\\n{text}<|im_end|>\\n…`."""
-        ids = self._turn("assistant", text)
-        return ids[:3], ids[3:]
+        ids = self._turn(ASSISTANT, text)
+        return ids[:ROLE_IDS], ids[ROLE_IDS:]
 
     def instruct(self, text):
         """Ids of the whole user turn `<|im_start|>user\\n{text}<|im_end|>\\n`."""
         newline = self.bpe.encode("\n", add_special_tokens=False).ids
-        return [*self._turn("user", text), self.end, *newline]
+        return [*self._turn("user\n", text), self.end, *newline]
 
 
 def check_text(text, what="text"):
@@ -78,7 +80,12 @@ def check_text(text, what="text"):
         raise TypeError(f"{what} must be a string, not {type(text).__name__}")
     if not text.strip():
         raise ValueError(f"{what} is empty")
-    for place, char in enumerate(text):
+    return check_characters(text, what)
+
+
+def check_characters(text, what="text", start=0):
+    """The text itself, or ValueError where it holds what is no text; `start` is its place in a longer one."""
+    for place, char in enumerate(text, start):
         kind = UNSPEAKABLE.get(unicodedata.category(char))
         if kind and char not in "\t\n\r":
             raise ValueError(f"{what} has the {kind} U+{ord(char):04X} at position {place}; remove it")

@@ -20,11 +20,16 @@ class CodecNetworks(nn.Module):
         self.encoder = CodecEncoder(config.encoder)
 
 
-def decode(decoder, codes):
-    """Codes [frames, codebooks] to samples [frames * samples a frame] float32 within ±1, in bounded memory."""
+def decode(decoder, codes, context=None, chunk=DECODE_CHUNK):
+    """Codes [frames, codebooks] to samples [frames * samples a frame] float32 within ±1, `chunk` frames at a time.
+
+    context: codes [frames, codebooks] of what the sound continues, not heard. Memory does not grow but by the samples.
+    """
     state, parts = decoder.make_state(), []
-    for start in range(0, codes.shape[0], DECODE_CHUNK):
-        part = decoder.step(codes[None, start : start + DECODE_CHUNK], state)
+    if context is not None:
+        decoder.skip(context[None], state)
+    for start in range(0, codes.shape[0], chunk):
+        part = decoder.step(codes[None, start : start + chunk], state)
         mx.eval(part, state.arrays)
         parts.append(part[0])
     return mx.clip(mx.concatenate(parts), -1, 1)

@@ -6,12 +6,14 @@ the samples that one call gives for all of them.
 B batch, T positions, C channels.
 """
 
+import copy
 import math
 
 import mlx.core as mx
 import mlx.nn as nn
 
 from ..conv import CausalConv, CausalConvTranspose
+from ..device import on_gpu
 from .quantizer import DecoderQuantizer
 from .transformer import DecoderTransformer
 
@@ -19,9 +21,13 @@ from .transformer import DecoderTransformer
 class State:
     """What one stream remembers between two steps; owned by the stream, so that many can share one decoder."""
 
-    def __init__(self, caches):
+    def __init__(self, caches, columns=None):
         self.caches = caches
-        self.columns = {}
+        self.columns = columns or {}
+
+    def copy(self):
+        """A state that goes on from here by itself; the arrays are shared until then."""
+        return State([copy.copy(cache) for cache in self.caches], dict(self.columns))
 
     def through(self, conv, x):
         """Run a streaming convolution, taking and keeping its inputs of the past."""
@@ -39,7 +45,7 @@ def sine_squared(x):
 
     MLX's sine costs 17 ns an element on a CPU device, a hundred additions; there a polynomial is eight times faster.
     """
-    if mx.default_device().type == mx.gpu:
+    if on_gpu():
         return mx.square(mx.sin(x))
     # The period is pi: fold into ±pi/2, pi in two parts so that nothing is lost, then the Taylor series of sin(r) / r.
     periods = mx.round(x * (1 / math.pi))
@@ -136,14 +142,48 @@ class CodecDecoder(nn.Module):
             SnakeBeta(widths[-1]),
             CausalConv(widths[-1], 1, 7),
         ]
+        self.reach = self._reach(config)
+
+    def _reach(self, config):
+        """Frames that the convolutions behind the transformer look back over."""
+        positions, reach = 1, 0  # positions a frame
+        for factor, (_, block) in zip(config.upsampling_ratios, self.upsample, strict=True):
+            positions *= factor
+            reach += (block.dwconv.conv.span - 1) / positions
+        first, *blocks, _, last = self.decoder
+        reach += (first.conv.span - 1) / positions
+        for stride, upsampling in zip(config.upsample_rates, blocks, strict=True):
+            _, transposed, *units = upsampling.block
+            reach += (transposed.conv.taps - 1) / positions
+            positions *= stride
+            reach += sum(unit.conv1.conv.span + unit.conv2.conv.span - 2 for unit in units) / positions
+        return math.ceil(reach + (last.conv.span - 1) / positions)
 
     def make_state(self):
         return State(self.pre_transformer.make_cache())
 
     def step(self, codes, state):
         """codes: [B, T, codebooks] integers. Returns [B, T * samples a frame] float32, not clipped."""
+        return self._sound(self._latents(codes, state), state)
+
+    def skip(self, codes, state, chunk=250):
+        """Bring a fresh state to where `step(codes, state)` would, without making the sound.
+
+        Only the transformer looks back far; of the convolutions, which are most of the work, it is enough to run the
+        last frames that they can reach.
+        """
+        latents = []
+        for start in range(0, codes.shape[1], chunk):
+            latents = [*latents, self._latents(codes[:, start : start + chunk], state)]
+            latents = [mx.contiguous(mx.concatenate(latents, axis=1)[:, -self.reach :])]
+            mx.eval(latents, state.arrays)
+        self._sound(latents[0], state)
+
+    def _latents(self, codes, state):
         x = state.through(self.pre_conv, self.quantizer(codes))
-        x = self.pre_transformer(x, state.caches)
+        return self.pre_transformer(x, state.caches)
+
+    def _sound(self, x, state):
         for transposed, block in self.upsample:
             x = block.step(state.through(transposed, x), state)
         first, *blocks, snake, last = self.decoder
