@@ -1,0 +1,177 @@
+"""How many kernels a GPU is asked to run for one frame of speech, and how long Python takes to ask.
+
+    python -m benchmarks.nodes [--size 0.6b] [--bits 8] [--json]
+
+Builds the graph of a frame in the forms for a GPU, at the published shapes, evaluates nothing and counts its nodes:
+views are free and not counted, an `mx.fast` call is the one kernel that it is on a GPU, and what `mx.compile` fuses is
+one. Needs no weights, no GPU and little memory. Fusing is counted as MLX does it here, which on Linux needs g++.
+
+talker: the step with text added to its input, up to the logits. predictor: its 15 steps, heads and embeddings, and the
+sum of the frame's 16 embeddings. sampling: everything else, noise included.
+"""
+
+import argparse
+import collections
+import contextlib
+import io
+import json
+import re
+import statistics
+import time
+from unittest import mock
+
+import mlx.core as mx
+import mlx.nn as nn
+from mlx.utils import tree_map
+
+from mlx_qwen3tts.networks.config import ModelConfig
+from mlx_qwen3tts.networks.device import form
+from mlx_qwen3tts.networks.talker import Talker
+from mlx_qwen3tts.random_checkpoint import SIZES, configs
+from mlx_qwen3tts.synthesis.frame import FrameStep
+from mlx_qwen3tts.synthesis.loop import Generation
+from mlx_qwen3tts.synthesis.prompt import Prompt, Text
+from mlx_qwen3tts.synthesis.sampling import Sampler, Sampling
+
+# They give other names and shapes to what is there; nothing is computed.
+VIEWS = {"AsStrided", "Broadcast", "ExpandDims", "Flatten", "Reshape", "Slice", "Split", "Squeeze", "StopGradient"}
+VIEWS |= {"Transpose", "Unflatten"}
+POSITION = 100  # of the cache
+
+# MLX builds an `mx.fast` call of several operations unless the device is a GPU. Each is replaced by one operation that
+# occurs nowhere else and keeps the shape, and is counted under its own name.
+STAND_INS = {
+    "rms_norm": ("CumMin", lambda x, *_, **__: mx.cummin(x, axis=-1)),
+    "rope": ("CumMax", lambda x, *_, **__: mx.cummax(x, axis=-1)),
+    "scaled_dot_product_attention": ("Depends", lambda q, k, v, **_: mx.depends([q], [k, v])[0]),
+}
+BUDGET = {"mlx-audio": {"talker": 667, "predictor": 2081}}  # without its sampling
+
+
+@contextlib.contextmanager
+def for_gpu():
+    """Build what a GPU would run within the block."""
+    with form("gpu"), contextlib.ExitStack() as stack:
+        for name, (_, stand_in) in STAND_INS.items():
+            stack.enter_context(mock.patch.object(mx.fast, name, stand_in))
+        yield
+
+
+def count(*outputs):
+    """Nodes that compute, of the graph behind the outputs: {primitive: how many}."""
+    dot = io.StringIO()
+    mx.export_to_dot(dot, *outputs)
+    found = collections.Counter(re.findall(r'\[label ="(\w+)", shape=rectangle\]', dot.getvalue()))
+    for name, (label, _) in STAND_INS.items():
+        if label in found:
+            found[name] = found.pop(label)
+    return collections.Counter({name: number for name, number in found.items() if name not in VIEWS})
+
+
+def blank(shape, dtype):
+    """An array of zeros that takes no memory."""
+    array = mx.broadcast_to(mx.array(0, dtype), shape)
+    mx.eval(array)
+    return array
+
+
+def blank_talker(size, bits=None):
+    """A fused Talker of a published shape without weights, quantised where `bits` are given, and its ModelConfig."""
+    config = ModelConfig.from_dict(configs(size, "base")[0])
+    talker = Talker(config)
+    talker.set_dtype(mx.bfloat16)
+    if bits:
+        nn.quantize(talker, 64, bits, class_predicate=lambda _, layer: isinstance(layer, nn.Linear))
+    for _, part in reversed(talker.named_modules()):
+        if hasattr(part, "fuse"):
+            part.fuse()
+    talker.update(tree_map(lambda array: blank(array.shape, array.dtype), talker.parameters()))
+    return talker, config
+
+
+class FrameGraph:
+    """The graph of one frame in the middle of speech, without weights."""
+
+    def __init__(self, talker, config, sampling=None):
+        """sampling: Sampling, the official defaults if None."""
+        self.talker, self.width = talker, config.talker.hidden_size
+        self.step = FrameStep(talker, Sampler(sampling or Sampling(), config.talker, config.predictor))
+        self.shape = 1, config.talker.num_key_value_heads, 256, config.talker.head_dim
+
+    def hidden(self):
+        return blank((1, 1, self.width), self.talker.dtype)
+
+    def caches(self):
+        caches = self.talker.make_cache()
+        for cache in caches:
+            cache.keys, cache.values = (blank(self.shape, self.talker.dtype) for _ in range(2))
+            cache.offset = POSITION
+        return caches
+
+    def generation(self):
+        """A Generation that stands in the middle of speech."""
+        text = Text(blank((1, self.width), self.talker.dtype), blank((self.width,), self.talker.dtype))
+        prompt = Prompt(self.hidden()[0], text, None)
+        generation = Generation(self.talker, [prompt], self.step, [0], 200, 0)
+        generation.rows, generation.padding, generation.mask = [0], [0], None
+        generation.caches, generation.embedding = self.caches(), self.hidden()
+        generation.seen = self.step.sampler.unseen(1)
+        mx.eval(generation.seen)
+        return generation
+
+    def frame(self):
+        """What the loop enqueues for a frame, unevaluated, and the milliseconds that building it took."""
+        generation, enqueued = self.generation(), []
+        with mock.patch.object(mx, "async_eval", lambda *arrays: enqueued.extend(arrays)):
+            start = time.perf_counter()
+            generation._enqueue(POSITION)
+            return enqueued, 1000 * (time.perf_counter() - start)
+
+    def talker_step(self):
+        return self.talker(self.hidden() + self.hidden(), self.caches())
+
+    def predictor(self):
+        code, logits = mx.array([0], mx.uint32), []
+
+        def predict(hidden, code):
+            codes = self.talker.predict(hidden, code, lambda _, row: logits.append(row) or code)
+            return [*logits, self.talker.embed_frames(codes)]
+
+        return mx.compile(predict)(self.hidden(), code)
+
+
+def measure(size, bits=None, repeats=20):
+    """{"talker", "predictor", "sampling", "frame"} as Counters, and the median milliseconds to build a frame."""
+    with for_gpu():
+        graph = FrameGraph(*blank_talker(size, bits))
+        counts = {"talker": count(*graph.talker_step()), "predictor": count(*graph.predictor())}
+        frame, _ = graph.frame()  # compiles
+        counts["frame"] = count(*frame)
+        counts["sampling"] = counts["frame"] - counts["talker"] - counts["predictor"]
+        # What is fused has another name in the part than in the whole, so the difference is in the totals alone.
+        build = statistics.median(graph.frame()[1] for _ in range(repeats))
+    totals = {name: counter.total() for name, counter in counts.items()}
+    totals["sampling"] = totals["frame"] - totals["talker"] - totals["predictor"]
+    return totals, counts["frame"], build
+
+
+def main(arguments=None):
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--size", choices=SIZES, default="0.6b")
+    parser.add_argument("--bits", type=int, choices=(4, 6, 8), help="of quantised linear layers (default: plain)")
+    parser.add_argument("--json", action="store_true")
+    options = parser.parse_args(arguments)
+    totals, where, build = measure(options.size, options.bits)
+    print(f"{options.size}{f', {options.bits} bit' if options.bits else ''}: nodes that compute, a frame")
+    print(f"{'':12}{'talker':>10}{'predictor':>11}{'sampling':>10}{'frame':>8}")
+    print(f"{'here':12}{totals['talker']:>10}{totals['predictor']:>11}{totals['sampling']:>10}{totals['frame']:>8}")
+    print(f"{'mlx-audio':12}{667:>10}{2081:>11}{'':>10}{'> 2748':>8}")
+    print(f"Python takes {build:.2f} ms to build a frame's graph (mlx-audio: 4 to 6)")
+    for name, number in where.most_common():
+        print(f"{number:7} {name}")
+    if options.json:
+        print(json.dumps({name: totals[name] for name in ("talker", "predictor", "sampling", "frame")}))
+
+
+if __name__ == "__main__":
+    main()
