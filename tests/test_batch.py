@@ -1,0 +1,161 @@
+"""A batch speaks each text as it is spoken alone."""
+
+import mlx.core as mx
+import numpy as np
+import pytest
+
+from convert.parity import recording, vector
+from mlx_qwen3tts.networks.talker import Talker
+from mlx_qwen3tts.speech import Interrupted
+from mlx_qwen3tts.synthesis.loop import Generation
+
+TEXTS = ["Hello, the weather is fine today.", "One.", "The user, as is, in the assistant; hello hello hello."]
+
+
+def same(ours, theirs):
+    assert np.array_equal(np.array(ours.codes), np.array(theirs.codes))
+    assert np.abs(np.array(ours.audio) - np.array(theirs.audio)).max() <= 1e-5
+    assert ours.finish_reason == theirs.finish_reason
+
+
+@pytest.mark.parametrize("how", [{"greedy": True}, {}, {"top_p": 0.8, "subtalker_top_k": 7}], ids=str)
+@pytest.mark.parametrize("name", ["base", "base-other-shape", "base-ends"])
+def test_rows_are_the_single_runs(model, name, how):
+    tts = model(name)
+    voices = [vector(tts.embedding_dim, seed) for seed in (1, 2, 1)]
+    languages, seeds = ["english", "auto", "chinese"], [7, 8, 9]
+    rows = tts.generate_batch(TEXTS, voices, languages=languages, seeds=seeds, max_tokens=40, **how)
+    for row, text, voice, language, seed in zip(rows, TEXTS, voices, languages, seeds, strict=True):
+        same(row, tts.generate(text, voice, language=language, seed=seed, max_tokens=40, **how))
+        assert row.stats["seed"] == seed and row.stats["frames"] == len(row.codes)
+
+
+def test_rows_of_every_kind_go_together(model, tmp_path):
+    """In context, by vector, in both layouts: prompts of very different lengths."""
+    tts = model("base")
+    voices = [tts.clone(recording(tmp_path / "a.wav", 1, 2.3), ref_text="one two"), vector(64, 1), vector(64, 2)]
+    modes, how = ["streaming", "full", "streaming"], {"greedy": True, "max_tokens": 20}
+    rows = tts.generate_batch(TEXTS, voices, text_modes=modes, **how)
+    for row, text, voice, mode in zip(rows, TEXTS, voices, modes, strict=True):
+        same(row, tts.generate(text, voice, text_mode=mode, **how))
+
+
+def test_instructions_and_presets(model):
+    design, custom = model("voice-design"), model("custom-voice-1b7")
+    for tts, voices in ((design, None), (custom, ["vivian", "ryan"])):
+        instructs, how = ["A low voice.", "A warm, slow voice of an old man."], {"greedy": True, "max_tokens": 9}
+        rows = tts.generate_batch(TEXTS[:2], voices, instructs=instructs, **how)
+        for i, row in enumerate(rows):
+            voice = voices and voices[i]
+            same(row, tts.generate(TEXTS[i], voice, instruct=instructs[i], **how))
+
+
+def test_one_value_serves_every_row(model):
+    tts = model("base")
+    rows = tts.generate_batch(TEXTS[:1] * 3, vector(64, 1), seeds=4, max_tokens=9)
+    for row in rows:
+        same(row, tts.generate(TEXTS[0], vector(64, 1), seed=4, max_tokens=9))
+    drawn = {row.stats["seed"] for row in tts.generate_batch(TEXTS, vector(64, 1), max_tokens=3)}
+    assert len(drawn) == 3, "without seeds each row draws its own"
+
+
+@pytest.fixture
+def calls(monkeypatch):
+    """Batch sizes of the talker's calls."""
+    sizes, call = [], Talker.__call__
+
+    def counted(self, embeddings, *a, **k):
+        sizes.append(embeddings.shape[0])
+        return call(self, embeddings, *a, **k)
+
+    monkeypatch.setattr(Talker, "__call__", counted)
+    return sizes
+
+
+def test_the_number_of_talker_calls_does_not_grow_with_the_batch(model, calls):
+    tts, counts = model("base"), []
+    for rows in (1, 2, 5):
+        del calls[:]
+        tts.generate_batch(TEXTS[:1] * rows, vector(64, 1), seeds=list(range(rows)), max_tokens=13)
+        assert set(calls) == {rows}
+        counts.append(len(calls))
+    assert counts == [13, 13, 13]
+
+
+def test_what_has_ended_leaves_the_batch(model, calls):
+    tts = model("base-ends")
+    rows = tts.generate_batch(TEXTS * 2, vector(64, 1), seeds=list(range(6)), max_tokens=80)
+    lengths = [len(row.codes) for row in rows]
+    assert len(set(lengths)) > 2, "the rows end at different times"
+    # In the call for frame t are the rows that had not ended by frame t - 2, the last that was read before.
+    wanted = [6] + [sum(length >= frame - 1 for length in lengths) for frame in range(1, len(calls))]
+    assert calls == wanted
+    assert len(calls) == max(lengths) + 2 or "length" in {row.finish_reason for row in rows}
+
+
+def test_batches_of_a_size(model, monkeypatch):
+    tts, sizes = model("base"), []
+    start = Generation._start
+    monkeypatch.setattr(Generation, "_start", lambda self: sizes.append(len(self.prompts)) or start(self))
+    done, how = [], {"seeds": [1, 2, 3], "max_tokens": 8}
+    rows = tts.generate_batch(TEXTS, vector(64, 1), batch_size=2, done=lambda i, s: done.append((i, s)), **how)
+    assert sizes == [2, 1] and [number for number, _ in done] == [0, 1, 2]
+    for (_, told), row, alone in zip(done, rows, tts.generate_batch(TEXTS, vector(64, 1), **how), strict=True):
+        assert told is row
+        same(row, alone)
+
+
+@pytest.mark.parametrize(
+    ("given", "error", "message"),
+    [
+        ({"texts": "Hello."}, TypeError, "texts must be a list, not str"),
+        ({"texts": []}, ValueError, "texts is empty"),
+        ({"texts": ["Hello.", " "]}, ValueError, "text 2: text is empty"),
+        ({"voices": [vector(64, 1)]}, ValueError, "voices has 1 entries for 3 texts"),
+        ({"languages": ["english", "klingon", "auto"]}, ValueError, "text 2: language 'klingon'"),
+        ({"seeds": [1, 2, -1]}, ValueError, "seed -1"),
+        ({"batch_size": 0}, ValueError, "batch_size 0 is not 1 or more"),
+        ({"batch_size": 2.5}, TypeError, "batch_size must be an integer, not 2.5"),
+        ({"voices": None}, ValueError, "no voice given"),
+    ],
+    ids=str,
+)
+def test_bad_arguments(model, given, error, message):
+    with pytest.raises(error, match=message):
+        model("base").generate_batch(**{"texts": TEXTS, "voices": vector(64, 1), **given})
+
+
+def test_rows_that_are_cut_are_named(model):
+    with pytest.warns(UserWarning, match="text 2 did not end within 5 tokens"):
+        model("base").generate_batch(TEXTS, vector(64, 1), greedy=True, max_tokens=5)
+
+
+def test_ctrl_c_keeps_what_every_row_has_spoken(model):
+    tts = model("base")
+
+    def interrupt(steps):
+        if steps == 6:
+            raise KeyboardInterrupt
+
+    with pytest.raises(Interrupted) as stopped:
+        tts.generate_batch(TEXTS, vector(64, 1), seeds=[1, 2, 3], max_tokens=30, batch_size=2, progress=interrupt)
+    assert [len(speech.codes) for speech in stopped.value.speeches] == [6, 6]
+    whole = tts.generate(TEXTS[1], vector(64, 1), seed=2, max_tokens=30)
+    assert np.array_equal(np.array(stopped.value.speeches[1].codes), np.array(whole.codes)[:6])
+    assert {speech.finish_reason for speech in stopped.value.speeches} == {"interrupted"}
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
+def test_padding_is_never_seen(checkpoint, dtype):
+    """A row's logits do not depend on how far it is padded, nor on who is beside it."""
+    from mlx_qwen3tts import Qwen3TTS
+
+    tts = Qwen3TTS.from_pretrained(checkpoint("base"), dtype=dtype)
+    prompts = [tts.prompt(text, tts.voice(vector(64, 1))) for text in ("One.", "Hello. " * 30)]
+    prompts = [tts.prompt(text, tts.voice(vector(64, 1)), text_mode="full") for text in ("One.", "Hello. " * 30)]
+    together = tts._generation(prompts, [1, 2], tts.sampling)
+    together._start()
+    alone = tts._generation(prompts[:1], [1], tts.sampling)
+    alone._start()
+    ours, theirs = (np.array(g.logits[0].astype(mx.float32)) for g in (together, alone))
+    assert np.isfinite(ours).all() and np.abs(ours - theirs).max() <= (1e-4 if dtype == "float32" else 0.15)
