@@ -197,7 +197,7 @@ def speak(tts, text, voice, how, options, player):
 
         samples = np.array(chunk.audio)
         if piped:
-            write_stdout(wav_samples(samples))
+            write_stdout(wav_samples(samples, chunk.sample_rate))
         if player:
             player.play(samples)
 

@@ -183,13 +183,14 @@ def write_audio(path, samples, rate):
 
 
 def audio_bytes(samples, rate, kind="WAV"):
-    """The bytes of an audio file; kind: a value of FORMATS. WAV has 16 bits."""
+    """The bytes of an audio file; kind: a value of FORMATS, or RAW for the samples alone. WAV and RAW have 16 bits."""
     import soundfile
 
     # To memory, as libsndfile has no clear error for a full disk. In pieces, as its Ogg encoder keeps what it is given
     # at once on the stack and crashes on some two minutes.
     samples, buffer = np.asarray(samples), io.BytesIO()
-    with soundfile.SoundFile(buffer, "w", rate, 1, format=kind) as file:
+    subtype = "PCM_16" if kind == "RAW" else None  # of the others it is the default or has no bits
+    with soundfile.SoundFile(buffer, "w", rate, 1, subtype, format=kind) as file:
         for start in range(0, samples.size, PIECE):
             file.write(samples[start : start + PIECE])
     return _with_fixed_serial(buffer.getvalue()) if kind == "OGG" else buffer.getvalue()
@@ -202,9 +203,9 @@ def wav_head(rate):
     return struct.pack("<4sI4s", b"RIFF", unknown, b"WAVE") + form + struct.pack("<4sI", b"data", unknown)
 
 
-def wav_samples(samples):
-    """Samples within ±1 as the 16-bit integers of a WAV, rounded as libsndfile does."""
-    return np.rint(np.asarray(samples) * np.float32(32767)).astype("<i2").tobytes()
+def wav_samples(samples, rate):
+    """Samples within ±1 as the 16-bit integers of a WAV."""
+    return audio_bytes(samples, rate, "RAW")
 
 
 def _ogg_table():
