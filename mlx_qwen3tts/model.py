@@ -14,9 +14,9 @@ from .checkpoint import ModelFolder, check_dtype
 from .files import hub
 from .files.audio import read_reference
 from .files.weights import read_json
-from .networks.codec.codec import DECODE_CHUNK, decode
+from .networks.codec.codec import DECODE_CHUNK
 from .networks.device import on_gpu
-from .speech import Interrupted, Speech, SpeechStream, make_stats, warn_of_length, wired_limit
+from .speech import Interrupted, SpeechStream, speak_batch
 from .synthesis.frame import FrameStep
 from .synthesis.live import LiveText
 from .synthesis.loop import Generation
@@ -37,6 +37,17 @@ def read_sampling(path):
         return Sampling.from_config(values)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{path}: {error}") from None
+
+
+def each(values, name, count=None):
+    """A list of `count` values from a list, or from one value for all; without a count only a list will do."""
+    if not isinstance(values, list | tuple):
+        if count is None:
+            raise TypeError(f"{name} must be a list, not {type(values).__name__}")
+        return [values] * count
+    if count is not None and len(values) != count:
+        raise ValueError(f"{name} has {len(values)} entries for {count} texts")
+    return list(values)
 
 
 class Qwen3TTS:
@@ -244,16 +255,16 @@ class Qwen3TTS:
             subtalker_top_p=subtalker_top_p,
             max_tokens=max_tokens,
         )
-        texts = self._each(texts, "texts", None)
+        texts = each(texts, "texts")
         if not texts:
             raise ValueError("texts is empty")
         count = len(texts)
         given = zip(
             texts,
-            [self.voice(voice) for voice in self._each(voices, "voices", count)],
-            self._each(languages, "languages", count),
-            self._each(instructs, "instructs", count),
-            self._each(text_modes, "text_modes", count),
+            [self.voice(voice) for voice in each(voices, "voices", count)],
+            each(languages, "languages", count),
+            each(instructs, "instructs", count),
+            each(text_modes, "text_modes", count),
             strict=True,
         )
         size = count if batch_size is None else batch_size
@@ -261,9 +272,7 @@ class Qwen3TTS:
             raise TypeError(f"batch_size must be an integer, not {batch_size!r}")
         if size < 1:
             raise ValueError(f"batch_size {size} is not 1 or more")
-        seeds = [
-            secrets.randbits(32) if seed is None else check_seed(seed) for seed in self._each(seeds, "seeds", count)
-        ]
+        seeds = [secrets.randbits(32) if seed is None else check_seed(seed) for seed in each(seeds, "seeds", count)]
         # All are checked before the first is spoken.
         rows = []
         for number, (text, voice, *how) in enumerate(given):
@@ -272,12 +281,15 @@ class Qwen3TTS:
             except ValueError as error:
                 raise ValueError(f"text {number + 1}: {error}") from None
         speeches = []
-        for start in range(0, count, size):
+        for first in range(0, count, size):
+            prompts, voices, own = zip(*rows[first : first + size], strict=True)
+            generation = self._generation(prompts, own, sampling)
+            contexts = [self._context(voice) for voice in voices]
             try:
-                batch = self._speak_batch(rows[start : start + size], sampling, start, progress)
+                batch = speak_batch(generation, self.codec, contexts, sampling, first, progress)
             except Interrupted as stopped:
                 raise Interrupted(speeches + stopped.speeches) from None
-            for number, speech in enumerate(batch, start):
+            for number, speech in enumerate(batch, first):
                 if done:
                     done(number, speech)
             speeches += batch
@@ -291,56 +303,13 @@ class Qwen3TTS:
         prompt = self.prompt(text, voice, language, instruct, text_mode, sampling.max_tokens)
         mx.reset_peak_memory()
         generation = self._generation([prompt], [seed], sampling)
-        context = None if voice is None or voice.ref_codes is None else voice.ref_codes.astype(mx.int32)
-        decoding = Decoding(generation, self.codec.decoder, schedule, context, progress)
+        decoding = Decoding(generation, self.codec.decoder, schedule, self._context(voice), progress)
         return SpeechStream(decoding, self.sample_rate, sampling, seed, start)
 
-    def _speak_batch(self, rows, sampling, number, progress):
-        """Speech of each of the (prompt, voice, seed) rows; `number` is that of the first among all texts."""
-        mx.reset_peak_memory()
-        start = time.perf_counter()
-        prompts, voices, seeds = ([row[i] for row in rows] for i in range(3))
-        generation = self._generation(prompts, seeds, sampling)
-        spoken, interrupted = [[] for _ in rows], False
-        try:
-            with wired_limit():
-                for made, frame in enumerate(generation, 1):
-                    for i, row in enumerate(frame.rows):
-                        spoken[row].append(frame.codes[i : i + 1])
-                    if progress:
-                        progress(made)
-        except KeyboardInterrupt:
-            interrupted = True
-            if not all(spoken):
-                raise
-        decoder, speeches = self.codec.decoder, []
-        for codes, voice in zip(spoken, voices, strict=True):
-            codes = mx.concatenate(codes).astype(mx.int32)
-            context = None if voice is None or voice.ref_codes is None else voice.ref_codes.astype(mx.int32)
-            speeches.append(Speech(decode(decoder, codes, context), self.sample_rate, codes, "interrupted"))
-        frames = sum(len(speech.codes) for speech in speeches)
-        whole = make_stats(frames * self.codec.samples_per_frame / self.sample_rate, frames, start)
-        for i, (speech, seed) in enumerate(zip(speeches, seeds, strict=True)):
-            own = {"seconds": speech.audio.shape[0] / self.sample_rate, "frames": len(speech.codes), "seed": seed}
-            speech.stats = {**whole, **own}
-            if not interrupted:
-                speech.finish_reason = generation.finish_reasons[i]
-                if speech.finish_reason == "length":
-                    warn_of_length(sampling, f"text {number + i + 1}")
-        if interrupted:
-            raise Interrupted(speeches)
-        return speeches
-
     @staticmethod
-    def _each(values, name, count):
-        """A list of `count` values from a list, or from one value for all."""
-        if not isinstance(values, list | tuple):
-            if count is None:
-                raise TypeError(f"{name} must be a list, not {type(values).__name__}")
-            return [values] * count
-        if count is not None and len(values) != count:
-            raise ValueError(f"{name} has {len(values)} entries for {count} texts")
-        return list(values)
+    def _context(voice):
+        """Codes of what the sound continues: those of a reference that is cloned in context."""
+        return None if voice is None or voice.ref_codes is None else voice.ref_codes.astype(mx.int32)
 
     def _generation(self, prompts, seeds, sampling):
         # Compiled functions are kept, by what they depend on.

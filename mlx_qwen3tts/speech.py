@@ -10,6 +10,7 @@ import mlx.core as mx
 import numpy as np
 
 from .files.audio import write_audio
+from .networks.codec.codec import decode
 
 
 @dataclass
@@ -157,6 +158,41 @@ class SpeechStream:
         codes = mx.concatenate([chunk.codes for chunk in chunks])
         mx.eval(audio, codes)
         return Speech(audio, self._rate, codes, reason, self._measure(audio.shape[0]))
+
+
+def speak_batch(generation, codec, contexts, sampling, number=0, progress=None):
+    """A list of Speech, one for each of the generation's prompts.
+
+    contexts: for each None or the codes of what its sound continues; number: of the first one among all texts, which
+    warnings name; progress: called with the number of steps made. Raises Interrupted on Ctrl-C once every row has spoken.
+    """
+    mx.reset_peak_memory()
+    start, spoken, interrupted = time.perf_counter(), [[] for _ in contexts], False
+    try:
+        with wired_limit():
+            for steps, frame in enumerate(generation, 1):
+                for i, row in enumerate(frame.rows):
+                    spoken[row].append(frame.codes[i : i + 1])
+                if progress:
+                    progress(steps)
+    except KeyboardInterrupt:
+        if not all(spoken):
+            raise
+        interrupted = True
+    speeches = []
+    for codes, context, reason, seed in zip(spoken, contexts, generation.finish_reasons, generation.seeds, strict=True):
+        codes = mx.concatenate(codes).astype(mx.int32)
+        audio = decode(codec.decoder, codes, context)
+        own = {"seconds": audio.shape[0] / codec.sample_rate, "frames": len(codes), "seed": seed}
+        speeches.append(Speech(audio, codec.sample_rate, codes, "interrupted" if interrupted else reason, own))
+        if reason == "length" and not interrupted:
+            warn_of_length(sampling, f"text {number + len(speeches)}")
+    seconds, frames = (sum(speech.stats[name] for speech in speeches) for name in ("seconds", "frames"))
+    for speech in speeches:
+        speech.stats = make_stats(seconds, frames, start) | speech.stats
+    if interrupted:
+        raise Interrupted(speeches)
+    return speeches
 
 
 def warn_of_length(sampling, which="the speech"):
