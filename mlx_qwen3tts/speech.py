@@ -164,7 +164,7 @@ def speak_batch(generation, codec, contexts, sampling, number=0, progress=None):
     """A list of Speech, one for each of the generation's prompts.
 
     contexts: for each None or the codes of what its sound continues; number: of the first one among all texts, which
-    warnings name; progress: called with the number of steps made. Raises Interrupted on Ctrl-C once every row has spoken.
+    warnings name; progress: called with the number of steps made. Raises Interrupted on Ctrl-C once all have spoken.
     """
     mx.reset_peak_memory()
     start, spoken, interrupted = time.perf_counter(), [[] for _ in contexts], False
