@@ -13,7 +13,7 @@ UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9}
 
 EXAMPLES = """\
   mlx_qwen3tts.convert --hf-path Qwen/Qwen3-TTS-12Hz-0.6B-Base
-  mlx_qwen3tts.convert --hf-path Qwen/Qwen3-TTS-12Hz-1.7B-Base --mlx-path base-4bit -q --q-bits 4 --q-predictor-bits 8
+  mlx_qwen3tts.convert --hf-path Qwen/Qwen3-TTS-12Hz-1.7B-Base --mlx-path base-6bit -q --q-bits 6 --q-embedding-bits 8
 """
 
 
