@@ -15,6 +15,7 @@ from mlx.utils import tree_flatten
 
 from benchmarks.workers.memory import Memory
 from mlx_qwen3tts.networks.device import on_gpu
+from mlx_qwen3tts.networks.linear import Linear
 from mlx_qwen3tts.speech import wired_limit
 from mlx_qwen3tts.synthesis.frame import FrameStep
 from mlx_qwen3tts.synthesis.loop import Frame, Generation
@@ -263,15 +264,17 @@ def bandwidth():
     BLAS of its own, is measured instead.
     """
     inputs, outputs, passes = (4096, 65536, 8) if on_gpu() else (4096, 32768, 1)  # 1 GB, 0.5 GB
-    # Weights [out, in], in memory as networks.fused lays them out for the device.
-    row, matrix = mx.ones((1, inputs)), mx.ones((outputs, inputs)) if on_gpu() else mx.ones((inputs, outputs)).T
-    mx.eval(row, matrix)
+    layer = Linear(inputs, outputs, bias=False)
+    row, layer.weight = mx.ones((1, inputs)), mx.ones((outputs, inputs))
+    layer.lay_out()
+    mx.eval(row, layer.weight)
+    matrix = layer.weight
     size = matrix.nbytes
-    rates = {"MLX product": best_rate(lambda out: after(row, out) @ matrix.T, size, passes)}
+    rates = {"MLX product": best_rate(lambda out: layer(after(row, out)), size, passes)}
     if on_gpu():
         rates["MLX sum"] = best_rate(lambda out: after(matrix, out).sum(), size, passes)
     else:
-        del matrix  # as large as what NumPy is given
+        del layer, matrix  # as large as what NumPy is given
         mx.clear_cache()
         memory = Memory()
         memory.load(size // 2**20)

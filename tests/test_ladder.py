@@ -19,7 +19,7 @@ from mlx_qwen3tts import Qwen3TTS
 from mlx_qwen3tts.checkpoint import ModelFolder
 from mlx_qwen3tts.convert import convert
 from mlx_qwen3tts.files.weights import read_folder
-from mlx_qwen3tts.networks.fused import Rows
+from mlx_qwen3tts.networks.linear import Rows
 from mlx_qwen3tts.networks.talker import Talker
 from mlx_qwen3tts.random_checkpoint import write_checkpoint
 from mlx_qwen3tts.synthesis.frame import FrameStep

@@ -60,6 +60,12 @@ def test_a_reference_is_context_of_the_sound(model, tmp_path, seconds):
     assert np.abs(audio - wanted).max() <= 1e-5
 
 
+def same(ours, theirs):
+    return ours.shape == theirs.shape and np.allclose(
+        ours, theirs, rtol=0, atol=1e-5 * max(1, np.abs(theirs).max(initial=0))
+    )
+
+
 @pytest.mark.parametrize("frames", [1, 2, 9, 10, 11, 40, 260])
 def test_passing_over_frames_leaves_the_state_of_having_decoded_them(model, frames):
     decoder = model("base").codec.decoder
@@ -68,7 +74,7 @@ def test_passing_over_frames_leaves_the_state_of_having_decoded_them(model, fram
     decoder.step(before, stepped)
     decoder.skip(before, skipped)
     for ours, theirs in zip(skipped.arrays, stepped.arrays, strict=True):
-        assert np.allclose(np.array(ours), np.array(theirs), rtol=0, atol=1e-5)
+        assert same(np.array(ours), np.array(theirs))
     assert np.abs(np.array(decoder.step(after, stepped)) - np.array(decoder.step(after, skipped))).max() <= 1e-5
 
 
@@ -83,7 +89,7 @@ def test_what_the_convolutions_reach_back_over_is_all_of_it(model):
         decoder.skip(before, state)
         states.append([np.array(array) for array in state.arrays])
     decoder.reach = 10
-    assert not all(np.allclose(a, b, rtol=0, atol=1e-5) for a, b in zip(*states, strict=True))
+    assert not all(same(a, b) for a, b in zip(*states, strict=True))
 
 
 # A consumer that stops

@@ -17,7 +17,6 @@ import mlx.nn as nn
 from mlx.utils import tree_flatten
 
 from ..networks.conv import Conv1d, ConvTranspose1d
-from ..networks.fused import lay_out
 
 DTYPES = {"float32": mx.float32, "float16": mx.float16, "bfloat16": mx.bfloat16}
 STORED = {"F32": mx.float32, "F16": mx.float16, "BF16": mx.bfloat16, "U32": mx.uint32}
@@ -258,6 +257,7 @@ def load_module(module, prefix, tensors, layout, dtype):
     # Read now: an array that is still to be read belongs to this thread's stream and could not be used in another. Part
     # by part, so that what one was fused from is free again before the next is read.
     for _, part in reversed(module.named_modules()):
-        lay_out(part)
+        if hasattr(part, "lay_out"):
+            part.lay_out()
         mx.eval(part.parameters())
     return module

@@ -7,7 +7,8 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from .cache import KVCache
-from .transformer import DecoderLayer, Rope, run_layers
+from .linear import Linear
+from .transformer import DecoderLayer, RMSNorm, Rope, run_layers
 
 
 class CodePredictorModel(nn.Module):
@@ -19,7 +20,7 @@ class CodePredictorModel(nn.Module):
             nn.Embedding(config.vocab_size, talker_width) for _ in range(config.num_code_groups - 1)
         ]
         self.layers = [DecoderLayer(config) for _ in range(config.num_hidden_layers)]
-        self.norm = nn.RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
+        self.norm = RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
         self.rope = Rope(config.head_dim, config.rope_theta)
 
     def __call__(self, x, caches):
@@ -33,11 +34,11 @@ class CodePredictor(nn.Module):
         super().__init__()
         self.model = CodePredictorModel(config, talker_width)
         self.lm_head = [
-            nn.Linear(config.hidden_size, config.vocab_size, bias=False) for _ in range(config.num_code_groups - 1)
+            Linear(config.hidden_size, config.vocab_size, bias=False) for _ in range(config.num_code_groups - 1)
         ]
         # Only where the widths differ (1.7B); the published checkpoints have no tensor for an identity.
         if config.hidden_size != talker_width:
-            self.small_to_mtp_projection = nn.Linear(talker_width, config.hidden_size)
+            self.small_to_mtp_projection = Linear(talker_width, config.hidden_size)
 
     def _project(self, x):
         return self.small_to_mtp_projection(x) if "small_to_mtp_projection" in self else x

@@ -8,8 +8,8 @@ import mlx.nn as nn
 
 from .cache import KVCache
 from .code_predictor import CodePredictor
-from .fused import table
-from .transformer import DecoderLayer, Rope, run_layers
+from .linear import Linear, table
+from .transformer import DecoderLayer, RMSNorm, Rope, run_layers
 
 
 class TextProjection(nn.Module):
@@ -17,8 +17,8 @@ class TextProjection(nn.Module):
 
     def __init__(self, config):
         super().__init__()
-        self.linear_fc1 = nn.Linear(config.text_hidden_size, config.text_hidden_size)
-        self.linear_fc2 = nn.Linear(config.text_hidden_size, config.hidden_size)
+        self.linear_fc1 = Linear(config.text_hidden_size, config.text_hidden_size)
+        self.linear_fc2 = Linear(config.text_hidden_size, config.hidden_size)
 
     def __call__(self, x):
         return self.linear_fc2(nn.silu(self.linear_fc1(x)))
@@ -32,7 +32,7 @@ class TalkerModel(nn.Module):
         self.codec_embedding = nn.Embedding(config.vocab_size, config.hidden_size)
         self.text_embedding = nn.Embedding(config.text_vocab_size, config.text_hidden_size)
         self.layers = [DecoderLayer(config) for _ in range(config.num_hidden_layers)]
-        self.norm = nn.RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
+        self.norm = RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
         # M-RoPE's three position rows are equal in speech, so it is plain RoPE (proved by parity).
         self.rope = Rope(config.head_dim, config.rope_theta)
 
@@ -51,7 +51,7 @@ class Talker(nn.Module):
         super().__init__()
         self.model = TalkerModel(config.talker)
         self.text_projection = TextProjection(config.talker)
-        self.codec_head = nn.Linear(config.talker.hidden_size, config.talker.vocab_size, bias=False)
+        self.codec_head = Linear(config.talker.hidden_size, config.talker.vocab_size, bias=False)
         self.code_predictor = CodePredictor(config.predictor, config.talker.hidden_size)
         # Where each codebook's rows start in the one table.
         sizes = [config.talker.vocab_size] + [config.predictor.vocab_size] * (config.talker.num_code_groups - 1)

@@ -14,7 +14,21 @@ import mlx.nn as nn
 import numpy as np
 
 from .device import on_gpu
-from .fused import add_product, stack
+from .linear import Linear, add_product, stack
+
+
+@mx.compile
+def _fused_norm(x, weight, eps):
+    return mx.fast.rms_norm(x, weight, eps)
+
+
+class RMSNorm(nn.RMSNorm):
+    """Root mean square norm. `mx.fast.rms_norm` is one kernel on a GPU; on a CPU device it falls apart into seven."""
+
+    def __call__(self, x):
+        # A function is compiled for every shape, so only what comes in every step is.
+        norm = _fused_norm if x.size == x.shape[-1] and not on_gpu() else mx.fast.rms_norm
+        return norm(x, self.weight, self.eps)
 
 
 class Rope:
@@ -82,15 +96,15 @@ class Attention(nn.Module):
         )
         self.scale = self.head_dim**-0.5
         width, bias = config.hidden_size, config.attention_bias
-        self.q_proj = nn.Linear(width, self.heads * self.head_dim, bias=bias)
-        self.k_proj = nn.Linear(width, self.kv_heads * self.head_dim, bias=bias)
-        self.v_proj = nn.Linear(width, self.kv_heads * self.head_dim, bias=bias)
-        self.o_proj = nn.Linear(self.heads * self.head_dim, width, bias=bias)
+        self.q_proj = Linear(width, self.heads * self.head_dim, bias=bias)
+        self.k_proj = Linear(width, self.kv_heads * self.head_dim, bias=bias)
+        self.v_proj = Linear(width, self.kv_heads * self.head_dim, bias=bias)
+        self.o_proj = Linear(self.heads * self.head_dim, width, bias=bias)
         self.qk_norm = qk_norm
         if qk_norm:
             self.eps = config.rms_norm_eps
-            self.q_norm = nn.RMSNorm(self.head_dim, eps=self.eps)
-            self.k_norm = nn.RMSNorm(self.head_dim, eps=self.eps)
+            self.q_norm = RMSNorm(self.head_dim, eps=self.eps)
+            self.k_norm = RMSNorm(self.head_dim, eps=self.eps)
 
     def fuse(self):
         """One product for q, k and v; one norm and one rotation for q and k."""
@@ -128,9 +142,9 @@ class SwiGLU(nn.Module):
 
     def __init__(self, width, hidden):
         super().__init__()
-        self.gate_proj = nn.Linear(width, hidden, bias=False)
-        self.up_proj = nn.Linear(width, hidden, bias=False)
-        self.down_proj = nn.Linear(hidden, width, bias=False)
+        self.gate_proj = Linear(width, hidden, bias=False)
+        self.up_proj = Linear(width, hidden, bias=False)
+        self.down_proj = Linear(hidden, width, bias=False)
 
     def fuse(self):
         """One product for gate and up."""
@@ -150,8 +164,8 @@ class DecoderLayer(nn.Module):
         super().__init__()
         self.self_attn = Attention(config, qk_norm=True)
         self.mlp = SwiGLU(config.hidden_size, config.intermediate_size)
-        self.input_layernorm = nn.RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
-        self.post_attention_layernorm = nn.RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
+        self.input_layernorm = RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
+        self.post_attention_layernorm = RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
 
     def __call__(self, x, rotate, mask=None, cache=None):
         x = self.self_attn(self.input_layernorm(x), rotate, mask, cache, residual=x)

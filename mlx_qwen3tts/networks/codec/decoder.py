@@ -14,6 +14,7 @@ import mlx.nn as nn
 
 from ..conv import CausalConv, CausalConvTranspose
 from ..device import on_gpu
+from ..linear import Linear
 from .quantizer import DecoderQuantizer
 from .transformer import DecoderTransformer
 
@@ -76,8 +77,8 @@ class ConvNeXt(nn.Module):
         super().__init__()
         self.dwconv = CausalConv(channels, channels, 7, groups=channels)
         self.norm = nn.LayerNorm(channels, eps=1e-6)
-        self.pwconv1 = nn.Linear(channels, 4 * channels)
-        self.pwconv2 = nn.Linear(4 * channels, channels)
+        self.pwconv1 = Linear(channels, 4 * channels)
+        self.pwconv2 = Linear(4 * channels, channels)
         self.gamma = mx.ones((channels,))
 
     def step(self, x, state):

@@ -7,6 +7,7 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from ..cache import KVCache, SlidingKVCache
+from ..linear import Linear
 from ..transformer import Attention, Rope, SwiGLU, causal_mask, run_layers
 
 
@@ -26,8 +27,8 @@ class GeluMLP(nn.Module):
 
     def __init__(self, width, hidden):
         super().__init__()
-        self.fc1 = nn.Linear(width, hidden, bias=False)
-        self.fc2 = nn.Linear(hidden, width, bias=False)
+        self.fc1 = Linear(width, hidden, bias=False)
+        self.fc2 = Linear(hidden, width, bias=False)
 
     def __call__(self, x):
         return self.fc2(nn.gelu(self.fc1(x)))
@@ -80,8 +81,8 @@ class DecoderTransformer(nn.Module):
 
         self.layers = [CodecLayer(config, norm, SwiGLU) for _ in range(config.num_hidden_layers)]
         self.norm = norm(config.hidden_size)
-        self.input_proj = nn.Linear(config.latent_dim, config.hidden_size)
-        self.output_proj = nn.Linear(config.hidden_size, config.latent_dim)
+        self.input_proj = Linear(config.latent_dim, config.hidden_size)
+        self.output_proj = Linear(config.hidden_size, config.latent_dim)
         self.rope = Rope(config.head_dim, config.rope_theta)
         self.window = config.sliding_window
 
