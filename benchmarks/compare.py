@@ -390,7 +390,7 @@ def print_part(part, by_name, ratios):
 
 
 def print_notes(result):
-    print("to ours: how many times our time; others: cores that other processes kept busy in the median run\n")
+    print("to ours: how many times our time; others: cores that other processes kept busy, the median\n")
     for part in ("frames", "speech"):
         for name, of in result["parts"].get(part, {}).items():
             if set(of["frames"]) != {result["frames"]}:

@@ -111,13 +111,17 @@ def test_transposed_convolution_adds_its_bias_once():
 
 
 @pytest.mark.parametrize(
-    ("kernel", "stride", "dilation", "groups"), [(7, 1, 9, 1), (8, 4, 1, 1), (7, 1, 1, 6), (1, 1, 1, 1)]
+    ("kernel", "stride", "dilation", "groups"), [(7, 1, 9, 1), (8, 4, 1, 1), (7, 1, 1, 2), (1, 1, 1, 1)]
 )
-def test_convolution_forms_agree(kernel, stride, dilation, groups):
+@pytest.mark.parametrize("channels", [6, 24])
+@pytest.mark.parametrize("biased", [False, True])
+def test_convolution_forms_agree(kernel, stride, dilation, groups, channels, biased):
     """The form for CPU devices against MLX's own convolution."""
-    x, weight = mx.random.normal((2, 80, 6)), mx.random.normal((6, kernel, 6 // groups))
-    ours = conv1d(x, weight, stride, dilation, groups)
-    theirs = mx.conv1d(x, weight, stride=stride, dilation=dilation, groups=groups)
+    groups = min(groups * channels, channels) if groups > 1 else 1
+    x, weight = mx.random.normal((2, 80, channels)), mx.random.normal((channels, kernel, channels // groups))
+    bias = mx.random.normal((channels,)) if biased else None
+    ours = conv1d(x, weight, bias, stride, dilation, groups)
+    theirs = mx.conv1d(x, weight, stride=stride, dilation=dilation, groups=groups) + (bias if biased else 0)
     assert np.abs(np.array(ours) - np.array(theirs)).max() < 1e-4
 
 

@@ -1,7 +1,7 @@
 """Convolutions over time, channels last, and the one place where their form is chosen by device.
 
 Weights are stored [out, kernel, in] (one layout for both kinds). On a GPU a convolution is `mx.conv1d`. On a CPU device
-that is about a hundred times slower than the same product as a strided view and a matrix product, which is used there.
+that is about a hundred times slower than the same as matrix products of strided views, which are used there.
 B batch, T positions, C channels.
 """
 
@@ -10,25 +10,32 @@ import mlx.nn as nn
 
 from .device import on_gpu
 
+FEW = 16  # input channels, too few for a product of their own
 
-def conv1d(x, weight, stride=1, dilation=1, groups=1):
+
+def conv1d(x, weight, bias=None, stride=1, dilation=1, groups=1):
     """Convolution without padding: [B, T, C] and [out, kernel, C / groups] to [B, (T - span) / stride + 1, out]."""
     if on_gpu():
-        return mx.conv1d(x, weight, stride=stride, dilation=dilation, groups=groups)
-    batch, length, channels = x.shape
+        y = mx.conv1d(x, weight, stride=stride, dilation=dilation, groups=groups)
+        return y if bias is None else y + bias
+    _, length, channels = x.shape
     out, kernel, _ = weight.shape
     steps = (length - (kernel - 1) * dilation - 1) // stride + 1
-    if groups == 1:
-        x = mx.contiguous(x)
-        windows = mx.as_strided(
-            x,
-            (batch, steps, kernel, channels),
-            (length * channels, stride * channels, dilation * channels, 1),
-        )
-        return windows.reshape(batch, steps, kernel * channels) @ weight.reshape(out, -1).T
-    if groups != channels or out != channels or stride != 1:
-        raise ValueError(f"grouped convolution with {groups} groups on {channels} channels is not supported")
-    return sum(x[:, i * dilation : i * dilation + steps] * weight[:, i, 0] for i in range(kernel))
+    taps = [x[:, start : start + (steps - 1) * stride + 1 : stride] for start in range(0, kernel * dilation, dilation)]
+    if groups != 1:
+        if groups != channels or out != channels or stride != 1:
+            raise ValueError(f"grouped convolution with {groups} groups on {channels} channels is not supported")
+        y = sum(tap * weight[:, i, 0] for i, tap in enumerate(taps))
+    elif channels < FEW and kernel > 1:
+        y = mx.concatenate(taps, axis=-1) @ weight.reshape(out, -1).T
+    else:
+        # A product for each tap, added to those before: nothing is copied, as it would be to make one product of all.
+        y = bias
+        for i, tap in enumerate(taps):
+            product = weight[:, i].T
+            y = tap @ product if y is None else mx.addmm(y, tap, product)
+        return y
+    return y if bias is None else y + bias
 
 
 class Conv1d(nn.Module):
@@ -44,8 +51,7 @@ class Conv1d(nn.Module):
         self.span = (kernel - 1) * dilation + 1
 
     def __call__(self, x):
-        y = conv1d(x, self.weight, self.stride, self.dilation, self.groups)
-        return y + self.bias if "bias" in self else y
+        return conv1d(x, self.weight, self.get("bias"), self.stride, self.dilation, self.groups)
 
 
 class ConvTranspose1d(nn.Module):
