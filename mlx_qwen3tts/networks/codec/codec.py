@@ -6,7 +6,7 @@ import mlx.nn as nn
 from .decoder import CodecDecoder
 from .encoder import CodecEncoder
 
-DECODE_CHUNK = 25  # frames (2 s) a step: enough to fill the device, little enough that memory stays small
+DECODE_CHUNK = 16  # frames (1.3 s) a step: enough to fill the device, little enough that memory stays small
 ENCODE_CHUNK = 125
 
 
