@@ -170,7 +170,7 @@ def spoken(model):
     return [np.array(tts.generate(text, vector(64, 1), greedy=True, max_tokens=14).codes) for text in WRITTEN]
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(which=st.integers(0, len(WRITTEN) - 1), cuts=st.lists(st.integers(0, 60), max_size=12))
 @example(which=0, cuts=[0, 0, 5])
 @example(which=2, cuts=list(range(60)))
