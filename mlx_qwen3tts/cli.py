@@ -74,6 +74,7 @@ def bar(description, unit, total=None, scale=False, form=None):
 
 def run(body, arguments):
     """Run a command's body with its parsed arguments and exit with the status that the interface fixes."""
+    _open_closed()
     warnings.showwarning = lambda message, *_, **__: note(f"warning: {message}")
     warnings.simplefilter("always", UserWarning)
     if not sys.stderr.isatty():  # the hub's client has bars of its own
@@ -92,6 +93,17 @@ def run(body, arguments):
     except KeyboardInterrupt:
         note("interrupted")
         sys.exit(130)
+
+
+def _open_closed():
+    """Put the null device where stdin, stdout or stderr is closed, or the next file opened would be taken for it."""
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115, for as long as the program runs
 
 
 def _fail(error):

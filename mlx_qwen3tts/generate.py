@@ -2,6 +2,7 @@
 
 import codecs
 import contextlib
+import re
 import sys
 from pathlib import Path
 
@@ -81,32 +82,33 @@ def read_text(options):
         return read_stdin()
     name = f"text file {options.text_file}"
     try:
-        text = decode(Path(options.text_file).read_bytes(), name)
+        text = (
+            Path(options.text_file).read_bytes().decode("utf-8-sig")
+        )  # Windows editors put a byte order mark in front
     except OSError as error:
         raise ValueError(f"{name}: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{name} is not UTF-8 (byte {error.start}); save it as UTF-8") from None
     if options.batch_size is None:
         return text
-    lines = [line for line in text.splitlines() if line.strip()]
+    lines = [line for line in re.split(r"\r\n|\n|\r", text) if line.strip()]
     if not lines:
         raise ValueError("text is empty")
     return lines
 
 
-def decode(data, name, decoder=None, last=True):
-    """UTF-8 to text; Windows editors put a byte order mark in front."""
-    decoder = decoder or codecs.getincrementaldecoder("utf-8-sig")()
-    try:
-        return decoder.decode(data, last)
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{name} is not UTF-8 (byte {error.start}); save it as UTF-8") from None
-
-
 def read_stdin():
     """Pieces of text as they come through stdin."""
-    decoder = codecs.getincrementaldecoder("utf-8-sig")()
-    while sys.stdin and (data := sys.stdin.buffer.read1(65536)):
-        yield decode(data, "stdin", decoder, last=False)
-    yield decode(b"", "stdin", decoder)
+    decoder, position, data = codecs.getincrementaldecoder("utf-8-sig")(), 0, b"-"
+    while data:
+        data = sys.stdin.buffer.read1(65536) if sys.stdin else b""
+        pending = len(decoder.getstate()[0])
+        try:
+            yield decoder.decode(data, final=not data)
+        except UnicodeDecodeError as error:
+            place = position - pending + error.start
+            raise ValueError(f"stdin is not UTF-8 (byte {place}); write UTF-8 to it") from None
+        position += len(data)
 
 
 def check_options(options):
@@ -135,10 +137,12 @@ def check_single(options):
     if options.output == "-":
         if options.json:
             raise ValueError("--json and --output - both write to stdout; give one")
+        if sys.stdout is None:
+            raise ValueError("--output - writes to stdout, which is closed")
     else:
         output_format(options.output)
         check_writable(options.output)
-    if options.codes_output:
+    if options.codes_output is not None:
         check_npy(options.codes_output, "--codes-output")
 
 
@@ -190,14 +194,20 @@ def speak(tts, text, voice, how, options, player):
     from .model import Interrupted
 
     how |= {"language": options.language, "instruct": options.instruct, "text_mode": options.text_mode}
-    piped = options.output == "-" and options.stream
+    piped, left, head = options.output == "-" and options.stream, None, b""
 
     def heard(chunk):
         import numpy as np
 
+        nonlocal left, head
         samples = np.array(chunk.audio)
-        if piped:
-            write_stdout(wav_samples(samples, chunk.sample_rate))
+        if piped and left is None:
+            try:
+                write_stdout(head + wav_samples(samples, chunk.sample_rate))
+                head = b""
+            except BrokenPipeError as error:  # nobody listens any more
+                left = error
+                raise KeyboardInterrupt from None
         if player:
             player.play(samples)
 
@@ -210,8 +220,7 @@ def speak(tts, text, voice, how, options, player):
                 from .files.audio import wav_head, wav_samples
 
                 stream = tts.stream(text, voice, **how)
-                if piped:
-                    write_stdout(wav_head(tts.sample_rate))
+                head = wav_head(tts.sample_rate)
                 speech = stream.speech(heard)
             else:
                 speech = tts.generate(text, voice, **how)
@@ -222,6 +231,8 @@ def speak(tts, text, voice, how, options, player):
     if options.codes_output:
         write_codes(options.codes_output, speech)
     report(speech, options, player)
+    if left:
+        raise left
     if interrupted:
         cli.note("interrupted: what was spoken so far is kept")
         sys.exit(130)
@@ -272,8 +283,15 @@ def write(speech, options):
 
 
 def write_stdout(data):
-    sys.stdout.buffer.write(data)
-    sys.stdout.buffer.flush()
+    from .files.output import OutputError
+
+    try:
+        sys.stdout.buffer.write(data)
+        sys.stdout.buffer.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise OutputError(f"cannot write stdout: {error.strerror}") from None
 
 
 def write_codes(path, speech):

@@ -4,7 +4,7 @@ import functools
 import secrets
 import time
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -41,7 +41,7 @@ def read_sampling(path):
 
 def each(values, name, count=None):
     """A list of `count` values from a list, or from one value for all; without a count only a list will do."""
-    if not isinstance(values, list | tuple):
+    if not isinstance(values, list | tuple | range):
         if count is None:
             raise TypeError(f"{name} must be a list, not {type(values).__name__}")
         return [values] * count
@@ -287,12 +287,15 @@ class Qwen3TTS:
             contexts = [self._context(voice) for voice in voices]
             try:
                 batch = speak_batch(generation, self.codec, contexts, sampling, first, progress)
-            except Interrupted as stopped:
-                raise Interrupted(speeches + stopped.speeches) from None
-            for number, speech in enumerate(batch, first):
-                if done:
-                    done(number, speech)
-            speeches += batch
+                speeches += batch
+                for number, speech in enumerate(batch, first):
+                    if done:
+                        done(number, speech)
+            except KeyboardInterrupt as stopped:
+                speeches += stopped.speeches if isinstance(stopped, Interrupted) else []
+                if not speeches:
+                    raise
+                raise Interrupted(speeches) from None
         return speeches
 
     def _speak(self, text, voice, language, instruct, text_mode, sampling, seed, schedule, progress=None):
@@ -385,7 +388,7 @@ class Qwen3TTS:
 
         text: a string, or an iterable of pieces, of which as many are pulled as the prompt needs.
         """
-        live = isinstance(text, Iterable) and not isinstance(text, str | bytes)
+        live = isinstance(text, Iterable) and not isinstance(text, str | bytes | Mapping)
         if not live:
             check_text(text)
         if not isinstance(language, str) or language.lower() not in self.languages:

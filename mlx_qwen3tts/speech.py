@@ -101,16 +101,24 @@ class SpeechStream:
         self._decoding, self._rate, self._sampling, self._seed = decoding, sample_rate, sampling, seed
         self._start, self._times = start, []
         self.finish_reason, self.stats = None, {}
-        self._chunks = self._run()
+        self._chunks, self._begun = self._run(), False
 
     def __iter__(self):
         return self
 
     def __next__(self):
+        self._begun = True
         return next(self._chunks)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()
 
     def close(self):
         """Stop speaking and let go of everything."""
+        self._begun = True
         self._chunks.close()
         self._decoding = None
 
@@ -137,8 +145,10 @@ class SpeechStream:
 
     def speech(self, heard=None):
         """All of it as Speech. heard: called with each Chunk as soon as it is decoded; without it nothing is waited for
-        on the way. Raises Interrupted on Ctrl-C."""
-        chunks = []
+        on the way. Raises Interrupted on Ctrl-C, RuntimeError where some of it has been taken already."""
+        if self._begun:
+            raise RuntimeError("the stream was begun already; ask for another one")
+        self._begun, chunks = True, []
         try:
             for chunk in self._run(wait=heard is not None):
                 chunks.append(chunk)
@@ -149,6 +159,8 @@ class SpeechStream:
             if self._decoding.held:
                 audio, codes = self._decoding.rest()
                 chunks.append(Chunk(audio, self._rate, codes))
+                if heard:
+                    heard(chunks[-1])
             if not chunks:
                 raise
             raise Interrupted([self._joined(chunks, "interrupted")]) from None
@@ -167,7 +179,25 @@ def speak_batch(generation, codec, contexts, sampling, number=0, progress=None):
     warnings name; progress: called with the number of steps made. Raises Interrupted on Ctrl-C once all have spoken.
     """
     mx.reset_peak_memory()
-    start, spoken, interrupted = time.perf_counter(), [[] for _ in contexts], False
+    start, spoken = time.perf_counter(), [[] for _ in contexts]
+
+    def decoded(interrupted):
+        speeches = []
+        for codes, context, reason, seed in zip(
+            spoken, contexts, generation.finish_reasons, generation.seeds, strict=True
+        ):
+            codes = mx.concatenate(codes).astype(mx.int32)
+            audio = decode(codec.decoder, codes, context)
+            own = {"seconds": audio.shape[0] / codec.sample_rate, "frames": len(codes), "seed": seed}
+            speeches.append(Speech(audio, codec.sample_rate, codes, "interrupted" if interrupted else reason, own))
+            if reason == "length" and not interrupted:
+                warn_of_length(sampling, f"text {number + len(speeches)}")
+        seconds, frames = (sum(speech.stats[name] for speech in speeches) for name in ("seconds", "frames"))
+        whole = make_stats(seconds, frames, start)
+        for speech in speeches:
+            speech.stats = whole | speech.stats
+        return speeches
+
     try:
         with wired_limit():
             for steps, frame in enumerate(generation, 1):
@@ -175,24 +205,11 @@ def speak_batch(generation, codec, contexts, sampling, number=0, progress=None):
                     spoken[row].append(frame.codes[i : i + 1])
                 if progress:
                     progress(steps)
+        return decoded(interrupted=False)
     except KeyboardInterrupt:
         if not all(spoken):
             raise
-        interrupted = True
-    speeches = []
-    for codes, context, reason, seed in zip(spoken, contexts, generation.finish_reasons, generation.seeds, strict=True):
-        codes = mx.concatenate(codes).astype(mx.int32)
-        audio = decode(codec.decoder, codes, context)
-        own = {"seconds": audio.shape[0] / codec.sample_rate, "frames": len(codes), "seed": seed}
-        speeches.append(Speech(audio, codec.sample_rate, codes, "interrupted" if interrupted else reason, own))
-        if reason == "length" and not interrupted:
-            warn_of_length(sampling, f"text {number + len(speeches)}")
-    seconds, frames = (sum(speech.stats[name] for speech in speeches) for name in ("seconds", "frames"))
-    for speech in speeches:
-        speech.stats = make_stats(seconds, frames, start) | speech.stats
-    if interrupted:
-        raise Interrupted(speeches)
-    return speeches
+        raise Interrupted(decoded(interrupted=True)) from None
 
 
 def warn_of_length(sampling, which="the speech"):

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from convert.parity import recording, vector
+from mlx_qwen3tts import speech
 from mlx_qwen3tts.networks.talker import Talker
 from mlx_qwen3tts.speech import Interrupted
 from mlx_qwen3tts.synthesis.loop import Generation
@@ -159,3 +160,29 @@ def test_padding_is_never_seen(checkpoint, dtype):
     alone._start()
     ours, theirs = (np.array(g.logits[0].astype(mx.float32)) for g in (together, alone))
     assert np.isfinite(ours).all() and np.abs(ours - theirs).max() <= (1e-4 if dtype == "float32" else 0.15)
+
+
+def test_ctrl_c_while_a_batch_is_decoded(model, monkeypatch):
+    calls = []
+    original = speech.decode
+
+    def interrupted_once(*arguments):
+        calls.append(1)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return original(*arguments)
+
+    monkeypatch.setattr(speech, "decode", interrupted_once)
+    with pytest.raises(Interrupted) as stopped:
+        model("base").generate_batch(TEXTS, vector(64, 1), seeds=[1, 2, 3], max_tokens=9)
+    assert [len(made.codes) for made in stopped.value.speeches] == [8, 8, 8]
+
+
+def test_ctrl_c_before_a_later_batch_has_spoken_keeps_the_first(model):
+    def interrupt(number, _):
+        if number == 1:
+            raise KeyboardInterrupt
+
+    with pytest.raises(Interrupted) as stopped:
+        model("base").generate_batch(TEXTS, vector(64, 1), max_tokens=9, batch_size=2, done=interrupt)
+    assert len(stopped.value.speeches) == 2

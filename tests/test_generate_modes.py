@@ -20,6 +20,7 @@ from mlx_qwen3tts import Qwen3TTS, speech
 from mlx_qwen3tts.files.audio import audio_bytes, wav_head, wav_samples
 from mlx_qwen3tts.files.player import Player, PlayError
 from mlx_qwen3tts.networks.codec.codec import decode
+from mlx_qwen3tts.synthesis.loop import Generation
 
 ROOT = Path(__file__).parent.parent
 SEED = ("--seed", "1")
@@ -93,8 +94,8 @@ def test_what_is_no_text_in_a_pipe(refused, base, monkeypatch):
     for data, message in (
         (b"", "text is empty"),
         (b" \n", "text is empty"),
-        (b"Hello \xff", "stdin is not UTF-8 (byte 6); save it as UTF-8"),
-        (b"Hello \xc3", "stdin is not UTF-8 (byte 0); save it as UTF-8"),
+        (b"Hello \xff", "stdin is not UTF-8 (byte 6); write UTF-8 to it"),
+        (b"Hello \xc3", "stdin is not UTF-8 (byte 6); write UTF-8 to it"),
         (b"a\x00b", "text has the control character U+0000 at position 1; remove it"),
     ):
         for more in ((), ("--stream",)):
@@ -102,12 +103,59 @@ def test_what_is_no_text_in_a_pipe(refused, base, monkeypatch):
             assert refused(*base, *more, "--text-file", "-") == message
 
 
+def spoken_by(base, tmp_path, *arguments, **options):
+    """A real process."""
+    run = [sys.executable, "-m", "mlx_qwen3tts.generate", *map(str, base[1:]), *arguments]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    return subprocess.run(run, cwd=tmp_path, env=environment, timeout=60, **options)
+
+
+@pytest.mark.parametrize("closed", [0, 1, 2])
+def test_a_closed_stream_is_no_fault(base, tmp_path, closed):
+    ran = spoken_by(base, tmp_path, "Hello.", preexec_fn=lambda: os.close(closed))
+    assert ran.returncode == 0 and soundfile.info(tmp_path / "out.wav").frames == 19 * 1920
+    if closed == 1:
+        ran = spoken_by(base, tmp_path, "Hello.", "--output", "-", stderr=-1, preexec_fn=lambda: os.close(1))
+        assert (ran.returncode, ran.stderr) == (2, b"error: --output - writes to stdout, which is closed\n")
+
+
+def test_codes_are_kept_when_the_listener_leaves(base, tmp_path):
+    reading, writing = os.pipe()
+    os.close(reading)
+    ran = spoken_by(base, tmp_path, "Hello.", "--stream", "--output", "-", "--codes-output", "c.npy", stdout=writing)
+    os.close(writing)
+    assert ran.returncode == 0 and len(np.load(tmp_path / "c.npy")) >= 1
+
+
+def test_a_disk_that_is_full_behind_stdout(base, tmp_path):
+    with open("/dev/full", "wb") as full:
+        ran = spoken_by(base, tmp_path, "Hello.", "--output", "-", stdout=full, stderr=-1)
+    assert ran.returncode == 2 and ran.stderr.endswith(b"error: cannot write stdout: No space left on device\n")
+
+
+def test_ctrl_c_in_a_stream_is_heard_to_the_end(command, base, monkeypatch):
+    """What was made is what went out."""
+    out = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", SimpleNamespace(buffer=out, flush=lambda: None))
+    enqueue = Generation._enqueue
+
+    def interrupted(self, frame, **how):
+        if frame == 12:
+            raise KeyboardInterrupt
+        return enqueue(self, frame, **how)
+
+    monkeypatch.setattr(Generation, "_enqueue", interrupted)
+    ran = command(*base, "Hello.", "--stream", "--output", "-", "--codes-output", "c.npy")
+    assert ran.status == 130
+    assert len(out.getvalue()) == 44 + len(np.load("c.npy")) * 1920 * 2 and len(np.load("c.npy")) == 11
+
+
 # --batch-size
 
 
 @pytest.fixture
 def lines(tmp_path):
-    (tmp_path / "lines.txt").write_text("\ufeffOne.\n\n  \nHello, the weather.\r\nThe user.\n", encoding="utf-8")
+    (tmp_path / "lines.txt").write_text("\ufeffOne.\n\n  \nHello, the\u2028weather.\r\nThe user.\n", encoding="utf-8")
     return ("--text-file", "lines.txt", "--batch-size", "2")
 
 
@@ -117,8 +165,12 @@ def test_a_line_a_text(command, base, lines):
     names = ["0001", "0002", "0003"]
     assert sorted(path.name for path in Path("spoken").iterdir()) == [f"{name}.wav" for name in names]
     told = json.loads(ran.out)
+    assert (
+        float(ran.err.split(" s of speech in ")[1].split(" s:")[0]) < sum({r["elapsed"] for r in told["texts"]}) + 0.01
+    )
+    assert len({row["elapsed"] for row in told["texts"]}) == 2, "the rows of a batch share its time"
     assert [row["output"] for row in told["texts"]] == [str(Path("spoken") / f"{name}.wav") for name in names]
-    for name, text in zip(names, ("One.", "Hello, the weather.", "The user."), strict=True):
+    for name, text in zip(names, ("One.", "Hello, the\u2028weather.", "The user."), strict=True):
         assert command(*base, text, "--codes-output", "c.npy").status == 0
         assert np.array_equal(np.load(f"codes/{name}.npy"), np.load("c.npy"))
         assert np.abs(soundfile.read(f"spoken/{name}.wav")[0] - soundfile.read("out.wav")[0]).max() < 1e-4
@@ -142,11 +194,13 @@ def test_a_line_a_text(command, base, lines):
         ),
         (
             ("--text-file", "lines.txt", "--batch-size", "2", "--output", "x.wav"),
-            "--output x.wav has an extension; in a",
+            "--output x.wav is the name of a file; in a batch",
         ),
-        (("--text-file", "lines.txt", "--batch-size", "2", "--output", "lines.txt"), "lines.txt has an extension"),
+        (("--text-file", "lines.txt", "--batch-size", "2", "--output", "lines.txt"), "--output lines.txt is no folder"),
         (("--text-file", "lines.txt", "--batch-size", "2", "--output", "voice"), "--output voice is no folder"),
         (("--text-file", "lines.txt", "--batch-size", "2", "--output", "no/where"), "output folder no does not exist"),
+        (("--text-file", "lines.txt", "--batch-size", "2", "--output", ""), "--output is empty"),
+        (("--text-file", "lines.txt", "--batch-size", "2", "--codes-output", ""), "--codes-output is empty"),
         (("--text-file", "empty.txt", "--batch-size", "2"), "text is empty"),
         (("--text-file", "bad.txt", "--batch-size", "2"), "text 2: text has the control character U+0007"),
     ],

@@ -152,6 +152,16 @@ def test_bad_arguments_are_refused_before_the_first_chunk_is_asked_for(model):
         model("base").stream("Hello.", vector(64, 1), language="klingon")
 
 
+def test_what_has_been_taken_is_not_there_any_more(model):
+    stream = model("base").stream("Hello.", vector(64, 1), seed=1, max_tokens=5)
+    collect(stream)
+    with pytest.raises(RuntimeError, match="begun already"):
+        stream.speech()
+    with model("base").stream("Hello.", vector(64, 1), seed=1, max_tokens=50) as stream:
+        next(stream)
+    assert next(stream, None) is None
+
+
 # Text that is still being written
 
 WRITTEN = [

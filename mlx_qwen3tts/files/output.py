@@ -48,9 +48,11 @@ def check_writable(path):
 
 def check_folder(path, what):
     """Raise OutputError unless files can be made in a folder at `path`, which may not exist yet."""
+    if not str(path):
+        raise OutputError(f"{what} is empty")
     path = Path(path)
-    if path.suffix and not path.is_dir():
-        raise OutputError(f"{what} {path} has an extension; in a batch it is a folder")
+    if path.suffix.lower() in (".wav", ".flac", ".mp3", ".ogg", ".npy") and not path.is_dir():
+        raise OutputError(f"{what} {path} is the name of a file; in a batch it is a folder")
     if path.exists() and not path.is_dir():
         raise OutputError(f"{what} {path} is no folder")
     check_writable(path / "x" if path.is_dir() else path)

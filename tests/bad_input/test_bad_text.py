@@ -113,7 +113,7 @@ def test_text_files(refused, command, speak, tmp_path, monkeypatch):
     assert refused(*run, "--text-file", "nowhere.txt") == "text file nowhere.txt: No such file or directory"
     assert refused(*run, "--text-file", ".") == "text file .: Is a directory"
     monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(b"\xff")))
-    assert refused(*run, "--text-file", "-") == "stdin is not UTF-8 (byte 0); save it as UTF-8"
+    assert refused(*run, "--text-file", "-") == "stdin is not UTF-8 (byte 0); write UTF-8 to it"
     monkeypatch.setattr(sys, "stdin", None)  # closed
     assert refused(*run, "--text-file", "-") == "text is empty"
     text.write_bytes(b"\xef\xbb\xbfHello.\r\n")  # a byte order mark is no text
