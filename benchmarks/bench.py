@@ -16,8 +16,6 @@ import argparse
 import datetime
 import os
 import platform
-import subprocess
-import sys
 import tempfile
 import time
 import warnings
@@ -27,6 +25,7 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from benchmarks import measure
+from benchmarks.shared import processor
 from mlx_qwen3tts import Qwen3TTS, cli
 from mlx_qwen3tts.model import KNOWN_NORMS
 from mlx_qwen3tts.networks.codec.codec import DECODE_CHUNK
@@ -93,16 +92,9 @@ def build_parser():
 
 def machine():
     """What the times depend on beside the model."""
-    name = platform.processor() or platform.machine()
-    cpuinfo = Path("/proc/cpuinfo")
-    if sys.platform == "darwin":
-        name = subprocess.check_output(["sysctl", "-n", "machdep.cpu.brand_string"], text=True).strip()
-    elif cpuinfo.exists():
-        lines = cpuinfo.read_text(encoding="utf-8").splitlines()
-        name = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), name)
     version = platform.mac_ver()[0]
     return {
-        "processor": name,
+        "processor": processor(),
         "cores": os.cpu_count(),
         "device": str(mx.default_device().type).removeprefix("DeviceType."),
         "device_name": mx.device_info()["device_name"],

@@ -38,6 +38,7 @@ from pathlib import Path
 import mlx.core as mx
 import numpy as np
 
+from benchmarks.shared import frame_bytes, processor
 from mlx_qwen3tts.random_checkpoint import SIZES, write_checkpoint
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -194,28 +195,6 @@ def write_inputs(scratch, size, codec_frames):
     return folder, scratch / "voice.npy", scratch / "codes.npy"
 
 
-def frame_bytes(folder, itemsize):
-    """Bytes of weights that one frame reads, by what reads them, from the tensors of a checkpoint.
-
-    The talker's layers, final norm and head once; the predictor's layers, norm and input projection in each of its 15
-    steps; each of its 15 heads once. Rows of embeddings and the KV cache are left out, less than a hundredth.
-    """
-    sizes = {name: array.size for name, array in mx.load(str(folder / "model.safetensors")).items()}  # headers only
-
-    def total(*starts):
-        return itemsize * sum(size for name, size in sizes.items() if name.startswith(tuple(starts)))
-
-    predictor = "talker.code_predictor."
-    steps = sum(name.startswith(f"{predictor}lm_head.") for name in sizes)
-    parts = {
-        "talker": total("talker.model.layers.", "talker.model.norm.", "talker.codec_head."),
-        "predictor": steps
-        * total(*(predictor + name for name in ("model.layers.", "model.norm.", "small_to_mtp_projection."))),
-        "predictor_heads": total(f"{predictor}lm_head."),
-    }
-    return {**parts, "frame": sum(parts.values())}
-
-
 def measure(crew, names, part, arguments, options, between=None):
     """Runs of a part in turn, after a warm-up each: name to list of answers.
 
@@ -281,14 +260,6 @@ def agreement(crew, part, names):
                 "samples": [len(mine), len(theirs)],
             }
     return result
-
-
-def processor():
-    """The processor's name where Linux tells it, else the kind of machine."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text(encoding="utf-8").splitlines() if info.exists() else []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
 
 
 def compare(options, scratch, stack):
@@ -359,7 +330,9 @@ def compare(options, scratch, stack):
         if part != "speech" and "ours" in runs:
             result["agreement"][part] = agreement(crew, part, [name for name in runs if name != "ours"])
     if floor:
-        result["floor"] = {"bytes": frame_bytes(folder, 4), "bytes_per_second": bandwidths}
+        arrays = mx.load(str(folder / "model.safetensors"))  # headers only; everyone computes in float32
+        sizes = {name: mx.float32.size * array.size for name, array in arrays.items()}
+        result["floor"] = {"bytes": frame_bytes(sizes), "bytes_per_second": bandwidths}
         if bandwidths and "ours" in result["parts"]["frames"]:
             seconds = result["floor"]["bytes"]["frame"] / statistics.median(bandwidths)
             share = seconds / result["parts"]["frames"]["ours"]["per_frame"]

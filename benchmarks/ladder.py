@@ -35,6 +35,7 @@ from pathlib import Path
 import mlx.core as mx
 import mlx.nn as nn
 
+from benchmarks.shared import frame_bytes
 from mlx_qwen3tts import Qwen3TTS, cli
 from mlx_qwen3tts.checkpoint import ModelFolder, check_dtype
 from mlx_qwen3tts.conversion import TEXT_EMBEDDING
@@ -180,27 +181,6 @@ def certainty(utterances):
     ]
 
 
-def frame_bytes(tensors):
-    """Bytes of weights that one frame reads, as they are stored. tensors: name to Tensor.
-
-    The talker's layers, final norm and head once; the predictor's layers, norm and input projection in each of its
-    steps; each of its heads once. Rows of embeddings and the KV cache are left out, less than a hundredth.
-    """
-
-    def total(*starts):
-        return sum(tensor.bytes for name, tensor in tensors.items() if name.startswith(starts))
-
-    predictor = "talker.code_predictor."
-    heads = f"{predictor}lm_head."
-    steps = len({name.removeprefix(heads).partition(".")[0] for name in tensors if name.startswith(heads)})
-    every_step = (f"{predictor}model.layers.", f"{predictor}model.norm.", f"{predictor}small_to_mtp_projection.")
-    return (
-        total("talker.model.layers.", "talker.model.norm.", "talker.codec_head.")
-        + steps * total(*every_step)
-        + total(heads)
-    )
-
-
 def linear_widths(source):
     """Name to input width of a checkpoint's linear layers."""
     talker = ModelFolder(source).part.modules["talker"]
@@ -299,7 +279,7 @@ def ladder(options, scratch):
                 **compare(utterances, answers),
                 "bytes": made.bytes,
                 "bytes_without_codec": model.folder.part.bytes,
-                "bytes_a_frame": frame_bytes(tensors),
+                "bytes_a_frame": frame_bytes({name: tensor.bytes for name, tensor in tensors.items()})["frame"],
                 "layers": len(wanted),
                 "left": [name for name in wanted if f"{name}.scales" not in tensors],
             }

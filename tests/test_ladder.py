@@ -14,7 +14,8 @@ import pytest
 from mlx.utils import tree_flatten
 
 from benchmarks import ladder
-from benchmarks.ladder import RECIPES, Recipe, Utterance, choices, compare, divergence, frame_bytes, replay
+from benchmarks.ladder import RECIPES, Recipe, Utterance, choices, compare, divergence, replay
+from benchmarks.shared import frame_bytes
 from mlx_qwen3tts import Qwen3TTS
 from mlx_qwen3tts.checkpoint import ModelFolder
 from mlx_qwen3tts.convert import convert
@@ -192,7 +193,8 @@ def test_bytes_of_a_frame(folder):
     predictor_layer = 32 * 4 * 16 + 2 * 16 * 32 + 3 * 32 * 48 + 2 * 16 + 2 * 32
     talker = 3 * talker_layer + 64 + 3072 * 64
     predictor = 15 * (2 * predictor_layer + 32 + 64 * 32 + 32) + 15 * 2048 * 32
-    assert frame_bytes(read_folder(folder)) == 2 * (talker + predictor)
+    sizes = {name: tensor.bytes for name, tensor in read_folder(folder).items()}
+    assert frame_bytes(sizes)["frame"] == 2 * (talker + predictor)
 
 
 def test_bad_input_is_one_line(capsys, tmp_path, folder):
