@@ -45,10 +45,8 @@ from mlx_qwen3tts.files.weights import read_folder, read_json
 from mlx_qwen3tts.networks.cache import KVCache
 from mlx_qwen3tts.networks.device import on_gpu
 from mlx_qwen3tts.random_checkpoint import SIZES, write_checkpoint
-from mlx_qwen3tts.synthesis.frame import FrameStep
-from mlx_qwen3tts.synthesis.loop import Generation
 from mlx_qwen3tts.synthesis.prompt import LAYOUTS
-from mlx_qwen3tts.synthesis.sampling import Sampler, check_seed
+from mlx_qwen3tts.synthesis.sampling import check_seed
 
 RECIPES = ("bf16", "8", "6", "4", "4+p8", "6+p8", "8+e8", "4g32")
 UNQUANTISED = {"bf16": "bfloat16", "fp32": "float32"}
@@ -223,10 +221,7 @@ def choose_voice(tts, options):
 def speak(tts, texts, options):
     """What the unquantised model says: (Utterances, the Sampler, a function from model and text to the Prompt)."""
     voice, limit = choose_voice(tts, options), options.frames + 1
-    sampler = Sampler(
-        tts.sampling.override(greedy=options.greedy, max_tokens=limit), tts.config.talker, tts.config.predictor
-    )
-    step, utterances = FrameStep(tts.talker, sampler), []
+    sampling, utterances = tts.sampling.override(greedy=options.greedy, max_tokens=limit), []
 
     def make_prompt(model, text):
         return model.prompt(text, voice, options.language, options.instruct, options.text_mode, limit)
@@ -234,8 +229,8 @@ def speak(tts, texts, options):
     prompts = [make_prompt(tts, text) for text in texts]  # all are checked before the first is spoken
     for number, (text, prompt) in enumerate(zip(texts, prompts, strict=True)):
         cli.note(f"speaking text {number + 1} of {len(texts)}")
-        end = tts.config.talker.codec_eos_token_id
-        generation = Generation(tts.talker, [prompt], step, [options.seed + number], limit, end)
+        generation = tts._generation([prompt], [options.seed + number], sampling)
+        sampler = generation.step.sampler
         codes = mx.concatenate([frame.codes for frame in generation]).astype(mx.int32)
         utterances.append(Utterance(text, codes, *choices(tts.talker, prompt, codes, sampler)))
     return utterances, sampler, make_prompt

@@ -17,9 +17,8 @@ from benchmarks.workers.memory import Memory
 from mlx_qwen3tts.networks.device import on_gpu
 from mlx_qwen3tts.networks.linear import Linear
 from mlx_qwen3tts.speech import wired_limit
-from mlx_qwen3tts.synthesis.frame import FrameStep
-from mlx_qwen3tts.synthesis.loop import Frame, Generation
-from mlx_qwen3tts.synthesis.sampling import Sampler, noise_keys
+from mlx_qwen3tts.synthesis.loop import Frame
+from mlx_qwen3tts.synthesis.sampling import noise_keys
 from mlx_qwen3tts.synthesis.stream import Decoding
 from mlx_qwen3tts.voices.voice import Voice
 
@@ -52,16 +51,10 @@ class Speaker:
             texts, self.voice, instructs=self.instruct, max_tokens=frames + 1, seeds=list(range(len(texts)))
         )
 
-    def frame_step(self):
-        """A FrameStep with the model's own sampling, compiled when first called."""
-        tts = self.tts
-        return FrameStep(tts.talker, Sampler(tts.sampling, tts.config.talker, tts.config.predictor))
-
-    def generation(self, text, step, frames):
-        """The loop that `generate` runs, for a text."""
+    def generation(self, text, frames):
+        """The loop that `generate` runs, for a text; its `step` has the model's own sampling."""
         prompt = self.tts.prompt(text, self.voice, instruct=self.instruct, max_tokens=frames + 1)
-        end = self.tts.config.talker.codec_eos_token_id
-        return Generation(self.tts.talker, [prompt], step, [SEED], frames + 1, end)
+        return self.tts._generation([prompt], [SEED], self.tts.sampling.override(max_tokens=frames + 1))
 
 
 def median_of(dicts, key):
@@ -186,7 +179,7 @@ def frame_parts(speaker, text, frames, repeats, schedules):
     schedules: name to codec schedule. "loop" is the real loop over the text, without codec. The parts take turns, so
     that a machine that grows slower or hotter does so for all of them.
     """
-    tts, step = speaker.tts, speaker.frame_step()
+    tts, step = speaker.tts, speaker.generation(text, frames).step
     talker, config = tts.talker, tts.config.talker
     prompt = tts.prompt(text, speaker.voice, instruct=speaker.instruct).embeddings.shape[0]
     middle = prompt + frames // 2
@@ -196,15 +189,15 @@ def frame_parts(speaker, text, frames, repeats, schedules):
     steps = {position: [] for position in (middle, *POSITIONS)}
     predictor, host, loop, codec = [], [], [], {name: [] for name in schedules}
     with wired_limit():
-        loop_frame(speaker.generation(text, step, 2))  # the warm-up: compiles
+        loop_frame(speaker.generation(text, 2))  # the warm-up: compiles
         for _ in range(repeats):
             for position, times in steps.items():
                 times += talker_steps(talker, config, position, STEPS)
             predictor += predictor_frames(step, talker, config, STEPS)
-            host += host_frames(speaker.generation(text, step, STEPS), STEPS)
+            host += host_frames(speaker.generation(text, STEPS), STEPS)
             for name, schedule in schedules.items():
                 codec[name].append(codec_frame(tts.codec.decoder, codes, schedule))
-            loop.append(loop_frame(speaker.generation(text, step, frames)))
+            loop.append(loop_frame(speaker.generation(text, frames)))
     talker_at = {position: statistics.median(times) for position, times in steps.items()}
     return {
         "position": middle,
