@@ -110,6 +110,8 @@ def _fail(error):
     if os.environ.get("MLX_QWEN3TTS_TRACEBACK"):
         raise error
     note("error: " + " ".join(str(error).split()))
+    if pointer := getattr(error, "pointer", None):  # a place in an expression, which needs its own lines
+        note(pointer)
     sys.exit(2)
 
 

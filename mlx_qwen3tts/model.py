@@ -24,7 +24,9 @@ from .synthesis.prompt import LAYOUTS, build_prompt, language_tags
 from .synthesis.sampling import Sampler, Sampling, check_seed
 from .synthesis.stream import SCHEDULE, Decoding, check_schedule
 from .synthesis.tokenizer import TextTokenizer, check_text
-from .voices.voice import SUFFIXES, Voice, VoiceError
+from .voices.library import FOLDER, Library
+from .voices.lookup import Lookup
+from .voices.voice import Voice, VoiceError, differ
 
 # Mean norm of real x-vectors by dimension (0.6B and 1.7B); tiny models have none to compare with.
 KNOWN_NORMS = {1024: 10.25, 2048: 17.0}
@@ -57,8 +59,9 @@ class Qwen3TTS:
     sample_rate: of the speech; embedding_dim: of its voices; codec: a Codec; sampling: its default Sampling.
     """
 
-    def __init__(self, folder, dtype=None):
-        """folder: a local model folder; dtype: "bfloat16", "float16", "float32" or None for the checkpoint's own."""
+    def __init__(self, folder, dtype=None, library=FOLDER):
+        """folder: a local model folder; dtype: "bfloat16", "float16", "float32" or None for the checkpoint's own;
+        library: the folder of the voices library, in which voices are found by name."""
         dtype = check_dtype(dtype)
         self.folder = ModelFolder(folder)
         self.config = self.folder.config
@@ -75,13 +78,15 @@ class Qwen3TTS:
         self.languages = self.config.languages
         self.sample_rate = self.codec.sample_rate
         self.embedding_dim = self.config.talker.hidden_size
+        self.library = Library(library)
         self._steps = {}
 
     @classmethod
-    def from_pretrained(cls, model="mlx_model", dtype=None):
-        """model: a folder or hub id of an official checkpoint, one that `convert` wrote, or a community MLX copy."""
+    def from_pretrained(cls, model="mlx_model", dtype=None, library=FOLDER):
+        """model: a folder or hub id of an official checkpoint, one that `convert` wrote, or a community MLX copy;
+        library: the folder of the voices library."""
         check_dtype(dtype)
-        return cls(hub.resolve(model), dtype)
+        return cls(hub.resolve(model), dtype, library)
 
     @property
     def takes_instruct(self):
@@ -153,12 +158,12 @@ class Qwen3TTS:
     ):
         """Speak a text. Returns Speech.
 
-        text: a string, or an iterable of strings that are its pieces. voice: a Voice, a preset's name, a file, a vector
-        [D], or None for VoiceDesign. language: one of `languages`. instruct: how to speak, where `takes_instruct`.
-        text_mode: "streaming" (one text token a frame; the default for clones and vectors) or "full" (the whole text
-        first; the default for presets and designed voices). The sampling values left None come from the checkpoint's
-        generation_config.json. progress: called with the number of frames made so far. Raises ValueError or TypeError
-        with the command line's message, Interrupted on Ctrl-C.
+        text: a string, or an iterable of strings that are its pieces. voice: a Voice, a vector [D], the name of a file,
+        library voice or preset, a blend expression of these, or None for VoiceDesign. language: one of `languages`.
+        instruct: how to speak, where `takes_instruct`. text_mode: "streaming" (one text token a frame; the default for
+        clones and vectors) or "full" (the whole text first; the default for presets and designed voices). The sampling
+        values left None come from the checkpoint's generation_config.json. progress: called with the number of frames
+        made so far. Raises ValueError or TypeError with the command line's message, Interrupted on Ctrl-C.
         """
         sampling = self.sampling.override(
             greedy=greedy,
@@ -331,7 +336,7 @@ class Qwen3TTS:
                 raise ValueError("a voice_design model has no speaker slot; describe the voice with instruct")
             return None
         if isinstance(voice, str | Path):
-            voice = self._named(voice)
+            voice = self.lookup.voice(voice)
         elif voice is not None and not isinstance(voice, Voice):
             try:
                 voice = Voice(voice)
@@ -350,21 +355,23 @@ class Qwen3TTS:
         """The preset that a user means, or None; fine-tunes may have capitals in theirs."""
         return next((speaker for speaker in self.speakers if speaker.lower() == name.lower()), None)
 
-    def _named(self, name):
-        """A voice by file, then by preset."""
-        if Path(name).suffix in SUFFIXES or Path(name).is_file():
-            return Voice.load(name)
-        if self._preset_name(str(name)):
-            return self.preset(str(name))
-        known = f"; presets: {', '.join(self.speakers)}" if self.speakers else ""
-        raise ValueError(f"voice {str(name)!r} is no file and no preset of this model{known}")
+    @property
+    def lookup(self):
+        """Finds voices by name: files, the library's, this model's presets, and blends of them."""
+        return Lookup(self.library, lambda name: self.preset(name) if self._preset_name(name) else None, self.speakers)
 
     def _check_fit(self, voice):
         if voice.dimension != self.embedding_dim:
-            raise ValueError(
-                f"the voice has {voice.dimension} dimensions, this model takes {self.embedding_dim}; voices do not "
-                "transfer between model sizes"
+            called = f"the voice {voice.name!r}" if voice.name else "the voice"
+            source = voice.metadata.get("source_model")
+            raise differ(
+                f"{called} (of {source})" if source else called,
+                voice.dimension,
+                "this model takes",
+                self.embedding_dim,
             )
+        if voice.metadata.get("consent") == "refused":
+            warnings.warn(f"consent to the voice {voice.name or ''} is entered as refused", stacklevel=3)
         if voice.ref_codes is not None and self.model_type != "base":
             raise ValueError("cloning in context needs a Base model; leave out the reference text")
         usual = self._usual_norm

@@ -1,12 +1,23 @@
 """Shared by the tests: random checkpoints of the parity suite, written once a run."""
 
+import os
 from dataclasses import dataclass
 from importlib import import_module
+from pathlib import Path
 
 import pytest
 
 from convert.make_goldens import make_checkpoint
 from mlx_qwen3tts import Qwen3TTS
+
+
+@pytest.fixture(scope="session")
+def shared():
+    """The folder of real embeddings and recordings, which lie beside the repository and are not part of it."""
+    folder = Path(os.environ.get("QWEN_TTS_SHARED", Path(__file__).parents[2] / "shared"))
+    if not (folder / "voices").is_dir():
+        pytest.skip(f"no real voices in {folder} (set QWEN_TTS_SHARED)")
+    return folder
 
 
 @pytest.fixture(scope="session")

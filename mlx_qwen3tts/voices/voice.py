@@ -5,7 +5,6 @@ codes and metadata; `.json`, a list of numbers.
 """
 
 import json
-import math
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,29 +13,38 @@ import numpy as np
 
 from ..files.audio import FORMATS
 from ..files.output import whole_file
-from ..files.weights import CheckpointError, read_header, read_metadata
+from ..files.tensors import read_tensor, write_tensors
+from ..files.weights import read_header, read_metadata
 
-FORMAT_VERSION = "1"
 SUFFIXES = (".npy", ".safetensors", ".json")
-# What MLX does not read (float64) NumPy does, and bfloat16 is the upper half of a float32.
-STORED = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2", "I32": "<i4"}
+OWN = ("format_version", "dimension", "ref_text")  # metadata that a file has and `Voice.metadata` has not
 
 
 class VoiceError(ValueError):
     """A file or value that is no voice; the message says what is wrong with it."""
 
 
+def differ(what, dimension, other, expected):
+    """The VoiceError for two things of different dimensions; `what` and `other` name them."""
+    return VoiceError(
+        f"{what} has {dimension} dimensions, {other} {expected}; voices do not transfer between model sizes"
+    )
+
+
 @dataclass
 class Voice:
     """embedding [D] float32, not normalised; ref_codes [frames, 16] int32 or None, with their ref_text.
 
-    metadata: strings, such as `source_model` and `language`.
+    metadata: strings. Those with a meaning: `source_model`, `language`, `consent` (one of rights.CONSENT), `license`
+    (an SPDX name where there is one), `attributes` (a JSON object of strings), and for a voice made of others
+    `recipe` (a JSON object). name: what messages call it.
     """
 
     embedding: mx.array
     ref_codes: mx.array | None = None
     ref_text: str | None = None
     metadata: dict = field(default_factory=dict)
+    name: str | None = field(default=None, compare=False)
 
     def __post_init__(self):
         self.embedding = as_vector(self.embedding)
@@ -51,29 +59,46 @@ class Voice:
     def dimension(self):
         return self.embedding.shape[0]
 
+    @property
+    def attributes(self):
+        """{name: value} by which a library finds it, such as gender: female; a bare tag has the value ""."""
+        return self._object("attributes")
+
+    @property
+    def recipe(self):
+        """How it was made of others: expression, parents with their weights, directions; {} where it was not."""
+        return self._object("recipe")
+
+    def _object(self, key):
+        try:
+            value = json.loads(self.metadata.get(key, "{}"))
+        except (ValueError, RecursionError):
+            value = None
+        if not isinstance(value, dict):
+            raise VoiceError(f"voice {self.name!r}: its {key} are no JSON object")
+        return value
+
     def save(self, path):
         """Write by extension. `.npy` and `.json` hold the vector alone, so a voice with reference codes is refused."""
         path = Path(path)
         check_suffix(path)
         if path.suffix != ".safetensors" and self.ref_codes is not None:
             raise VoiceError(f"{path}: only .safetensors can hold the reference codes of this voice")
+        if path.suffix == ".safetensors":
+            return self._save_safetensors(path)
         with whole_file(path) as temporary:
             if path.suffix == ".npy":
                 np.save(temporary, np.array(self.embedding))
-            elif path.suffix == ".json":
-                temporary.write_text(json.dumps(np.array(self.embedding).tolist()))
             else:
-                self._save_safetensors(temporary)
+                temporary.write_text(json.dumps(np.array(self.embedding).tolist()))
 
     def _save_safetensors(self, path):
-        from safetensors.numpy import save
-
-        tensors = {"speaker_embedding": np.array(self.embedding)}
-        metadata = {**self.metadata, "format_version": FORMAT_VERSION, "dimension": str(self.dimension)}
+        tensors = {"speaker_embedding": self.embedding}
+        metadata = {**self.metadata, "dimension": str(self.dimension)}
         if self.ref_codes is not None:
-            tensors["ref_codes"] = np.array(self.ref_codes)
+            tensors["ref_codes"] = self.ref_codes
             metadata["ref_text"] = self.ref_text
-        path.write_bytes(save(tensors, metadata))  # save_file has an error of its own for a full disk
+        write_tensors(path, tensors, metadata)
 
     @classmethod
     def load(cls, path):
@@ -86,11 +111,11 @@ class Voice:
             raise VoiceError(f"embedding {path}: {'no regular file' if path.exists() else 'no such file'}")
         try:
             if path.suffix == ".npy":
-                return cls(np.load(path, allow_pickle=False))
+                return cls(np.load(path, allow_pickle=False), name=path.stem)
             if path.suffix == ".json":
                 values = np.array(json.loads(path.read_text(encoding="utf-8-sig")))
                 # JSON has one kind of number: a list of whole ones is a vector too.
-                return cls(values.astype(np.float64) if values.dtype.kind == "i" else values)
+                return cls(values.astype(np.float64) if values.dtype.kind == "i" else values, name=path.stem)
             return cls._load_safetensors(path)
         # json's and NumPy's errors are ValueErrors; the last two are for a file that lies about its size or depth.
         except (ValueError, EOFError, MemoryError, RecursionError) as error:
@@ -101,26 +126,14 @@ class Voice:
         tensors, metadata = read_header(path), read_metadata(path)
         if "speaker_embedding" not in tensors:
             raise VoiceError(f"has no tensor 'speaker_embedding', only {', '.join(sorted(tensors)) or 'none'}")
-        codes = mx.array(_read(tensors["ref_codes"])) if "ref_codes" in tensors else None
-        text = metadata.pop("ref_text", None)
-        for key in ("format_version", "dimension"):
-            metadata.pop(key, None)
-        return cls(_read(tensors["speaker_embedding"]), codes, text, metadata)
-
-
-def _read(tensor):
-    """A tensor of a voice file as an array."""
-    if tensor.dtype not in STORED:
-        raise VoiceError(f"tensor {tensor.name} has dtype {tensor.dtype}; expected floats, or I32 for codes")
-    kind, count = np.dtype(STORED[tensor.dtype]), math.prod(tensor.shape)
-    if tensor.bytes != count * kind.itemsize:
-        raise VoiceError(f"tensor {tensor.name} has {tensor.bytes} bytes, not those of its shape")
-    values = np.fromfile(tensor.path, kind, count, offset=tensor.start).reshape(tensor.shape)
-    return (values.astype(np.uint32) << 16).view(np.float32) if tensor.dtype == "BF16" else values
+        codes = mx.array(read_tensor(tensors["ref_codes"])) if "ref_codes" in tensors else None
+        text = metadata.get("ref_text")
+        metadata = {key: value for key, value in metadata.items() if key not in OWN}
+        return cls(read_tensor(tensors["speaker_embedding"]), codes, text, metadata, path.stem)
 
 
 def _reason(path, error):
-    if isinstance(error, VoiceError | CheckpointError):
+    if path.suffix == ".safetensors" or isinstance(error, VoiceError):
         return str(error)
     if path.suffix == ".npy":
         if "allow_pickle" in str(error):  # NumPy's guess for every file that it does not know
@@ -145,6 +158,16 @@ def as_codes(value):
 
 def as_vector(value):
     """Any float array of shape [D] or [1, D] as a finite float32 mx.array [D]."""
+    value = as_floats(value)
+    if value.ndim == 2 and value.shape[0] == 1:
+        value = value[0]
+    if value.ndim != 1 or value.size == 0:
+        raise VoiceError(f"has shape {list(value.shape)}; expected [D] or [1, D]")
+    return value
+
+
+def as_floats(value):
+    """Any array of floats as a finite float32 mx.array of its shape."""
     if not isinstance(value, mx.array):
         if isinstance(value, np.lib.npyio.NpzFile):
             raise VoiceError("is an archive of arrays (.npz); save one plain array")
@@ -157,11 +180,8 @@ def as_vector(value):
             value = mx.array(value.astype(np.float32))
     if not mx.issubdtype(value.dtype, mx.floating):
         raise VoiceError(f"has dtype {str(value.dtype).removeprefix('mlx.core.')}; expected floats")
-    if value.ndim == 2 and value.shape[0] == 1:
-        value = value[0]
-    if value.ndim != 1 or value.size == 0:
-        raise VoiceError(f"has shape {list(value.shape)}; expected [D] or [1, D]")
     value = value.astype(mx.float32)
-    if not mx.isfinite(value).all().item():
+    # A sum that is finite proves it four times faster; one that is not may have overflowed.
+    if not mx.isfinite(value.sum()).item() and not mx.isfinite(value).all().item():
         raise VoiceError("has values that are NaN or infinite")
     return value

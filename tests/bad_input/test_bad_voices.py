@@ -63,8 +63,8 @@ def tensors(metadata=None, **arrays):
 EMBEDDING = {"speaker_embedding": ("F32", [64], V.tobytes())}
 PICKLED = "is no NumPy array file or holds pickled objects, which are refused; save a plain array"
 EMBEDDINGS = [
-    ("short.npy", npy(V[:63]), "the voice has 63 dimensions, this model takes 64; voices do not transfer"),
-    ("long.npy", npy(vector(1024, 1)), "the voice has 1024 dimensions, this model takes 64"),
+    ("short.npy", npy(V[:63]), "the voice 'short' has 63 dimensions, this model takes 64; voices do not transfer"),
+    ("long.npy", npy(vector(1024, 1)), "the voice 'long' has 1024 dimensions, this model takes 64"),
     ("nan.npy", npy(np.where(np.arange(64) == 5, np.nan, V)), "has values that are NaN or infinite"),
     ("inf.npy", npy(np.where(np.arange(64) == 5, np.inf, V)), "has values that are NaN or infinite"),
     ("overflow.npy", npy(V.astype(np.float64) * 1e300), "has values that are NaN or infinite"),

@@ -1,0 +1,77 @@
+"""Small safetensors files of ours: a voice, a voice space, a direction, an autoencoder."""
+
+import math
+from pathlib import Path
+
+import mlx.core as mx
+import numpy as np
+
+from .output import whole_file
+from .weights import read_header, read_metadata
+
+FORMAT_VERSION = "1"
+# What MLX does not read (float64) NumPy does, and bfloat16 is the upper half of a float32.
+STORED = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2", "I32": "<i4"}
+
+
+def write_tensors(path, tensors, metadata):
+    """Write {name: array} with {name: string}; the file appears whole or not at all."""
+    from safetensors.numpy import save
+
+    if Path(path).suffix != ".safetensors":
+        raise ValueError(f"{path}: the extension must be .safetensors")
+    arrays = {name: np.array(array) for name, array in tensors.items()}
+    with whole_file(path) as temporary:
+        # save_file has an error of its own for a full disk
+        temporary.write_bytes(save(arrays, {**metadata, "format_version": FORMAT_VERSION}))
+
+
+def read_tensor(tensor):
+    """A tensor that `read_header` names, as a NumPy array; bfloat16 as float32."""
+    if tensor.dtype not in STORED:
+        raise ValueError(f"tensor {tensor.name} has dtype {tensor.dtype}; expected floats, or I32 for codes")
+    kind, count = np.dtype(STORED[tensor.dtype]), math.prod(tensor.shape)
+    if tensor.bytes != count * kind.itemsize:
+        raise ValueError(f"tensor {tensor.name} has {tensor.bytes} bytes, not those of its shape")
+    values = np.fromfile(tensor.path, kind, count, offset=tensor.start).reshape(tensor.shape)
+    return (values.astype(np.uint32) << 16).view(np.float32) if tensor.dtype == "BF16" else values
+
+
+def read_all(path, what):
+    """({name: float32 mx.array}, metadata) of a whole file; ValueError where it is no such file or holds NaN.
+
+    what: what it should be, which a message names.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ValueError(f"{what} {path}: {'no regular file' if path.exists() else 'no such file'}")
+    try:
+        header, metadata = read_header(path), read_metadata(path)
+        arrays = {name: mx.array(read_tensor(tensor)).astype(mx.float32) for name, tensor in header.items()}
+    except ValueError as error:
+        raise ValueError(f"{what} {path}: {error}") from None
+    for name, array in arrays.items():
+        if not mx.isfinite(array.sum()).item():
+            raise ValueError(f"{what} {path}: tensor {name} has values that are NaN or infinite")
+    return arrays, metadata
+
+
+def read_tensors(path, what, shapes, optional=()):
+    """`read_all` of a file of known content, another thing than a voice.
+
+    shapes: {name: its axes as a string of letters, such as "KD"}, where one letter is one length throughout; optional:
+    names that may be missing. ValueError for whatever is no such file.
+    """
+    arrays, metadata = read_all(path, what)
+    missing = [name for name in shapes if name not in arrays and name not in optional]
+    if missing:
+        raise ValueError(f"{what} {path}: has no tensor {missing[0]!r}, only {', '.join(sorted(arrays)) or 'none'}")
+    lengths = {}
+    for name, axes in shapes.items():
+        shape = arrays[name].shape if name in arrays else ()
+        if name in arrays and not (
+            len(shape) == len(axes)
+            and all(lengths.setdefault(axis, size) == size for axis, size in zip(axes, shape, strict=True))
+        ):
+            raise ValueError(f"{what} {path}: tensor {name} has shape {list(shape)}, which does not fit")
+    return arrays, metadata

@@ -1,0 +1,101 @@
+"""A library as one zip: its voice files, `directions/` and `space.safetensors`."""
+
+import os
+import shutil
+import tempfile
+import zipfile
+from pathlib import Path, PurePosixPath
+
+from ..files.output import check_writable, whole_file
+from .direction import Direction
+from .index import SPACE
+from .space import VoiceSpace
+from .voice import SUFFIXES, Voice
+
+DIRECTIONS = "directions"
+LARGEST = 64 << 20  # bytes of one file: a voice with a minute of reference codes has 50 kB
+
+
+def export_zip(library, path, names=None):
+    """What Library.export does."""
+    path = Path(path)
+    if path.suffix != ".zip":
+        raise ValueError(f"output {path}: the extension must be .zip")
+    chosen = library.names if names is None else list(names)
+    if not chosen:
+        raise ValueError(f"library {library.folder} has no voices")
+    files = [library.path(name) for name in chosen]
+    files += sorted((library.folder / DIRECTIONS).glob("[!.]*.safetensors"))
+    files += [file for file in [library.folder / SPACE] if file.is_file()]
+    check_writable(path)
+    with whole_file(path) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive:
+        for file in files:
+            # The date is fixed, so that the same library is the same file.
+            archive.writestr(zipfile.ZipInfo(file.relative_to(library.folder).as_posix()), file.read_bytes())
+    return chosen
+
+
+def import_zip(library, path, overwrite=False):
+    """What Library.import_zip does."""
+    try:
+        archive = zipfile.ZipFile(path)
+    except FileNotFoundError:
+        raise ValueError(f"archive {path}: no such file") from None
+    except (zipfile.BadZipFile, OSError) as error:
+        raise ValueError(f"archive {path} cannot be read: {error}") from None
+    with archive, library.locked(), tempfile.TemporaryDirectory(prefix=".import-", dir=library.folder) as folder:
+        taken = {name: _unpack(archive, member, Path(folder), path) for name, member in _members(archive, path).items()}
+        if not overwrite:
+            there = [name for name in taken if _present(library, name)]
+            if there:
+                raise ValueError(
+                    f"library {library.folder} has {', '.join(there[:5])}{' …' if len(there) > 5 else ''} already; "
+                    "overwrite them or import into another library"
+                )
+        (library.folder / DIRECTIONS).mkdir(exist_ok=True)
+        for name, file in taken.items():
+            for old in _present(library, name):
+                old.unlink()
+            os.replace(file, library.folder / name)
+    return [PurePosixPath(name).stem for name in taken if "/" not in name and name != SPACE]
+
+
+def _members(archive, path):
+    """{where it goes in the library: member}, or ValueError for what does not belong into one."""
+    members = {}
+    for member in archive.infolist():
+        place = PurePosixPath(member.filename)
+        # What the systems' own archivers put in beside the files.
+        if member.is_dir() or place.name.startswith(".") or place.parts[0] == "__MACOSX":
+            continue
+        if str(place.parent) not in (".", DIRECTIONS) or place.suffix not in SUFFIXES or "\\" in member.filename:
+            raise ValueError(f"archive {path}: {member.filename!r} is no voice, direction or space of a library")
+        if member.file_size > LARGEST:
+            raise ValueError(f"archive {path}: {member.filename!r} has {member.file_size} bytes, too many for a voice")
+        members[str(place)] = member
+    if not members:
+        raise ValueError(f"archive {path} has no voices")
+    return members
+
+
+def _unpack(archive, member, folder, path):
+    """The file of a member in `folder`, proved to be what its place says."""
+    place = PurePosixPath(member.filename)
+    file = folder / f"{len(list(folder.iterdir()))}{place.suffix}"
+    try:
+        with archive.open(member) as source, file.open("wb") as target:
+            shutil.copyfileobj(source, target)
+        kind = Direction if place.parent.name == DIRECTIONS else VoiceSpace if place.name == SPACE else Voice
+        kind.load(file)
+    except (ValueError, zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:
+        reason = str(error).replace(str(file), place.name)
+        raise ValueError(f"archive {path}: {reason}") from None
+    return file
+
+
+def _present(library, name):
+    """Files that stand where a member would go."""
+    place = library.folder / name
+    if "/" in name or name == SPACE:
+        return [place] if place.exists() else []
+    return [other for other in (place.with_suffix(suffix) for suffix in SUFFIXES) if other.exists()]

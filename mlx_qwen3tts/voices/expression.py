@@ -1,0 +1,282 @@
+"""Blend expressions: `anna*0.7 + ben*0.3`, `anna(2)+ben(1)`, `anna:0.7,ben:0.3`, `anna + 1.5*@gender`.
+
+    sum     = [sign] term { ("+" | " - " | ",") term }
+    term    = { number "*" } factor { "*" number } [ ":" number ] | factor "(" number ")"
+    factor  = name | "@" name | "(" sum ")"
+    name    = a run of letters, digits and any of  _ - . / ~ \\ # % & ' ! ?  that is no number, or "…" in quotes
+
+A minus needs spaces around it, as `anna-ben` is a name. What it all means is `evaluate`'s matter.
+"""
+
+import math
+import re
+import unicodedata
+from dataclasses import dataclass
+
+PLAIN = re.compile(r"[^\s+*@()\",:]+")  # what a name may be without quotes
+NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
+DEEPEST = 100  # parentheses within each other
+
+
+class ExpressionError(ValueError):
+    """A blend expression that cannot be read; `pointer` is the expression with a caret under the place."""
+
+    def __init__(self, message, text, place):
+        before = "".join("\t" if c == "\t" else " " * _width(c) for c in text[:place])
+        self.pointer = f"  {text}\n  {before}^"
+        super().__init__(f"blend expression: {message}")
+
+
+def _width(character):
+    """Columns that a terminal gives a character."""
+    if unicodedata.combining(character) or unicodedata.category(character) == "Cf":
+        return 0
+    return 2 if unicodedata.east_asian_width(character) in "WF" else 1
+
+
+@dataclass(frozen=True)
+class Name:
+    """A voice, or with `direction` a direction. place: where it stands in the text."""
+
+    name: str
+    direction: bool = False
+    place: int = 0
+
+    def __eq__(self, other):
+        return isinstance(other, Name) and (self.name, self.direction) == (other.name, other.direction)
+
+    def __hash__(self):
+        return hash((self.name, self.direction))
+
+    def __str__(self):
+        plain = PLAIN.fullmatch(self.name) and not NUMBER.fullmatch(self.name) and self.name[0] not in "+-"
+        quoted = self.name if plain else '"' + self.name.replace("\\", "\\\\").replace('"', '\\"') + '"'
+        return f"@{quoted}" if self.direction else quoted
+
+
+@dataclass(frozen=True)
+class Sum:
+    """terms: (weight, Name or Sum), in order. place: where it starts in the text."""
+
+    terms: tuple
+    place: int = 0
+
+    def __eq__(self, other):
+        return isinstance(other, Sum) and self.terms == other.terms
+
+    def __hash__(self):
+        return hash(self.terms)
+
+    def __str__(self):
+        shown = ""
+        for weight, what in self.terms:
+            negative = math.copysign(1, weight) < 0
+            factor = f"({what})" if isinstance(what, Sum) else str(what)
+            if shown:
+                shown += " - " if negative else " + "
+                weight = abs(weight)
+            # In front a minus belongs to a number, as in -1*anna.
+            shown += factor if weight == 1 else f"{_number(weight)}*{factor}"
+        return shown
+
+
+def _number(value):
+    """As short as reads back to the same."""
+    return f"{value:g}" if float(f"{value:g}") == value else repr(value)
+
+
+def parse(text):
+    """A Sum from an expression; ExpressionError with the place where it cannot be read. `str` of it parses to it."""
+    return _Parser(text).whole()
+
+
+def _tokens(text):
+    """(kind, value, place) of every token; kinds: name, number, minus, end, and the signs + * @ ( ) , : themselves."""
+    place = 0
+    while place < len(text):
+        c = text[place]
+        if c.isspace():
+            place += 1
+        elif c in "+*@(),:":
+            yield c, c, place
+            place += 1
+        elif c == '"':
+            value, place_after = _quoted(text, place)
+            yield "name", value, place
+            place = place_after
+        else:
+            # A number may hold a sign after its e, which ends a name: 1e+3.
+            number = NUMBER.match(text, place)
+            run = PLAIN.match(text, place).group()
+            if number and len(number.group()) >= len(run):
+                yield "number", float(number.group()), place
+                run = number.group()
+            elif run == "-":
+                yield "minus", run, place
+            elif run.startswith("-"):
+                raise ExpressionError("a minus needs spaces around it; or put the name in quotes", text, place)
+            else:
+                yield "name", run, place
+            place += len(run)
+    yield "end", "", len(text)
+
+
+def _quoted(text, start):
+    value, place = [], start + 1
+    while place < len(text):
+        if text[place] == '"':
+            if not value:
+                raise ExpressionError("an empty name", text, start)
+            return "".join(value), place + 1
+        if text[place] == "\\" and text[place + 1 : place + 2] in ("\\", '"'):
+            place += 1
+        value.append(text[place])
+        place += 1
+    raise ExpressionError("the quotes are not closed", text, start)
+
+
+class _Parser:
+    """Recursive descent over the tokens."""
+
+    def __init__(self, text):
+        if not isinstance(text, str):
+            raise TypeError(f"an expression must be a string, not {text!r}")
+        self.text, self.tokens, self.at, self.depth = text, list(_tokens(text)), 0, 0
+
+    @property
+    def kind(self):
+        return self.tokens[self.at][0]
+
+    @property
+    def place(self):
+        return self.tokens[self.at][2]
+
+    def take(self):
+        token = self.tokens[self.at]
+        self.at += 1
+        return token
+
+    def fail(self, message, place=None):
+        raise ExpressionError(message, self.text, self.place if place is None else place)
+
+    def whole(self):
+        if self.kind == "end":
+            self.fail("it is empty")
+        result = self.sum()
+        if self.kind == "number" and self.tokens[self.at][1] < 0:
+            self.fail("a minus needs spaces around it")
+        if self.kind != "end":
+            self.fail("expected + - or * here" if self.kind != ")" else "this parenthesis was never opened")
+        return result
+
+    def sum(self):
+        start, sign = self.place, 1.0
+        if self.kind in ("+", "minus"):
+            sign = -1.0 if self.take()[0] == "minus" else 1.0
+        terms = [self.term(sign)]
+        while self.kind in ("+", "minus", ","):
+            terms.append(self.term(-1.0 if self.take()[0] == "minus" else 1.0))
+        return Sum(tuple(terms), start)
+
+    def term(self, weight):
+        start = self.place
+        while self.kind == "number":
+            weight *= self.number()
+            if self.kind != "*":
+                self.fail("expected * between a weight and a voice")
+            self.take()
+        what = self.factor()
+        if self.kind == "(" and isinstance(what, Name):
+            self.take()
+            weight *= self.number()
+            self.close(start)
+        while self.kind == "*":
+            self.take()
+            if self.kind != "number":
+                self.fail("a voice can be multiplied by a number only" if self.kind in ("name", "(", "@") else
+                          "expected a number")  # fmt: skip
+            weight *= self.number()
+        if self.kind == ":":
+            self.take()
+            weight *= self.number()
+        if not math.isfinite(weight):
+            self.fail("the weight is not finite", start)
+        return weight, what
+
+    def number(self):
+        if self.kind != "number":
+            self.fail("expected a number")
+        return self.take()[1]
+
+    def close(self, opened):
+        if self.kind != ")":
+            self.fail("the parenthesis is not closed" if self.kind == "end" else "expected )")
+        self.take()
+
+    def factor(self):
+        kind, value, place = self.tokens[self.at]
+        if kind == "name":
+            self.take()
+            return Name(value, place=place)
+        if kind == "@":
+            self.take()
+            if self.kind != "name":
+                self.fail("expected the name of a direction after @")
+            return Name(self.take()[1], direction=True, place=place)
+        if kind == "(":
+            if self.depth == DEEPEST:
+                self.fail(f"more than {DEEPEST} parentheses within each other")
+            self.take()
+            self.depth += 1
+            result = self.sum()
+            self.depth -= 1
+            self.close(place)
+            return result
+        if kind == "minus":
+            self.fail("a minus here needs a number: -0.5*name")
+        return self.fail("expected a voice, @direction or (")
+
+
+@dataclass
+class Form:
+    """What an expression adds up to: the sum of weight × voice and strength × direction.
+
+    voices, directions: {Name: weight}. amounts: {Name: share} of the voices that the result is a mean of, summing to
+    one; empty for an offset, whose weights sum to zero.
+    """
+
+    voices: dict
+    directions: dict
+    amounts: dict
+
+
+def reduce(expression):
+    """The Form of a Sum.
+
+    In every sum, parentheses or not, the weights of voices are divided by their total, so that they sum to one; where
+    they sum to zero the sum is an offset. Offsets and directions are added as they are.
+    """
+    points, offsets = [], []
+    for weight, what in expression.terms:
+        if isinstance(what, Sum):
+            form = reduce(what)
+        else:
+            form = Form({}, {what: 1.0}, {}) if what.direction else Form({what: 1.0}, {}, {what: 1.0})
+        (points if form.amounts else offsets).append((weight, form))
+    total = math.fsum(weight for weight, _ in points)
+    sizes = math.fsum(abs(weight) for weight, _ in points)
+    scale = 1.0 if abs(total) <= 1e-6 * sizes or not points else 1 / total
+    whole = Form({}, {}, {})
+    for factor, parts in ((scale, points), (1.0, offsets)):
+        for weight, form in parts:
+            _add(whole.voices, form.voices, factor * weight)
+            _add(whole.directions, form.directions, factor * weight)
+    if points and abs(total) > 1e-6 * sizes:
+        for weight, form in points:
+            _add(whole.amounts, form.amounts, abs(weight) / sizes)
+    return whole
+
+
+def _add(weights, more, factor):
+    for name, weight in more.items():
+        weights[name] = weights.get(name, 0.0) + factor * weight

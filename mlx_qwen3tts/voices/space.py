@@ -1,0 +1,166 @@
+"""The space that voices live in: their shared mean, how far they lie from it, and what to ignore in comparing them."""
+
+import json
+import warnings
+from collections import Counter
+from dataclasses import dataclass, field
+
+import mlx.core as mx
+
+from ..files.tensors import read_tensors, write_tensors
+from .algebra import as_vectors
+from .voice import differ
+
+FEWEST = 10  # with n voices the mean is off by radius / √n: by a third of what is to be measured at ten
+KIND = "voice_space"
+
+
+def cosine(a, b):
+    """Cosines of a [..., D] with b [..., D]: the axes of a, then those of b."""
+    one, two = (x / mx.maximum(mx.linalg.norm(x, axis=-1, keepdims=True), mx.array(1e-12)) for x in (a, b))
+    return mx.clip(one @ two.T, -1, 1) if two.ndim > 1 else mx.clip(one @ two, -1, 1)
+
+
+@dataclass
+class VoiceSpace:
+    """mean [D]; radius, the mean distance to it; spread, the standard deviation of those distances; count of voices.
+
+    nuisance: orthonormal rows [K, D] that `similarity` ignores, or None; source: where it was fitted.
+    """
+
+    mean: mx.array
+    radius: float
+    spread: float
+    count: int
+    nuisance: mx.array | None = None
+    source: dict = field(default_factory=dict)
+
+    @classmethod
+    def fit(cls, X, nuisance=None, groups=None, source=""):
+        """Fit a space to voices X [N, D] (or a list of Voices), N ≥ 2.
+
+        nuisance: a label a row, such as its emotion. The subspace that the labels' means span is ignored when voices
+        are compared (Solomonoff et al., "Advances in channel compensation for SVM speaker recognition", 2005: nuisance
+        attribute projection). groups: a label a row, such as its speaker, whose mean is taken off first, so that labels
+        which some speakers lack do not take their identity along. source: a word on where the voices come from.
+        """
+        X = as_vectors(X, "voices")
+        if X.ndim != 2 or X.shape[0] < 2:
+            raise ValueError(f"a voice space is fitted to two voices or more, not to shape {list(X.shape)}")
+        count = X.shape[0]
+        mean = X.mean(axis=0)
+        distances = mx.linalg.norm(X - mean, axis=1)
+        radius = distances.mean().item()
+        if radius <= 1e-6 * mx.linalg.norm(mean).item():
+            raise ValueError("all voices are the same: there is no space to fit")
+        basis, labels = None, None
+        if nuisance is not None:
+            labels = check_labels(nuisance, count, "nuisance")
+            basis = nuisance_basis(X, labels, groups)
+            labels = dict(Counter(map(str, labels)))
+        told = {"voices": count, "from": source, "nuisance": labels, "groups": len(set(groups)) if groups else None}
+        source = {key: value for key, value in told.items() if value}
+        return cls(mean, radius, mx.std(distances).item(), count, basis, source)
+
+    @property
+    def dimension(self):
+        return self.mean.shape[0]
+
+    @property
+    def enough(self):
+        """Whether it was fitted to voices enough to centre on."""
+        return self.count >= FEWEST
+
+    def check(self, vectors):
+        """ValueError where vectors [..., D] are of another dimension."""
+        if vectors.shape[-1] != self.dimension:
+            raise differ("the voice", vectors.shape[-1], "the voice space", self.dimension)
+        return vectors
+
+    def centred(self, x):
+        """x [D] or [N, D] less the mean and, where there is one, the nuisance subspace."""
+        x = self.check(as_vectors(x, "voice")) - self.mean
+        return x if self.nuisance is None else x - (x @ self.nuisance.T) @ self.nuisance
+
+    def comparable(self, x):
+        """x as `similarity` compares it: centred; raw, with a warning, where the voices were too few to fit a mean."""
+        if self.enough:
+            return self.centred(x)
+        warn_raw(f"the voice space was fitted to {self.count} voices, {FEWEST} are needed")
+        return self.check(as_vectors(x, "voice"))
+
+    def similarity(self, a, b):
+        """Cosine of centred, nuisance-free vectors: a [D] or [N, D], b [D] or [M, D] to a scalar, [N], [M] or [N, M].
+
+        Raw, with a warning, where the space was fitted to fewer than FEWEST voices.
+        """
+        a, b = as_vectors(a, "first voice"), as_vectors(b, "second voice")
+        return cosine(self.comparable(a), self.check(b) if not self.enough else self.centred(b))
+
+    def save(self, path):
+        """Write a .safetensors file."""
+        tensors = {"mean": self.mean}
+        if self.nuisance is not None:
+            tensors["nuisance"] = self.nuisance
+        numbers = {"radius": repr(self.radius), "spread": repr(self.spread), "count": str(self.count)}
+        write_tensors(path, tensors, {"kind": KIND, "source": json.dumps(self.source), **numbers})
+
+    @classmethod
+    def load(cls, path):
+        """Read what `save` wrote; ValueError for anything else."""
+        arrays, metadata = read_tensors(path, "voice space", {"mean": "D", "nuisance": "KD"}, optional=("nuisance",))
+        try:
+            numbers = float(metadata["radius"]), float(metadata["spread"]), int(metadata["count"])
+            source = json.loads(metadata["source"])
+        except (KeyError, ValueError) as error:
+            raise ValueError(f"voice space {path}: its metadata are not those of a voice space ({error})") from None
+        return cls(arrays["mean"], *numbers, arrays.get("nuisance"), source)
+
+
+def warn_raw(reason):
+    """Say that similarities are raw cosines, and why."""
+    warnings.warn(
+        f"{reason}: similarities are raw cosines, which lie close to 1 for any two voices (0.94 on average)",
+        stacklevel=4,
+    )
+
+
+def similarity(a, b, space=None):
+    """`space.similarity`, or without a space the raw cosine, with a warning."""
+    if space is not None:
+        return space.similarity(a, b)
+    warn_raw("no voice space is given")
+    return cosine(as_vectors(a, "first voice"), as_vectors(b, "second voice"))
+
+
+def check_labels(labels, count, name):
+    """A list of `count` labels, or an error."""
+    if isinstance(labels, str) or not hasattr(labels, "__len__"):
+        raise TypeError(f"{name} must be a list with a label a voice, not {labels!r}")
+    if len(labels) != count:
+        raise ValueError(f"{name} has {len(labels)} labels for {count} voices")
+    return labels.tolist() if hasattr(labels, "tolist") else list(labels)
+
+
+def indices(labels):
+    """{label: mx.array of the rows that have it}, sorted by label."""
+    rows = {}
+    for i, label in enumerate(labels):
+        rows.setdefault(label, []).append(i)
+    return {label: mx.array(rows[label]) for label in sorted(rows, key=str)}
+
+
+def nuisance_basis(X, labels, groups=None):
+    """Orthonormal rows [K, D] of the span of the labels' means about their mean, K one less than there are labels."""
+    if groups is not None:
+        own = check_labels(groups, X.shape[0], "groups")
+        means = {group: X[rows].mean(axis=0) for group, rows in indices(own).items()}
+        X = X - mx.stack([means[group] for group in own])
+    means = mx.stack([X[rows].mean(axis=0) for rows in indices(labels).values()])
+    if means.shape[0] < 2:
+        raise ValueError(f"nuisance has one label alone, {labels[0]!r}: nothing varies that could be ignored")
+    _, sizes, rows = mx.linalg.svd(means - means.mean(axis=0), stream=mx.cpu)
+    kept = int((sizes > 1e-5 * sizes[0]).sum().item())
+    if sizes[0].item() == 0:
+        raise ValueError("the voices of all nuisance labels have the same mean: nothing varies that could be ignored")
+    return rows[:kept]
