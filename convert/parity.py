@@ -59,6 +59,8 @@ def materialise(cases, folder, dimension, codebooks=16, size=2048):
         name = case["name"].replace("/", "-")
         if "vector" in case:
             case["vector"] = vector(dimension, case["vector"]).tolist()
+        if "morph" in case:
+            case["morph_vector"] = vector(dimension, case["morph"]["to"]).tolist()
         if "audio" in case:
             case["audio"] = str(recording(Path(folder) / f"{name}.wav", **case["audio"]))
         if case["kind"] == "decode":
@@ -138,6 +140,10 @@ def check_speak(tts, case, expected):
     trailing = np.concatenate([np.array(text.known), np.array(text.pad)[None]])[: len(expected["trailing"])]
     figures["trailing"] = float(np.abs(trailing - expected["trailing"]).max())
     assert figures["trailing"] <= 1e-5, f"{case['name']}: trailing text differs by {figures['trailing']:.2e}"
+    morphing = {}
+    if "morph" in case:
+        seconds = case["morph"]["frames"] * tts.codec.samples_per_frame / tts.sample_rate
+        morphing = {"morph": Voice(np.array(case["morph_vector"], np.float32)), "morph_seconds": seconds}
     speech = tts.generate(
         case["text"],
         voice,
@@ -148,6 +154,7 @@ def check_speak(tts, case, expected):
         max_tokens=case["max_tokens"],
         repetition_penalty=case.get("repetition_penalty"),
         seed=0,
+        **morphing,
     )
     figures |= compare_codes(np.array(speech.codes), case, expected)
     if "near_tie" not in figures and len(speech.codes) == len(expected["codes"]):

@@ -6,6 +6,7 @@ JOB.json: {"model": folder, "cases": [case, …]}; the kinds of case are the fun
 OUT.npz as `case/array`. Nothing of this project is imported here, so that the oracle stays independent.
 """
 
+import copy
 import importlib.machinery
 import json
 import sys
@@ -48,15 +49,60 @@ class Recorder(LogitsProcessor):
         return scores
 
 
+class Morph:
+    """Wraps the talker's decoder: before each step the cache is edited for another speaker vector.
+
+    The keys and values from the speaker's position to the prompt's end are those that the decoder itself makes of these
+    positions, given the cache's own prefix.
+    """
+
+    def __init__(self, talker, case):
+        self.forward, self.frames = talker.model.forward, case["morph"]["frames"]
+        self.start, self.end = (torch.tensor(case[name], dtype=torch.float32) for name in ("vector", "morph_vector"))
+        # role, tags (auto has no language tag), speaker
+        self.place = 3 + (3 if case["language"].lower() == "auto" else 4)
+        self.prompt, self.pad, self.step = None, None, 0
+
+    def __call__(self, *args, **kwargs):
+        embeddings, cache = kwargs["inputs_embeds"], kwargs["past_key_values"]
+        if embeddings.shape[1] == 1:
+            self.step += 1
+            t = min(1.0, self.step / self.frames)
+            self.edit(cache, (1 - t) * self.start + t * self.end)
+        return self.forward(*args, **kwargs)
+
+    def edit(self, cache, vector):
+        rest = self.prompt[:, self.place :].clone()
+        rest[0, 0] = vector + self.pad
+        own = copy.deepcopy(cache)
+        own.crop(self.place)
+        places = torch.arange(self.place, self.prompt.shape[1])
+        rows = places.view(1, 1, -1).expand(3, 1, -1)
+        self.forward(
+            input_ids=None,
+            inputs_embeds=rest,
+            past_key_values=own,
+            position_ids=rows,
+            cache_position=places,
+            attention_mask=torch.ones(1, self.prompt.shape[1], dtype=torch.long),
+            use_cache=True,
+        )
+        for layer, made in zip(cache.layers, own.layers, strict=True):
+            layer.keys[:, :, places], layer.values[:, :, places] = made.keys[:, :, places], made.values[:, :, places]
+
+
 def run_speak(tts, case):
     """A text through the public API of the model's kind; ids, prompt, codes, audio and the gaps of every decision."""
     model, kept = tts.model, {}
     talker_generate, model_generate = model.talker.generate, model.generate
     talker, predictor = Recorder(), []
+    morph = Morph(model.talker, case) if "morph" in case else None
 
     def record_talker(**kwargs):
         kept["prompt"] = kwargs["inputs_embeds"][0]
         kept["trailing"] = kwargs["trailing_text_hidden"][0]
+        if morph:
+            morph.prompt, morph.pad = kwargs["inputs_embeds"], kwargs["tts_pad_embed"][0, 0]
         return talker_generate(**kwargs, logits_processor=LogitsProcessorList([talker]))
 
     def record_model(**kwargs):
@@ -71,6 +117,8 @@ def run_speak(tts, case):
 
     hooks = [head.register_forward_hook(record_head) for head in model.talker.code_predictor.lm_head]
     model.talker.generate, model.generate = record_talker, record_model
+    if morph:
+        model.talker.model.forward = morph
     options = {"do_sample": False, "subtalker_dosample": False, "max_new_tokens": case["max_tokens"]}
     options |= {"non_streaming_mode": case["layout"] == "full", "language": case["language"]}
     if "repetition_penalty" in case:
@@ -92,6 +140,8 @@ def run_speak(tts, case):
             wavs, _ = tts.generate_voice_design(case["text"], instruct=case.get("instruct", ""), **options)
     finally:
         model.talker.generate, model.generate = talker_generate, model_generate
+        if morph:
+            model.talker.model.forward = morph.forward
         for hook in hooks:
             hook.remove()
     frames = len(kept["codes"])

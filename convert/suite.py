@@ -71,6 +71,8 @@ CLONE = [
     speak("icl-text-trails", "long", 60, audio={"seed": 13, "seconds": 0.9}, ref_text="the"),
     speak("icl-full", "mixed", layout="full", audio={"seed": 14, "seconds": 1.2, "rate": 16000}, ref_text="in an hour"),
     speak("icl-emoji", "emoji", language="French", audio={"seed": 15, "seconds": 1.0}, ref_text="嗯，好的。"),
+    speak("morph", "long", 60, vector=8, morph={"to": 9, "frames": 30}),
+    speak("morph-full-german", "mixed", language="German", layout="full", vector=8, morph={"to": 9, "frames": 12}),
 ]
 RECORDINGS = [
     _embed("embed-24k", seed=21, seconds=0.7),

@@ -15,6 +15,8 @@ EXAMPLES = """\
   mlx_qwen3tts.generate --model design --instruct "A warm, low voice." "Good evening."
   mlx_qwen3tts.generate --embedding blend.npy --stream --play "Heard while it is spoken."
   mlx_qwen3tts.generate --embedding blend.npy --text-file lines.txt --batch-size 8 --output lines
+  mlx_qwen3tts.generate --voice "anna*0.7 + ben*0.3 + 1.5*@deep" "Hello."
+  mlx_qwen3tts.generate --voice anna --morph-to ben "It begins as one and ends as another."
 """
 
 SAMPLING = (
@@ -42,11 +44,19 @@ def build_parser():
         metavar="N",
         help="every line of the file is a text of its own, N spoken at once; --output is a folder (default: out)",
     )
-    options.add_argument("--voice", metavar="V", help="a preset's name or a voice file")
+    options.add_argument(
+        "--voice", metavar="V", help="a file, library voice or preset, or a blend: 'anna*0.7 + ben*0.3'"
+    )
+    options.add_argument("--library", metavar="DIR", help="folder of the voices library (default: voices)")
     options.add_argument("--embedding", metavar="FILE", help="a speaker vector: .npy, .safetensors or .json")
     options.add_argument("--ref-audio", metavar="WAV", help="clone the speaker of this recording (Base models)")
     options.add_argument("--ref-text", metavar="T", help="what the recording says: clones in context (ICL)")
     options.add_argument("--prepare", action="store_true", help="trim silence off the recording and level it")
+    options.add_argument("--morph-to", metavar="V", help="a voice to change into while speaking")
+    options.add_argument("--morph-seconds", type=float, metavar="S", help="how long that takes (default: all the text)")
+    options.add_argument(
+        "--morph-mode", metavar="MODE", help="live, or sentences: each begins anew, which is stronger (default: live)"
+    )
     options.add_argument("--language", default="auto", help="auto or one of the model's (default: auto)")
     options.add_argument("--instruct", metavar="T", help="how to say it (VoiceDesign and 1.7B CustomVoice)")
     options.add_argument(
@@ -122,6 +132,8 @@ def check_options(options):
     for name, value in (("--ref-text", options.ref_text is not None), ("--prepare", options.prepare)):
         if value and options.ref_audio is None:
             raise ValueError(f"{name} belongs to --ref-audio, which is not given")
+    if options.morph_to is None and (options.morph_seconds is not None or options.morph_mode is not None):
+        raise ValueError("--morph-seconds and --morph-mode belong to --morph-to, which is not given")
     if options.batch_size is None:
         options.output = "out.wav" if options.output is None else options.output
         check_single(options)
@@ -153,7 +165,7 @@ def check_batch(options):
         raise ValueError(f"--batch-size {options.batch_size} is not 1 or more")
     if options.text_file in (None, "-"):
         raise ValueError("--batch-size needs --text-file with a file, a text a line")
-    for name, value in (("--stream", options.stream), ("--play", options.play)):
+    for name, value in (("--stream", options.stream), ("--play", options.play), ("--morph-to", options.morph_to)):
         if value:
             raise ValueError(f"{name} speaks one text; leave out --batch-size")
     if options.output == "-":
@@ -175,7 +187,8 @@ def generate(options):
     from .voices.voice import Voice
 
     with contextlib.ExitStack() as stack:
-        tts = Qwen3TTS.from_pretrained(options.model, options.dtype)
+        library = {} if options.library is None else {"library": options.library}
+        tts = Qwen3TTS.from_pretrained(options.model, options.dtype, **library)
         player = stack.enter_context(Player(tts.sample_rate)) if options.play else None
         if options.ref_audio:
             voice = tts.clone(options.ref_audio, options.ref_text, prepare=options.prepare)
@@ -194,6 +207,9 @@ def speak(tts, text, voice, how, options, player):
     from .model import Interrupted
 
     how |= {"language": options.language, "instruct": options.instruct, "text_mode": options.text_mode}
+    if options.morph_to is not None:
+        how |= {"morph": options.morph_to, "morph_seconds": options.morph_seconds}
+        how |= {"morph_mode": options.morph_mode} if options.morph_mode else {}
     piped, left, head = options.output == "-" and options.stream, None, b""
 
     def heard(chunk):

@@ -20,10 +20,12 @@ from .speech import Interrupted, SpeechStream, speak_batch
 from .synthesis.frame import FrameStep
 from .synthesis.live import LiveText
 from .synthesis.loop import Generation
+from .synthesis.morph import FRAMES_PER_TOKEN, MODES, Morph, Sentences, path, split_sentences
 from .synthesis.prompt import LAYOUTS, build_prompt, language_tags
 from .synthesis.sampling import Sampler, Sampling, check_seed
 from .synthesis.stream import SCHEDULE, Decoding, check_schedule
 from .synthesis.tokenizer import TextTokenizer, check_text
+from .voices.algebra import as_vectors, check_number
 from .voices.library import FOLDER, Library
 from .voices.lookup import Lookup
 from .voices.voice import Voice, VoiceError, differ
@@ -154,6 +156,9 @@ class Qwen3TTS:
         greedy=False,
         max_tokens=None,
         seed=None,
+        morph=None,
+        morph_seconds=None,
+        morph_mode="live",
         progress=None,
     ):
         """Speak a text. Returns Speech.
@@ -163,7 +168,14 @@ class Qwen3TTS:
         instruct: how to speak, where `takes_instruct`. text_mode: "streaming" (one text token a frame; the default for
         clones and vectors) or "full" (the whole text first; the default for presets and designed voices). The sampling
         values left None come from the checkpoint's generation_config.json. progress: called with the number of frames
-        made so far. Raises ValueError or TypeError with the command line's message, Interrupted on Ctrl-C.
+        made so far.
+
+        morph: a voice to change into while speaking, evenly over `morph_seconds` (default: what the text should take),
+        or a function from the seconds spoken to a vector [D]; `voice` is where it starts. morph_mode: "live" rewrites
+        the voice in the talker's cache before every frame; "sentences" begins every sentence anew with the voice of its
+        time, which is the stronger way.
+
+        Raises ValueError or TypeError with the command line's message, Interrupted on Ctrl-C.
         """
         sampling = self.sampling.override(
             greedy=greedy,
@@ -176,9 +188,9 @@ class Qwen3TTS:
             subtalker_top_p=subtalker_top_p,
             max_tokens=max_tokens,
         )
-        return self._speak(
-            text, voice, language, instruct, text_mode, sampling, seed, (DECODE_CHUNK,), progress
-        ).speech()
+        how, schedule = (language, instruct, text_mode), (DECODE_CHUNK,)
+        change = morph, morph_seconds, morph_mode
+        return self._speak(text, voice, how, sampling, seed, change, schedule, progress).speech()
 
     def stream(
         self,
@@ -199,6 +211,9 @@ class Qwen3TTS:
         greedy=False,
         max_tokens=None,
         seed=None,
+        morph=None,
+        morph_seconds=None,
+        morph_mode="live",
         progress=None,
     ):
         """Speak a text while it is being made. Returns a SpeechStream: iterate to get Chunks.
@@ -218,7 +233,9 @@ class Qwen3TTS:
             subtalker_top_p=subtalker_top_p,
             max_tokens=max_tokens,
         )
-        return self._speak(text, voice, language, instruct, text_mode, sampling, seed, check_schedule(chunks), progress)
+        how, schedule = (language, instruct, text_mode), check_schedule(chunks)
+        change = morph, morph_seconds, morph_mode
+        return self._speak(text, voice, how, sampling, seed, change, schedule, progress)
 
     def generate_batch(
         self,
@@ -303,23 +320,75 @@ class Qwen3TTS:
                 raise Interrupted(speeches) from None
         return speeches
 
-    def _speak(self, text, voice, language, instruct, text_mode, sampling, seed, schedule, progress=None):
-        """A SpeechStream of checked arguments; nothing is computed before it is iterated over."""
+    def _speak(self, text, voice, how, sampling, seed, change, schedule, progress=None):
+        """A SpeechStream of checked arguments; nothing is computed before it is iterated over.
+
+        how: (language, instruct, text_mode); change: (morph, morph_seconds, morph_mode).
+        """
         start = time.perf_counter()
         seed = secrets.randbits(32) if seed is None else check_seed(seed)
         voice = self.voice(voice)
-        prompt = self.prompt(text, voice, language, instruct, text_mode, sampling.max_tokens)
+        prompt = self.prompt(text, voice, *how, sampling.max_tokens)
         mx.reset_peak_memory()
-        generation = self._generation([prompt], [seed], sampling)
+        if change[0] is None:
+            generation = self._generation([prompt], [seed], sampling)
+        else:
+            generation = self._morphing(text, voice, prompt, how, sampling, seed, *change)
         decoding = Decoding(generation, self.codec.decoder, schedule, self._context(voice), progress)
         return SpeechStream(decoding, self.sample_rate, sampling, seed, start)
+
+    def _morphing(self, text, voice, prompt, how, sampling, seed, morph, seconds, mode):
+        """What iterates over the Frames of a voice that changes."""
+        if mode not in MODES:
+            raise ValueError(f"morph_mode {mode!r} is not one of {', '.join(MODES)}")
+        if voice is None or voice.ref_codes is not None:
+            raise ValueError("a voice that changes must be a vector: reference codes keep their speaker")
+        voice_at = self._trajectory(text, voice, morph, seconds)
+        if mode == "live":
+            return self._generation([prompt], [seed], sampling, Morph(self.talker, prompt, voice_at))
+        if not isinstance(text, str):
+            raise ValueError("morph_mode 'sentences' needs the whole text at once, not in pieces")
+        parts = split_sentences(text)
+
+        def generation(number, frames, left):
+            own = replace(voice, embedding=voice_at(frames))
+            sentence = self.prompt(parts[number], own, *how, left)
+            limited = replace(sampling, max_tokens=left)
+            return self._generation([sentence], [(seed + number) % 2**32], limited)
+
+        return Sentences(len(parts), generation, sampling.max_tokens)
+
+    def _trajectory(self, text, voice, morph, seconds):
+        """A function from a frame's number to the voice's vector [D] at its time."""
+        frame = self.codec.samples_per_frame / self.sample_rate
+        if callable(morph):
+            if seconds is not None:
+                raise ValueError("morph_seconds belongs to a morph into a voice; a function knows its own times")
+            return lambda number: self._vector(morph(number * frame))
+        end = self.voice(morph)
+        if seconds is None:
+            if not isinstance(text, str):
+                raise ValueError("how long a text in pieces will take is not known: give morph_seconds")
+            seconds = FRAMES_PER_TOKEN * len(self.tokenizer.assistant(text)[1]) * frame
+        elif check_number(seconds, "morph_seconds") <= 0:
+            raise ValueError(f"morph_seconds {seconds} is not above 0")
+        return path(voice.embedding, end.embedding, seconds / frame)
 
     @staticmethod
     def _context(voice):
         """Codes of what the sound continues: those of a reference that is cloned in context."""
         return None if voice is None or voice.ref_codes is None else voice.ref_codes.astype(mx.int32)
 
-    def _generation(self, prompts, seeds, sampling):
+    def _vector(self, value):
+        """The vector [D] that a function of the time gave."""
+        vector = as_vectors(value, "morph: the vector")
+        if vector.ndim != 1 or vector.shape[0] != self.embedding_dim:
+            raise ValueError(
+                f"morph: the vector has shape {list(vector.shape)}, this model takes [{self.embedding_dim}]"
+            )
+        return vector
+
+    def _generation(self, prompts, seeds, sampling, morph=None):
         # Compiled functions are kept, by what they depend on.
         key = replace(sampling, max_tokens=2), on_gpu()
         if key not in self._steps:
@@ -327,7 +396,7 @@ class Qwen3TTS:
                 self._steps.pop(next(iter(self._steps)))
             self._steps[key] = FrameStep(self.talker, Sampler(sampling, self.config.talker, self.config.predictor))
         end = self.config.talker.codec_eos_token_id
-        return Generation(self.talker, prompts, self._steps[key], seeds, sampling.max_tokens, end)
+        return Generation(self.talker, prompts, self._steps[key], seeds, sampling.max_tokens, end, morph)
 
     def voice(self, voice):
         """What `generate` takes as a voice as a Voice that fits this model, or None where the model designs it."""

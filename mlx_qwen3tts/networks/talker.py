@@ -93,6 +93,17 @@ class Talker(nn.Module):
         rest = self.code_predictor(hidden, self.embed_codec(first)[:, None], rows, sample)
         return mx.stack([first, *rest], axis=1)
 
+    def revise(self, embeddings, caches, start):
+        """Recompute the cached keys and values from a position on for other inputs [1, t, E], the rest as it is."""
+        ends = [cache.offset for cache in caches]
+        for cache in caches:
+            cache.offset = start
+        self.model(embeddings, caches)
+        for cache, end in zip(caches, ends, strict=True):
+            cache.offset = end
+        # Apart from what follows, or the next step's keys would be written while these are still being read: a copy.
+        mx.async_eval(*(array for cache in caches for array in cache.state))
+
     def __call__(self, embeddings, caches, mask="causal", positions=None):
         """[B, T, E] inputs to (logits [B, V] of the last position, its hidden state after the final norm [B, 1, E])."""
         hidden = self.model(embeddings, caches, mask, positions)[:, -1:]

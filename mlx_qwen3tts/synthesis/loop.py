@@ -29,14 +29,15 @@ class Frame:
 class Generation:
     """Iterate to get Frames. `finish_reasons` has "stop" or "length" for each prompt once its frames are over."""
 
-    def __init__(self, talker, prompts, step, seeds, max_tokens, end):
-        """talker: Talker; prompts: list of Prompt; step: FrameStep; seeds: one a prompt; end: id of end of speech.
+    def __init__(self, talker, prompts, step, seeds, max_tokens, end, morph=None):
+        """talker: Talker; prompts: list of Prompt; step: FrameStep; seeds: one a prompt; end: id of end of speech;
+        morph: Morph that changes the voice of the prompt, which is the only one then.
 
         max_tokens counts as in the official package: the last token would be spoken by a frame that is not made, so N
         tokens give at most N - 1 frames.
         """
         self.talker, self.prompts, self.step, self.seeds = talker, prompts, step, seeds
-        self.max_tokens, self.end = max_tokens, end
+        self.max_tokens, self.end, self.morph = max_tokens, end, morph
         self.finish_reasons = [None] * len(prompts)
 
     def __iter__(self):
@@ -87,6 +88,8 @@ class Generation:
         """Put a frame's work under way: (code 0 [B], codes [B, 16] or None if the frame is not `made`, rows)."""
         if frame:
             self._leave()
+            if self.morph:
+                self.morph.revise(self.caches, frame)
             text = [self.prompts[row].text.at(frame - 1) for row in self.rows]
             offset, mask, positions = self.caches[0].offset, None, None
             if self.mask is not None:

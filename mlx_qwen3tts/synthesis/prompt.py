@@ -63,6 +63,12 @@ class Prompt:
     text: Text
     speaker_position: int | None
 
+    def spoken_by(self, speaker):
+        """The embeddings [T, E] with another speaker vector [E]."""
+        place, dtype = self.speaker_position, self.embeddings.dtype
+        row = speaker.astype(dtype)[None] + self.text.pad
+        return mx.concatenate([self.embeddings[:place], row, self.embeddings[place + 1 :]])
+
 
 def language_tags(config, language, dialect=None):
     """Codec control tokens for a language name. A dialect preset overrides Chinese and auto.
