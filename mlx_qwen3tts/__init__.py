@@ -4,9 +4,16 @@ Importing this is cheap; MLX is loaded when a name is first used.
 """
 
 __version__ = "0.1.0"
-__all__ = ["Codec", "Qwen3TTS", "Voice"]
+__all__ = ["Codec", "Direction", "Library", "Qwen3TTS", "Voice", "VoiceSpace"]
 
-_HOMES = {"Qwen3TTS": ".model", "Codec": ".checkpoint", "Voice": ".voices.voice"}
+_HOMES = {
+    "Codec": ".checkpoint",
+    "Direction": ".voices.direction",
+    "Library": ".voices.library",
+    "Qwen3TTS": ".model",
+    "Voice": ".voices.voice",
+    "VoiceSpace": ".voices.space",
+}
 
 
 def __getattr__(name):

@@ -11,7 +11,7 @@ import os
 import sys
 import warnings
 
-COMMANDS = ("convert", "generate", "embed", "codec", "info", "demo")
+COMMANDS = ("convert", "generate", "embed", "voices", "diarize", "codec", "info", "demo")
 
 
 class Parser(argparse.ArgumentParser):

@@ -60,22 +60,19 @@ def embed(options):
     files = outputs(options)
     import mlx.core as mx
 
-    from .checkpoint import load_encoder_alone
-    from .files import hub
-    from .files.audio import read_reference
     from .voices.average import average
+    from .voices.recordings import Embedder
     from .voices.voice import Voice
 
-    folder = hub.resolve(options.model, hub.ALONE)
-    encoder, rate = load_encoder_alone(folder)
+    embedder = Embedder(options.model)
     vectors = []
     with cli.bar("embedding", "recording", total=len(options.audio)) as advance:
         for audio in options.audio:
-            vectors.append(encoder.embed(mx.array(read_reference(audio, rate, options.prepare))))
+            vectors.append(embedder(audio, options.prepare))
             mx.eval(vectors[-1])
             advance(1)
     result = {"output": [str(file) for file in files], "dimension": vectors[0].shape[0]}
-    metadata = {"source_model": folder.name}
+    metadata = {"source_model": embedder.source}
     if options.average and len(vectors) > 1:
         mean = average(mx.stack(vectors))
         distances = [round(distance, 4) for distance in mean.distances]

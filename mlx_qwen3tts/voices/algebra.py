@@ -39,10 +39,10 @@ def as_vectors(x, name="vector"):
 
 def _stacked(vectors, names):
     """Arrays [D] or [N, D] as one more axis in front; names: of each, or None."""
-    for vector, name in zip(vectors, names, strict=True):
+    called = [repr(name) if name else f"number {i}" for i, name in enumerate(names, 1)]
+    for name, vector in zip(called, vectors, strict=True):
         if vector.shape[-1] != vectors[0].shape[-1]:
-            this, first = (repr(n) if n else f"number {i}" for n, i in ((name, names.index(name) + 1), (names[0], 1)))
-            raise differ(this, vector.shape[-1], first, vectors[0].shape[-1])
+            raise differ(name, vector.shape[-1], called[0], vectors[0].shape[-1])
     return mx.stack(mx.broadcast_arrays(*vectors))
 
 

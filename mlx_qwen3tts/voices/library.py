@@ -19,7 +19,7 @@ from .archive import DIRECTIONS, export_zip, import_zip
 from .direction import Direction
 from .index import SPACE, Index
 from .rights import check_consent
-from .search import Searcher, search
+from .search import Searcher, has, search
 from .space import FEWEST, VoiceSpace, warn_raw
 from .voice import SUFFIXES, Voice, differ
 
@@ -89,6 +89,11 @@ class Library:
                 raise differ(repr(name), entries[name]["dimension"], repr(names[0]), entries[names[0]]["dimension"])
         matrix = self._index.matrices[entries[names[0]]["dimension"]]
         return matrix[mx.array([entries[name]["row"] for name in names])]
+
+    def where(self, where):
+        """The names of the voices that have all of {attribute: value}; a value of None asks for the attribute alone."""
+        self._refresh()
+        return [name for name in self.names if has(self._index.entries[name], where)]
 
     def _refresh(self):
         if self._index.refresh():

@@ -52,14 +52,14 @@ class Lookup:
     def find(self, text, space=None, keep="none"):
         """As `voice`, but what is an offset comes as an Offset."""
         text = str(text)
-        voice = self._named(text)
+        voice = self.named(text)
         if voice is not None:
             return voice
         if not any(sign in text for sign in '+*@(),:"') and " - " not in text:
             raise ValueError(self._unknown(text))
         return self._evaluate(parse(text), text, space, keep)
 
-    def _named(self, name):
+    def named(self, name):
         """A voice by file, library, preset, or None."""
         if Path(name).is_file():
             return Voice.load(name)
@@ -75,8 +75,9 @@ class Lookup:
         if voices:
             listed = ", ".join(voices[:10]) + (" …" if len(voices) > 10 else "")
             known = f"; library {self.library.folder}: {listed}{known}"
-        places = "no file, no library voice" if voices else "no file"
-        return f"voice {name!r} is {places} and no preset of this model{known}"
+        places = ["no file"] + ["no library voice"] * bool(voices or not self.preset)
+        places += ["no preset of this model"] * bool(self.preset)
+        return f"voice {name!r} is {', '.join(places[:-1])} and {places[-1]}{known}"
 
     def direction(self, name):
         """A Direction by file, with or without its extension, or from the library."""
@@ -117,7 +118,7 @@ class Lookup:
                 if name.direction:
                     found = directions[name] = self.direction(name.name)
                 else:
-                    found = voices[name] = self._named(name.name)
+                    found = voices[name] = self.named(name.name)
                     if found is None:
                         raise ValueError(self._unknown(name.name))
             except ValueError as error:

@@ -64,7 +64,7 @@ def search(library, searcher, query, k, where, lowest, embed):
         raise ValueError(f"library {library.folder} has no voices")
     itself = str(query) if isinstance(query, str) and query in entries else None
     names, scores = _scores(library, searcher, query, itself, embed)
-    wanted = [i for i, name in enumerate(names) if name != itself and _has(entries[name], where or {})]
+    wanted = [i for i, name in enumerate(names) if name != itself and has(entries[name], where or {})]
     if not wanted:
         raise ValueError(f"library {library.folder} has no {'such' if where else 'other'} voice to compare with")
     if len(wanted) < len(names):
@@ -88,7 +88,8 @@ def _scores(library, searcher, query, itself, embed):
     return searcher.like(vector)
 
 
-def _has(entry, where):
+def has(entry, where):
+    """Whether an index's entry has all of {attribute: value}, or where the value is None, the attribute."""
     known = {**entry["metadata"], **entry["attributes"]}
     return all(key in known and (value is None or known[key] == value) for key, value in where.items())
 

@@ -171,7 +171,10 @@ def as_floats(value):
     if not isinstance(value, mx.array):
         if isinstance(value, np.lib.npyio.NpzFile):
             raise VoiceError("is an archive of arrays (.npz); save one plain array")
-        value = np.asarray(value)
+        try:
+            value = np.asarray(value)
+        except ValueError:  # rows of different lengths
+            raise VoiceError("is no array of numbers") from None
         if value.dtype.kind == "O":
             raise VoiceError("is no array of numbers")
         if value.dtype.kind != "f":

@@ -18,7 +18,7 @@ def _slaney_hz(mel):
 
 
 @functools.lru_cache
-def _filterbank(bands):
+def filterbank(bands):
     """Triangular filters of unit area (Slaney norm), float32 [bands, FFT / 2 + 1]."""
     top = 15 + np.log(TOP_HZ / 1000) * 27 / np.log(6.4)
     edges = _slaney_hz(np.linspace(0, top, bands + 2))  # [bands + 2] Hz
@@ -31,7 +31,7 @@ def _filterbank(bands):
 
 
 @functools.lru_cache
-def _window():
+def window():
     return (0.5 - 0.5 * np.cos(2 * np.pi * np.arange(FFT) / FFT)).astype(np.float32)
 
 
@@ -42,6 +42,6 @@ def log_mel(audio, bands=128):
         raise ValueError(f"audio of {audio.shape[0]} samples is too short for a mel spectrogram")
     audio = mx.concatenate([audio[1 : pad + 1][::-1], audio, audio[-pad - 1 : -1][::-1]])
     frames = mx.as_strided(mx.contiguous(audio), ((audio.shape[0] - FFT) // HOP + 1, FFT), (HOP, 1))
-    spectrum = mx.fft.rfft(frames * mx.array(_window()))
+    spectrum = mx.fft.rfft(frames * mx.array(window()))
     magnitude = mx.sqrt(mx.square(mx.real(spectrum)) + mx.square(mx.imag(spectrum)) + 1e-9)
-    return mx.log(mx.maximum(magnitude @ mx.array(_filterbank(bands)).T, 1e-5))
+    return mx.log(mx.maximum(magnitude @ mx.array(filterbank(bands)).T, 1e-5))
