@@ -341,7 +341,9 @@ class Qwen3TTS:
         """What iterates over the Frames of a voice that changes."""
         if mode not in MODES:
             raise ValueError(f"morph_mode {mode!r} is not one of {', '.join(MODES)}")
-        if voice is None or voice.ref_codes is not None:
+        if voice is None:
+            raise ValueError("a voice_design model has no speaker slot, so there is nothing to change")
+        if voice.ref_codes is not None:
             raise ValueError("a voice that changes must be a vector: reference codes keep their speaker")
         voice_at = self._trajectory(text, voice, morph, seconds)
         if mode == "live":

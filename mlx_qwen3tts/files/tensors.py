@@ -1,6 +1,8 @@
 """Small safetensors files of ours: a voice, a voice space, a direction, an autoencoder."""
 
+import json
 import math
+import struct
 from pathlib import Path
 
 import mlx.core as mx
@@ -23,7 +25,18 @@ def write_tensors(path, tensors, metadata):
     arrays = {name: np.array(array) for name, array in tensors.items()}
     with whole_file(path) as temporary:
         # save_file has an error of its own for a full disk
-        temporary.write_bytes(save(arrays, {**metadata, "format_version": FORMAT_VERSION}))
+        temporary.write_bytes(_in_order(save(arrays, {**metadata, "format_version": FORMAT_VERSION})))
+
+
+def _in_order(data):
+    """A safetensors file with its metadata sorted. The library writes them in any order; the same voice must be the
+    same bytes."""
+    (length,) = struct.unpack("<Q", data[:8])
+    header = json.loads(data[8 : 8 + length])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)  # tensors start at a multiple of eight
+    return struct.pack("<Q", len(text)) + text + data[8 + length :]
 
 
 def read_tensor(tensor):

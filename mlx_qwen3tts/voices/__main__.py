@@ -10,7 +10,7 @@ FOLDER = "voices"
 COMMANDS = {
     "add": (
         "keep a voice in the library",
-        "add anna anna.wav --consent given --license CC-BY-4.0 --tag gender=female",
+        "add dora dora.wav --consent given --license CC-BY-4.0 --tag gender=female",
         'add duo "anna*0.5 + ben*0.5"',
     ),
     "list": ("list the library", "list", "list --where gender=female --json"),

@@ -86,10 +86,9 @@ def _length(x):
     return mx.linalg.norm(x, axis=-1, keepdims=True)
 
 
-def _scaled(x, length):
-    """x with another length; zero stays zero."""
-    own = _length(x)
-    return x * (length / mx.maximum(own, mx.array(1e-12)))
+def units(x):
+    """x [..., D] with the length of one; zero stays zero."""
+    return x / mx.maximum(_length(x), mx.array(1e-12))
 
 
 def restore(result, parents, weights, keep, space):
@@ -102,7 +101,7 @@ def restore(result, parents, weights, keep, space):
     amounts = mx.abs(weights) / mx.abs(weights).sum()
     origin = space.mean if keep == "radius" else 0.0
     lengths = mx.tensordot(amounts, _length(parents - origin), axes=1)
-    return origin + _scaled(result - origin, lengths)
+    return origin + lengths * units(result - origin)
 
 
 def blend(voices, weights=None, space=None, keep="none"):
@@ -161,7 +160,7 @@ def lerp(a, b, t, space=None, keep="none"):
         return _mixed(a, b, t)
     origin = space.mean if keep == "radius" else 0.0
     lengths = _mixed(_length(a - origin), _length(b - origin), t)
-    return origin + _scaled(_mixed(a, b, t) - origin, mx.abs(lengths))
+    return origin + mx.abs(lengths) * units(_mixed(a, b, t) - origin)
 
 
 def slerp(a, b, t, space=None):
@@ -175,7 +174,7 @@ def slerp(a, b, t, space=None):
     origin = 0.0 if space is None else space.mean
     a, b = a - origin, b - origin
     lengths = _length(a), _length(b)
-    one, two = (x / mx.maximum(length, mx.array(1e-12)) for x, length in zip((a, b), lengths, strict=True))
+    one, two = units(a), units(b)
     # From the chord: arccos of the product loses half the digits where the angle is small.
     angle = 2 * mx.arctan2(_length(one - two), _length(one + two))
     sine = mx.sin(angle)
@@ -205,4 +204,4 @@ def move(x, offset, amount=1.0, space=None, keep="none"):
     if keep == "none":
         return result
     origin = space.mean if keep == "radius" else 0.0
-    return origin + _scaled(result - origin, _length(x - origin))
+    return origin + _length(x - origin) * units(result - origin)

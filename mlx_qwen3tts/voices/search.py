@@ -6,9 +6,8 @@ import mlx.core as mx
 import numpy as np
 
 from ..files.audio import FORMATS
-from .algebra import as_vectors
+from .algebra import as_vectors, units
 from .lookup import Lookup, Offset
-from .space import cosine
 from .voice import differ
 
 
@@ -26,16 +25,16 @@ class Searcher:
         if dimension not in self._compared:
             space, matrix = self.space(dimension), self.index.matrices[dimension]
             matrix = matrix if space is None else space.comparable(matrix)
-            units = matrix / mx.maximum(mx.linalg.norm(matrix, axis=1, keepdims=True), mx.array(1e-12))
-            mx.eval(units)
+            rows = units(matrix)
+            mx.eval(rows)
             names = sorted(name for name, entry in self.index.entries.items() if entry["dimension"] == dimension)
-            self._compared[dimension] = names, units, space
+            self._compared[dimension] = names, rows, space
         return self._compared[dimension]
 
     def like(self, vector):
         """(names, similarities [N]) to a vector [D]."""
-        names, units, space = self._of(vector.shape[0])
-        return names, cosine(space.comparable(vector) if space else vector, units)
+        names, rows, space = self._of(vector.shape[0])
+        return names, mx.clip(rows @ units(space.comparable(vector) if space else vector), -1, 1)
 
     def along(self, step, direction):
         """(names, scores [N]) along an offset [D], in radii; where it is one Direction, from that one's centre."""

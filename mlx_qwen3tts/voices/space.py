@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import mlx.core as mx
 
 from ..files.tensors import read_tensors, write_tensors
-from .algebra import as_vectors
+from .algebra import as_vectors, units
 from .voice import differ
 
 FEWEST = 10  # with n voices the mean is off by radius / √n: by a third of what is to be measured at ten
@@ -17,8 +17,8 @@ KIND = "voice_space"
 
 def cosine(a, b):
     """Cosines of a [..., D] with b [..., D]: the axes of a, then those of b."""
-    one, two = (x / mx.maximum(mx.linalg.norm(x, axis=-1, keepdims=True), mx.array(1e-12)) for x in (a, b))
-    return mx.clip(one @ two.T, -1, 1) if two.ndim > 1 else mx.clip(one @ two, -1, 1)
+    one, two = units(a), units(b)
+    return mx.clip(one @ (two.T if two.ndim > 1 else two), -1, 1)
 
 
 @dataclass

@@ -141,3 +141,15 @@ def test_retrieval_on_real_voices(shared):
     assert "aiden_anger (dylan_anger)" in str(found) and "centred: 28 of 36" in str(found)
     space = VoiceSpace.fit(X)
     assert 2.2 < space.radius < 2.6
+
+
+def test_the_same_thing_is_the_same_bytes(tmp_path):
+    space = VoiceSpace.fit(X, LABELS["emotion"], source="a set")
+    voice = Voice(X[0], metadata=dict.fromkeys("gfedcba", "x"))
+    for thing in (space, voice):
+        written = set()
+        for _ in range(6):
+            thing.save(tmp_path / "x.safetensors")
+            written.add((tmp_path / "x.safetensors").read_bytes())
+        assert len(written) == 1
+    assert Voice.load(tmp_path / "x.safetensors").metadata == voice.metadata

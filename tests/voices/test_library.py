@@ -1,0 +1,380 @@
+"""The library: files are the truth, the index follows them, writers do not lose each other, search is exact."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+import zipfile
+from pathlib import Path
+
+import mlx.core as mx
+import numpy as np
+import pytest
+
+from mlx_qwen3tts import Direction, Library, Voice, VoiceSpace
+from mlx_qwen3tts.voices.index import INDEX
+from mlx_qwen3tts.voices.rights import inherited, strictest_consent, strictest_license
+from mlx_qwen3tts.voices.search import top
+from tests.voices.real import load, made
+
+ROOT = Path(__file__).parents[2]
+X, NAMES, LABELS = made()
+
+
+@pytest.fixture
+def library(tmp_path):
+    library = Library(tmp_path / "voices")
+    for i, name in enumerate(NAMES):
+        library.add(name, X[i], speaker=LABELS["speaker"][i], gender=LABELS["gender"][i])
+    return library
+
+
+def reads(monkeypatch):
+    """A list that grows by the name of every voice file that is read."""
+    names, load = [], Voice.load.__func__
+    monkeypatch.setattr(Voice, "load", classmethod(lambda cls, path: names.append(Path(path).name) or load(cls, path)))
+    return names
+
+
+def test_the_readme_of_the_interface(library):
+    assert library.search(X[3], k=1) == [(NAMES[3], pytest.approx(1, abs=1e-5))]
+    library.add("anna", Voice(X[0], metadata={"language": "English"}), gender="female")
+    assert library["anna"].attributes == {"gender": "female"} and library["anna"].metadata["language"] == "English"
+    assert np.array_equal(np.array(library["anna"].embedding), np.array(X[0]))
+    assert len(library) == 33 and "anna" in library and "ben" not in library and list(library) == library.names
+    assert np.array_equal(np.array(library.vectors(NAMES)), np.array(X))
+
+
+def test_the_index_reads_only_what_has_changed(library, monkeypatch):
+    assert len(library) == 32
+    read = reads(monkeypatch)
+    again = Library(library.folder)
+    assert again.names == library.names and read == []
+    library.add("anna", X[0])
+    os.remove(library.folder / f"{NAMES[0]}.safetensors")
+    np.save(library.folder / "dropped in.npy", np.array(X[1]))
+    Voice(X[2]).save(library.folder / f"{NAMES[5]}.safetensors")
+    read.clear()
+    third = Library(library.folder)
+    assert set(third.names) == (set(NAMES) - {NAMES[0]}) | {"anna", "dropped in"}
+    assert sorted(read) == sorted(["anna.safetensors", "dropped in.npy", f"{NAMES[5]}.safetensors"])
+    assert third.search(X[2], k=2)[1][1] == pytest.approx(1, abs=1e-5)
+    # an object that was open before sees it too
+    assert again.names == third.names and again.search("anna", k=2) == third.search("anna", k=2)
+    for damaged in (b"", b"nothing", (library.folder / "anna.safetensors").read_bytes()):
+        (library.folder / INDEX).write_bytes(damaged)
+        with pytest.warns(UserWarning, match="its index cannot be read and is made anew"):
+            assert Library(library.folder).names == third.names
+        assert Library(library.folder).names == third.names
+
+
+def test_files_that_are_no_voices(library):
+    (library.folder / "broken.npy").write_bytes(b"x")
+    (library.folder / "notes.txt").write_text("hello")
+    (library.folder / ".hidden.npy").write_bytes(b"x")
+    np.save(library.folder / f"{NAMES[0]}.npy", np.ones(64, np.float32))
+    with pytest.warns(UserWarning) as told:
+        assert set(Library(library.folder).names) == set(NAMES)
+    said = [str(warning.message) for warning in told]
+    assert len(said) == 2 and "broken.npy" in said[1]
+    assert f"{NAMES[0]}.npy is passed over, as {NAMES[0]}.safetensors has the same name" in said[0]
+
+
+def test_names_that_only_spelling_tells_apart(tmp_path):
+    """macOS stores é in two characters."""
+    library = Library(tmp_path)
+    library.add("zoe\u0301", X[0])
+    assert library.names == ["zo\u00e9"] and library["zo\u00e9"].dimension == 64
+
+
+def test_adding_removing_and_tagging(library):
+    with pytest.raises(ValueError, match="has a voice 's0_e0' already; remove it or overwrite it"):
+        library.add("s0_e0", X[1])
+    assert np.array_equal(np.array(library["s0_e0"].embedding), np.array(X[0]))
+    library.add("s0_e0", X[1], overwrite=True)
+    assert np.array_equal(np.array(library["s0_e0"].embedding), np.array(X[1])) and library["s0_e0"].attributes == {}
+    codes = Voice(X[0], np.arange(32).reshape(2, 16), "one two", {"source_model": "m"})
+    library.add("icl", codes, consent="given", license="CC-BY-4.0", mood="warm")
+    library.tag("icl", mood=None, age="40", language="English")
+    voice = library["icl"]
+    assert np.array_equal(np.array(voice.ref_codes), np.arange(32).reshape(2, 16)) and voice.ref_text == "one two"
+    assert voice.attributes == {"age": "40"} and voice.metadata["consent"] == "given"
+    assert library.info("icl")["metadata"]["language"] == "English" and library.info("icl")["in_context"]
+    library.remove("icl")
+    assert "icl" not in library
+    np.save(library.folder / "bare.npy", np.array(X[0]))
+    with pytest.raises(ValueError, match=r"lies in bare.npy, which holds a vector alone"):
+        library.tag("bare", a="b")
+    library.add("bare", X[2], overwrite=True)  # takes the other file's place
+    assert not (library.folder / "bare.npy").exists() and library.info("bare")["dimension"] == 64
+
+
+@pytest.mark.parametrize("name", ["", " a", ".a", "a/b", "a\\b", 'a"b', "@a", "a\nb", "a" * 201, "ä" * 101])
+def test_names_that_no_file_can_have(tmp_path, name):
+    with pytest.raises(ValueError, match="voice name"):
+        Library(tmp_path).add(name, X[0])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_refused(library, tmp_path):
+    for call, error, message in (
+        (lambda: library.add("x", mx.full(64, float("nan"))), ValueError, "NaN"),
+        (lambda: library.add("x", X[:2]), ValueError, r"shape \[2, 64\]"),
+        (lambda: library.add("x", X[0], age=40), TypeError, "attribute age must be a string"),
+        (lambda: library.add("x", X[0], consent="yes"), ValueError, "consent 'yes' is not one of not-needed, given"),
+        (lambda: library.add(5, X[0]), TypeError, "name must be a string"),
+        (lambda: library["x"], ValueError, "voice 'x' is not in library .*; it has s0_e0, .* …"),
+        (lambda: library.remove("x"), ValueError, "'x' is not in library"),
+        (lambda: library.search(X[0], k=0), ValueError, "k 0 is not 1 or more"),
+        (lambda: library.search(X[0], k="5"), TypeError, "k must be an integer"),
+        (lambda: library.search(mx.zeros(8)), ValueError, "the query has 8 dimensions, 's0_e0' in the library 64"),
+        (lambda: library.search(X[:2]), ValueError, "expected one voice"),
+        (lambda: library.search("a.wav"), ValueError, "needs a Base model"),
+        (lambda: library.search(X[0], where={"gender": "x"}), ValueError, "has no such voice"),
+        (lambda: Library(tmp_path / "none").search(X[0]), ValueError, "has no voices"),
+        (lambda: Library(tmp_path / "none").vectors(), ValueError, "has no voices"),
+        (lambda: Library(library.path("s0_e0")), ValueError, "is no folder"),
+    ):
+        with pytest.raises(error, match=message):
+            call()
+    library.add("small", mx.ones(8))
+    with pytest.raises(ValueError, match="'small' has 8 dimensions, 's0_e0' 64"):
+        library.vectors()
+
+
+WRITER = """
+import sys, numpy as np
+from mlx_qwen3tts import Library
+library, mine = Library(sys.argv[1]), sys.argv[2]
+for i in range(15):
+    library.add(f"{mine}{i}", np.full(8, i + 1, np.float32))
+    library.tag("shared", **{f"{mine}{i}": "x"})
+    try:
+        library.add(f"either{i}", np.ones(8, np.float32))
+        print("won", i)
+    except ValueError:
+        pass
+"""
+
+
+def test_two_processes_adding_at_once_lose_nothing(tmp_path):
+    folder = tmp_path / "voices"
+    Library(folder).add("shared", np.ones(8, np.float32))
+    writers = [
+        subprocess.Popen([sys.executable, "-c", WRITER, folder, name], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+        for name in "ab"
+    ]
+    won = [writer.communicate(timeout=120)[0].split() for writer in writers]
+    assert all(writer.returncode == 0 for writer in writers)
+    library = Library(folder)
+    assert set(library.names) == {"shared", *(f"{n}{i}" for n in ("a", "b", "either") for i in range(15))}
+    assert set(library["shared"].attributes) == {f"{n}{i}" for n in "ab" for i in range(15)}
+    assert len(won[0]) + len(won[1]) == 30  # of the names both wanted, each was given once
+    for i in range(15):
+        assert library[f"a{i}"].embedding[0].item() == i + 1
+
+
+# Searching
+
+
+def test_search_is_exact(library):
+    space, rows = VoiceSpace.fit(X), np.array(X, np.float64)
+    centred = rows - rows.mean(0)
+    units = centred / np.linalg.norm(centred, axis=1, keepdims=True)
+    likeness = units @ units.T
+    for i in (0, 7, 31):
+        order = np.argsort(-likeness[i])[:6]
+        found = library.search(X[i], k=6)
+        assert [name for name, _ in found] == [NAMES[j] for j in order]
+        assert np.allclose([score for _, score in found], likeness[i][order], atol=1e-4)
+        assert [name for name, _ in library.search(NAMES[i], k=5)] == [NAMES[j] for j in order[1:]]  # itself left out
+        assert library.search(Voice(X[i]), k=1, lowest=True)[0][0] == NAMES[likeness[i].argmin()]
+    assert len(library.search(X[0], k=1000)) == 32 and len(library.search(NAMES[0], k=1000)) == 31
+    assert space.similarity(X[0], X[1]).item() == pytest.approx(dict(library.search(X[0], k=32))[NAMES[1]], abs=1e-5)
+
+
+def test_search_by_direction_offset_expression_sound_and_attribute(library, tmp_path):
+    direction = Direction.fit(X, LABELS["gender"])
+    library.add_direction("gender", direction)
+    scores = np.array(direction.score(X))
+    assert [n for n, _ in library.search("@gender", k=3)] == [NAMES[i] for i in np.argsort(-scores)[:3]]
+    assert library.search("@gender", k=1)[0][1] == pytest.approx(scores.max(), abs=1e-4)
+    for lowest in (library.search("@gender", k=2, lowest=True), library.search("-1*@gender", k=2)):
+        assert [n for n, _ in lowest] == [NAMES[i] for i in np.argsort(scores)[:2]]
+    along = np.array(X) @ np.array(X[0] - X[9])
+    assert library.search(f"{NAMES[0]} - {NAMES[9]}", k=1)[0][0] == NAMES[along.argmax()]
+    assert library.search(f"{NAMES[4]}*0.9 + {NAMES[9]}*0.1", k=1)[0][0] == NAMES[4]
+    assert library.search("clip.wav", k=1, embed=lambda source: X[11])[0][0] == NAMES[11]
+    assert library.search((np.zeros(9), 24000), k=1, embed=lambda source: X[11])[0][0] == NAMES[11]
+    male = library.search(X[0], k=40, where={"gender": "m"})
+    assert [n for n, _ in male] == [
+        n for n, _ in library.search(X[0], k=40) if library.info(n)["attributes"]["gender"] == "m"
+    ]
+    assert len(library.search(X[0], k=40, where={"gender": None, "speaker": "s3"})) == 4
+
+
+def test_a_library_too_small_for_a_space_says_so(tmp_path):
+    library = Library(tmp_path)
+    for i in range(3):
+        library.add(NAMES[i], X[i])
+    with pytest.warns(UserWarning, match="3 voices of dimension 64, too few to fit a space .*raw cosines"):
+        found = library.search(X[0], k=2)
+    a, b = np.array(X[0]), np.array(library[found[1][0]].embedding)
+    assert found[1][1] == pytest.approx(a @ b / np.linalg.norm(a) / np.linalg.norm(b), abs=1e-5)
+    VoiceSpace.fit(X, LABELS["emotion"]).save(tmp_path / "space.safetensors")
+    again = Library(tmp_path)
+    kept = VoiceSpace.load(tmp_path / "space.safetensors")
+    assert again.search(X[0], k=2)[1][1] == pytest.approx(
+        max(kept.similarity(X[0], X[i]).item() for i in (1, 2)), abs=1e-5
+    )
+    assert again.names == NAMES[:3]
+
+
+def test_voices_of_two_sizes_lie_side_by_side(library):
+    for i in range(12):
+        library.add(f"big{i}", mx.random.normal((16,)))
+    assert {n for n, _ in library.search("big3", k=50)} == {f"big{i}" for i in range(12) if i != 3}
+    assert not any(n.startswith("big") for n, _ in library.search(X[0], k=50))
+
+
+@pytest.mark.parametrize("k", [1, 3, 5, 6, 7])
+def test_the_best_of_equals_are_the_first(k):
+    scores = mx.array([1.0, 3.0, 2.0, 3.0, 3.0, 0.0])
+    assert top(scores, k).tolist() == [1, 3, 4, 2, 0, 5][:k]
+
+
+def test_a_large_library_is_searched_in_one_product():
+    """Of 20,000 made-up voices the best five, as NumPy finds them; the time is benchmarks/voices.py's matter."""
+    rows = mx.random.normal((20_000, 256), key=mx.random.key(0))
+    query = rows[123] + 0.1 * mx.random.normal((256,), key=mx.random.key(1))
+    scores = rows @ query
+    wanted = np.argsort(-(np.array(rows) @ np.array(query)))[:5]
+    assert top(scores, 5).tolist() == wanted.tolist() and wanted[0] == 123
+
+
+# One file
+
+
+def test_export_and_import(library, tmp_path):
+    library.add_direction("gender", Direction.fit(X, LABELS["gender"]))
+    VoiceSpace.fit(X).save(library.folder / "space.safetensors")
+    np.save(library.folder / "bare.npy", np.array(X[0]))
+    assert len(library.export(tmp_path / "all.zip")) == 33
+    first = (tmp_path / "all.zip").read_bytes()
+    library.export(tmp_path / "all.zip")
+    assert (tmp_path / "all.zip").read_bytes() == first
+    other = Library(tmp_path / "other")
+    assert sorted(other.import_zip(tmp_path / "all.zip")) == library.names == other.names
+    assert other.directions == ["gender"] and (other.folder / "space.safetensors").exists()
+    for name in library.names:
+        assert other.path(name).read_bytes() == library.path(name).read_bytes()
+    before = {file: file.read_bytes() for file in other.folder.rglob("*.safetensors")}
+    with pytest.raises(ValueError, match=r"has bare.npy, s0_e0.safetensors, .* … already; overwrite them"):
+        other.import_zip(tmp_path / "all.zip")
+    other.add("bare", X[1], overwrite=True)
+    assert other.import_zip(tmp_path / "all.zip", overwrite=True) and other.path("bare").suffix == ".npy"
+    assert {f.name for f in before} - {INDEX} <= {f.name for f in other.folder.rglob("*.safetensors")}
+    assert library.export(tmp_path / "two.zip", ["s0_e0", "bare"]) == ["s0_e0", "bare"]
+    assert sorted(zipfile.ZipFile(tmp_path / "two.zip").namelist())[0] == "bare.npy"
+
+
+@pytest.mark.parametrize(
+    ("members", "message"),
+    [
+        ({"../evil.npy": "voice"}, "'../evil.npy' is no voice, direction or space"),
+        ({"/abs.npy": "voice"}, "is no voice, direction or space"),
+        ({"a\\b.npy": "voice"}, "is no voice, direction or space"),
+        ({"deep/er/a.npy": "voice"}, "is no voice, direction or space"),
+        ({"readme.txt": b"hello"}, "'readme.txt' is no voice"),
+        ({"good.npy": "voice", "bad.npy": b"x"}, "bad.npy|no NumPy array file"),
+        ({"good.npy": "voice", "directions/d.safetensors": "voice"}, "direction d.safetensors"),
+        ({"big.npy": bytes((64 << 20) + 1)}, "too many for a voice"),
+        ({".hidden": b"x", "__MACOSX/a.npy": b"x"}, "has no voices"),
+    ],
+)
+def test_archives_that_are_none(library, tmp_path, members, message):
+    with zipfile.ZipFile(tmp_path / "bad.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        np.save(tmp_path / "v.npy", np.array(X[0]))
+        for name, content in members.items():
+            info = zipfile.ZipInfo("x")
+            info.filename = name  # as it is
+            archive.writestr(info, (tmp_path / "v.npy").read_bytes() if content == "voice" else content)
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(ValueError, match=message):
+        library.import_zip(tmp_path / "bad.zip")
+    assert sorted(tmp_path.rglob("*")) == before, "something was left behind"
+
+
+def test_what_is_no_archive(library, tmp_path):
+    (tmp_path / "x.zip").write_bytes(b"nothing")
+    for call, message in (
+        (lambda: library.import_zip(tmp_path / "x.zip"), "cannot be read"),
+        (lambda: library.import_zip(tmp_path / "none.zip"), "no such file"),
+        (lambda: library.export(tmp_path / "x.tar"), "extension must be .zip"),
+        (lambda: library.export(tmp_path / "y.zip", ["nobody"]), "'nobody' is not in library"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            call()
+    assert not (tmp_path / "y.zip").exists()
+
+
+# Consent and licence
+
+
+def test_the_strictest_consent():
+    assert strictest_consent(["given", "not-needed"]) == "given"
+    assert strictest_consent(["given", None]) == "unknown" == strictest_consent(["given", "by email"])
+    assert strictest_consent(["refused", None, "given"]) == "refused"
+
+
+@pytest.mark.parametrize(
+    ("licenses", "strictest"),
+    [
+        (["CC0-1.0", "CC-BY-4.0"], "CC-BY-4.0"),
+        (["CC-BY-4.0", "CC-BY-NC-4.0", "CC0-1.0"], "CC-BY-NC-4.0"),
+        (["CC-BY-SA-4.0", "CC-BY-NC-4.0"], "CC-BY-NC-4.0 AND CC-BY-SA-4.0"),  # neither holds the other's conditions
+        (["CC-BY-SA-4.0", "CC-BY-NC-4.0", "CC-BY-NC-SA-4.0"], "CC-BY-NC-SA-4.0"),
+        (["MIT", "CC0-1.0"], "MIT"),
+        (["MIT", "Anna's own"], "Anna's own AND MIT"),
+        (["CC-BY-NC-4.0 AND MIT", "CC-BY-4.0"], "CC-BY-NC-4.0 AND MIT"),
+        (["CC0-1.0", None], "unknown"),
+        (["CC0-1.0", "Unlicense"], "CC0-1.0"),
+    ],
+)
+def test_the_strictest_license(licenses, strictest):
+    assert strictest_license(licenses) == strictest_license(licenses[::-1]) == strictest
+
+
+def test_a_blend_inherits(library, monkeypatch):
+    from mlx_qwen3tts.voices.lookup import Lookup
+
+    library.tag("s0_e0", consent="given", license="CC-BY-4.0", language="English", source_model="m")
+    library.tag("s1_e0", consent="not-needed", license="CC-BY-NC-4.0", language="English", source_model="m")
+    blend = Lookup(library).voice("s0_e0*0.5 + s1_e0*0.5").metadata
+    assert (blend["consent"], blend["license"]) == ("given", "CC-BY-NC-4.0")
+    assert (blend["language"], blend["source_model"]) == ("English", "m")
+    wider = Lookup(library).voice("s0_e0 + s1_e0 + s2_e0").metadata
+    assert (wider["consent"], wider["license"]) == ("unknown", "unknown") and "language" not in wider
+    assert [parent.get("consent") for parent in json.loads(wider["recipe"])["parents"]] == ["given", "not-needed", None]
+    assert inherited([{}, {}]) == {}
+
+
+def test_search_on_real_voices(shared, tmp_path):
+    X, names, labels = load(shared)
+    library = Library(tmp_path)
+    for i, name in enumerate(names):
+        library.add(name, X[i], **{key: values[i] for key, values in labels.items()})
+    VoiceSpace.fit(X, labels["emotion"], labels["speaker"]).save(tmp_path / "space.safetensors")
+    found = [library.search(name, k=1)[0][0] for name in names]
+    assert all(one.rsplit("_", 1)[0] == two.rsplit("_", 1)[0] for one, two in zip(names, found, strict=True))
+
+
+def test_opening_is_not_slowed_by_what_has_settled(library, monkeypatch):
+    """A folder that has not changed costs one look."""
+    library._index.refresh()
+    long_ago = time.time_ns() - 10**12
+    os.utime(library.folder, ns=(long_ago, long_ago))
+    library._index.refresh()
+    monkeypatch.setattr(os, "scandir", lambda *_: pytest.fail("the folder was read again"))
+    assert len(library) == 32 and library.search(X[0], k=1)
