@@ -229,7 +229,7 @@ def speak(tts, texts, options):
     prompts = [make_prompt(tts, text) for text in texts]  # all are checked before the first is spoken
     for number, (text, prompt) in enumerate(zip(texts, prompts, strict=True)):
         cli.note(f"speaking text {number + 1} of {len(texts)}")
-        generation = tts._generation([prompt], [options.seed + number], sampling)
+        generation = tts.generation([prompt], [options.seed + number], sampling)
         sampler = generation.step.sampler
         codes = mx.concatenate([frame.codes for frame in generation]).astype(mx.int32)
         utterances.append(Utterance(text, codes, *choices(tts.talker, prompt, codes, sampler)))

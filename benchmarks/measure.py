@@ -54,7 +54,7 @@ class Speaker:
     def generation(self, text, frames):
         """The loop that `generate` runs, for a text; its `step` has the model's own sampling."""
         prompt = self.tts.prompt(text, self.voice, instruct=self.instruct, max_tokens=frames + 1)
-        return self.tts._generation([prompt], [SEED], self.tts.sampling.override(max_tokens=frames + 1))
+        return self.tts.generation([prompt], [SEED], self.tts.sampling.override(max_tokens=frames + 1))
 
 
 def median_of(dicts, key):

@@ -14,24 +14,21 @@ from .checkpoint import ModelFolder, check_dtype
 from .files import hub
 from .files.audio import read_reference
 from .files.weights import read_json
+from .morphing import Change
 from .networks.codec.codec import DECODE_CHUNK
 from .networks.device import on_gpu
 from .speech import Interrupted, SpeechStream, speak_batch
 from .synthesis.frame import FrameStep
 from .synthesis.live import LiveText
 from .synthesis.loop import Generation
-from .synthesis.morph import FRAMES_PER_TOKEN, MODES, Morph, Sentences, path, split_sentences
 from .synthesis.prompt import LAYOUTS, build_prompt, language_tags
 from .synthesis.sampling import Sampler, Sampling, check_seed
 from .synthesis.stream import SCHEDULE, Decoding, check_schedule
 from .synthesis.tokenizer import TextTokenizer, check_text
-from .voices.algebra import as_vectors, check_number
+from .voices.fit import KNOWN_NORMS, check_fit
 from .voices.library import FOLDER, Library
 from .voices.lookup import Lookup
-from .voices.voice import Voice, VoiceError, differ
-
-# Mean norm of real x-vectors by dimension (0.6B and 1.7B); tiny models have none to compare with.
-KNOWN_NORMS = {1024: 10.25, 2048: 17.0}
+from .voices.voice import Voice, VoiceError
 
 
 def read_sampling(path):
@@ -189,7 +186,7 @@ class Qwen3TTS:
             max_tokens=max_tokens,
         )
         how, schedule = (language, instruct, text_mode), (DECODE_CHUNK,)
-        change = morph, morph_seconds, morph_mode
+        change = Change(morph, morph_seconds, morph_mode)
         return self._speak(text, voice, how, sampling, seed, change, schedule, progress).speech()
 
     def stream(
@@ -234,7 +231,7 @@ class Qwen3TTS:
             max_tokens=max_tokens,
         )
         how, schedule = (language, instruct, text_mode), check_schedule(chunks)
-        change = morph, morph_seconds, morph_mode
+        change = Change(morph, morph_seconds, morph_mode)
         return self._speak(text, voice, how, sampling, seed, change, schedule, progress)
 
     def generate_batch(
@@ -305,7 +302,7 @@ class Qwen3TTS:
         speeches = []
         for first in range(0, count, size):
             prompts, voices, own = zip(*rows[first : first + size], strict=True)
-            generation = self._generation(prompts, own, sampling)
+            generation = self.generation(prompts, own, sampling)
             contexts = [self._context(voice) for voice in voices]
             try:
                 batch = speak_batch(generation, self.codec, contexts, sampling, first, progress)
@@ -323,74 +320,27 @@ class Qwen3TTS:
     def _speak(self, text, voice, how, sampling, seed, change, schedule, progress=None):
         """A SpeechStream of checked arguments; nothing is computed before it is iterated over.
 
-        how: (language, instruct, text_mode); change: (morph, morph_seconds, morph_mode).
+        how: (language, instruct, text_mode); change: Change.
         """
         start = time.perf_counter()
         seed = secrets.randbits(32) if seed is None else check_seed(seed)
         voice = self.voice(voice)
         prompt = self.prompt(text, voice, *how, sampling.max_tokens)
         mx.reset_peak_memory()
-        if change[0] is None:
-            generation = self._generation([prompt], [seed], sampling)
+        if change.morph is None:
+            generation = self.generation([prompt], [seed], sampling)
         else:
-            generation = self._morphing(text, voice, prompt, how, sampling, seed, *change)
+            generation = change.generation(self, text, voice, prompt, how, sampling, seed)
         decoding = Decoding(generation, self.codec.decoder, schedule, self._context(voice), progress)
         return SpeechStream(decoding, self.sample_rate, sampling, seed, start)
-
-    def _morphing(self, text, voice, prompt, how, sampling, seed, morph, seconds, mode):
-        """What iterates over the Frames of a voice that changes."""
-        if mode not in MODES:
-            raise ValueError(f"morph_mode {mode!r} is not one of {', '.join(MODES)}")
-        if voice is None:
-            raise ValueError("a voice_design model has no speaker slot, so there is nothing to change")
-        if voice.ref_codes is not None:
-            raise ValueError("a voice that changes must be a vector: reference codes keep their speaker")
-        voice_at = self._trajectory(text, voice, morph, seconds)
-        if mode == "live":
-            return self._generation([prompt], [seed], sampling, Morph(self.talker, prompt, voice_at))
-        if not isinstance(text, str):
-            raise ValueError("morph_mode 'sentences' needs the whole text at once, not in pieces")
-        parts = split_sentences(text)
-
-        def generation(number, frames, left):
-            own = replace(voice, embedding=voice_at(frames))
-            sentence = self.prompt(parts[number], own, *how, left)
-            limited = replace(sampling, max_tokens=left)
-            return self._generation([sentence], [(seed + number) % 2**32], limited)
-
-        return Sentences(len(parts), generation, sampling.max_tokens)
-
-    def _trajectory(self, text, voice, morph, seconds):
-        """A function from a frame's number to the voice's vector [D] at its time."""
-        frame = self.codec.samples_per_frame / self.sample_rate
-        if callable(morph):
-            if seconds is not None:
-                raise ValueError("morph_seconds belongs to a morph into a voice; a function knows its own times")
-            return lambda number: self._vector(morph(number * frame))
-        end = self.voice(morph)
-        if seconds is None:
-            if not isinstance(text, str):
-                raise ValueError("how long a text in pieces will take is not known: give morph_seconds")
-            seconds = FRAMES_PER_TOKEN * len(self.tokenizer.assistant(text)[1]) * frame
-        elif check_number(seconds, "morph_seconds") <= 0:
-            raise ValueError(f"morph_seconds {seconds} is not above 0")
-        return path(voice.embedding, end.embedding, seconds / frame)
 
     @staticmethod
     def _context(voice):
         """Codes of what the sound continues: those of a reference that is cloned in context."""
         return None if voice is None or voice.ref_codes is None else voice.ref_codes.astype(mx.int32)
 
-    def _vector(self, value):
-        """The vector [D] that a function of the time gave."""
-        vector = as_vectors(value, "morph: the vector")
-        if vector.ndim != 1 or vector.shape[0] != self.embedding_dim:
-            raise ValueError(
-                f"morph: the vector has shape {list(vector.shape)}, this model takes [{self.embedding_dim}]"
-            )
-        return vector
-
-    def _generation(self, prompts, seeds, sampling, morph=None):
+    def generation(self, prompts, seeds, sampling, morph=None):
+        """The loop over prompts of checked texts and voices: a Generation; morph: Morph or None."""
         # Compiled functions are kept, by what they depend on.
         key = replace(sampling, max_tokens=2), on_gpu()
         if key not in self._steps:
@@ -419,7 +369,7 @@ class Qwen3TTS:
                 if self.model_type == "base"
                 else f"no voice given: name one of {', '.join(self.speakers)} or an embedding"
             )
-        self._check_fit(voice)
+        check_fit(voice, self.embedding_dim, self.model_type, self._usual_norm)
         return voice
 
     def _preset_name(self, name):
@@ -430,29 +380,6 @@ class Qwen3TTS:
     def lookup(self):
         """Finds voices by name: files, the library's, this model's presets, and blends of them."""
         return Lookup(self.library, lambda name: self.preset(name) if self._preset_name(name) else None, self.speakers)
-
-    def _check_fit(self, voice):
-        if voice.dimension != self.embedding_dim:
-            called = f"the voice {voice.name!r}" if voice.name else "the voice"
-            source = voice.metadata.get("source_model")
-            raise differ(
-                f"{called} (of {source})" if source else called,
-                voice.dimension,
-                "this model takes",
-                self.embedding_dim,
-            )
-        if voice.metadata.get("consent") == "refused":
-            warnings.warn(f"consent to the voice {voice.name or ''} is entered as refused", stacklevel=3)
-        if voice.ref_codes is not None and self.model_type != "base":
-            raise ValueError("cloning in context needs a Base model; leave out the reference text")
-        usual = self._usual_norm
-        norm = mx.linalg.norm(voice.embedding).item()
-        if usual and not usual / 2 <= norm <= usual * 2:
-            warnings.warn(
-                f"the voice's norm {norm:.2f} is far from {usual:.2f}, that of this model's voices; vectors go in raw, "
-                "not normalised",
-                stacklevel=3,
-            )
 
     @functools.cached_property
     def _usual_norm(self):

@@ -154,9 +154,9 @@ def test_padding_is_never_seen(checkpoint, dtype):
     tts = Qwen3TTS.from_pretrained(checkpoint("base"), dtype=dtype)
     prompts = [tts.prompt(text, tts.voice(vector(64, 1))) for text in ("One.", "Hello. " * 30)]
     prompts = [tts.prompt(text, tts.voice(vector(64, 1)), text_mode="full") for text in ("One.", "Hello. " * 30)]
-    together = tts._generation(prompts, [1, 2], tts.sampling)
+    together = tts.generation(prompts, [1, 2], tts.sampling)
     together._start()
-    alone = tts._generation(prompts[:1], [1], tts.sampling)
+    alone = tts.generation(prompts[:1], [1], tts.sampling)
     alone._start()
     ours, theirs = (np.array(g.logits[0].astype(mx.float32)) for g in (together, alone))
     assert np.isfinite(ours).all() and np.abs(ours - theirs).max() <= (1e-4 if dtype == "float32" else 0.15)

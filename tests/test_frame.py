@@ -116,7 +116,7 @@ def test_the_watch_sees_every_way_to_the_host(log):
 def test_the_host_waits_once_a_frame_and_never_before_the_next_is_under_way(model, log, rows):
     tts = model("base")
     prompts = [tts.prompt("Hello." * (i + 1), tts.voice(vector(64, 1))) for i in range(rows)]
-    generation = tts._generation(prompts, range(rows), tts.sampling.override(max_tokens=9))
+    generation = tts.generation(prompts, range(rows), tts.sampling.override(max_tokens=9))
     frames = iter(generation)
     next(frames)
     assert log.count("enqueue") == 2, "the first frame is read when the second is under way"
@@ -147,7 +147,7 @@ def test_a_consumer_that_stops_has_caused_at_most_one_frame_more(model, monkeypa
     monkeypatch.setattr(
         Generation, "_enqueue", lambda self, frame, **how: made.append(frame) or enqueue(self, frame, **how)
     )
-    generation = tts._generation([tts.prompt("Hello.", tts.voice(vector(64, 1)))], [1], tts.sampling)
+    generation = tts.generation([tts.prompt("Hello.", tts.voice(vector(64, 1)))], [1], tts.sampling)
     frames = iter(generation)
     for _ in range(taken):
         next(frames)

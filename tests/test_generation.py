@@ -34,7 +34,7 @@ def test_a_float32_embedding_promotes_nothing(checkpoint, dtype):
     wanted = getattr(mx, dtype)
     prompt = tts.prompt("Hello.", tts.voice(vector(64, 1)))
     assert {prompt.embeddings.dtype, prompt.text.known.dtype, prompt.text.pad.dtype} == {wanted}
-    generation = tts._generation([prompt], [0], tts.sampling.override(greedy=True, max_tokens=4))
+    generation = tts.generation([prompt], [0], tts.sampling.override(greedy=True, max_tokens=4))
     list(generation)
     assert {array.dtype for cache in generation.caches for array in cache.state} == {wanted}
     assert tts.generate("Hello.", vector(64, 1), max_tokens=4, seed=1).audio.dtype == mx.float32

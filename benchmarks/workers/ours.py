@@ -21,7 +21,7 @@ def speak_codes(tts, text, voice, frames, greedy, seed):
     sampling = tts.sampling.override(greedy=greedy, max_tokens=frames + 1)
     prompt = tts.prompt(text, tts.voice(voice), text_mode="full", max_tokens=sampling.max_tokens)
     with wired_limit():
-        codes = mx.concatenate([frame.codes for frame in tts._generation([prompt], [seed], sampling)])
+        codes = mx.concatenate([frame.codes for frame in tts.generation([prompt], [seed], sampling)])
         mx.eval(codes)
     return codes
 
