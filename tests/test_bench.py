@@ -31,7 +31,8 @@ def test_tiny(capsys):
     for of in result["texts"].values():
         assert of["frames"] == 4 and of["seconds"] == pytest.approx(4 * 0.08) and of["finish_reason"] == "length"
         assert of["rtf"] == pytest.approx(of["elapsed"] / of["seconds"])
-        assert of["frames_per_second"] == pytest.approx(4 / of["elapsed"], rel=0.5)  # medians of two runs each
+        # medians of two runs, which are means: that of the reciprocals is the larger
+        assert of["frames_per_second"] >= 4 / of["elapsed"] * (1 - 1e-6)
         assert 0 < of["stream"]["first_audio"] < of["stream"]["rtf"] * of["seconds"]
         assert 0 < of["stream"]["largest_gap"] < of["stream"]["rtf"] * of["seconds"]
         assert of["peak_memory"] > result["load"]["active_memory"] > 0
