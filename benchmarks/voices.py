@@ -12,6 +12,7 @@ import statistics
 import tempfile
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import mlx.core as mx
 
@@ -21,7 +22,7 @@ from mlx_qwen3tts.random_checkpoint import SIZES, write_checkpoint
 from mlx_qwen3tts.synthesis.morph import Morph, path
 from mlx_qwen3tts.voices import blend, lerp, slerp
 from mlx_qwen3tts.voices.fit import KNOWN_NORMS
-from mlx_qwen3tts.voices.search import top
+from mlx_qwen3tts.voices.search import Searcher, search
 
 TEXT = "The weather is fine today, and in the afternoon we'll walk to the old harbour to watch the boats come in."
 MANY = 10_000
@@ -60,13 +61,22 @@ def algebra(dimension, repeats):
     }
 
 
-def search(count, dimension, repeats):
-    """Seconds of one exact search among `count` voices, as a library makes it once its voices are laid out."""
-    rows = mx.random.normal((count, dimension), key=mx.random.key(0))
-    rows = rows / mx.linalg.norm(rows, axis=1, keepdims=True)
-    query = rows[count // 2]
-    mx.eval(rows, query)
-    return timed(lambda: top(rows @ query, 5), repeats)
+def searching(count, dimension, repeats):
+    """Seconds of one exact search among `count` voices, as a library makes it once it is open."""
+    rows = mx.random.normal((count, dimension), key=mx.random.key(0)) + 3
+    names = [f"{i:06d}" for i in range(count)]
+    entry = {"dimension": dimension, "metadata": {}, "attributes": {}}
+    index = SimpleNamespace(entries=dict.fromkeys(names, entry), matrices={dimension: rows})
+    searcher = Searcher(index, lambda dimension: VoiceSpace.fit(rows[:1000]))
+    query, times = rows[count // 2], []
+    mx.eval(query)
+    for _ in range(1 + repeats):
+        start = time.perf_counter()
+        found = search(None, searcher, query, 5, None, False, None)
+        times.append(time.perf_counter() - start)
+    if found[0][0] != names[count // 2]:
+        raise RuntimeError(f"the nearest voice is {found[0]}, not the query itself")
+    return statistics.median(times[1:])
 
 
 def morphing(tts, frames, repeats):
@@ -114,7 +124,7 @@ def main(arguments=None):
         speech = morphing(tts, options.frames, options.repeats)
         dimension = tts.embedding_dim
     times = algebra(dimension, max(20, options.repeats))
-    found = search(options.voices, dimension, max(10, options.repeats))
+    found = searching(options.voices, dimension, max(10, options.repeats))
     print(f"{'a frame':32} {1000 * speech['frame']:9.3f} ms")
     print(f"{'a frame of a changing voice':32} {1000 * speech['morphed']:9.3f} ms")
     print(f"{'a talker step':32} {1000 * speech['talker']:9.3f} ms")
