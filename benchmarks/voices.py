@@ -88,8 +88,7 @@ def morphing(tts, frames, repeats):
     def generation(morphs):
         made = speaker.generation(TEXT, frames)
         if morphs:
-            (prompt,) = made.prompts
-            made.morph = Morph(tts.talker, prompt, path(a.embedding, b.embedding, frames))
+            made.morph = Morph(tts.talker, made.prompts[0], path(a.embedding, b.embedding, frames))
         return made
 
     for morphs in (False, True):

@@ -17,21 +17,26 @@ class Change:
     seconds: float | None
     mode: str
 
+    def __post_init__(self):
+        if self.mode not in MODES:
+            raise ValueError(f"morph_mode {self.mode!r} is not one of {', '.join(MODES)}")
+        if self.morph is None and (self.seconds is not None or self.mode != MODES[0]):
+            raise ValueError("morph_seconds and morph_mode belong to morph, which is not given")
+
     def generation(self, tts, text, voice, prompt, how, sampling, seed):
         """What iterates over the Frames: a Generation or Sentences.
 
         tts: Qwen3TTS; voice: the Voice to start from; prompt: of the whole text; how: (language, instruct, text_mode).
         ValueError for what cannot change.
         """
-        if self.mode not in MODES:
-            raise ValueError(f"morph_mode {self.mode!r} is not one of {', '.join(MODES)}")
         if voice is None:
             raise ValueError("a voice_design model has no speaker slot, so there is nothing to change")
         if voice.ref_codes is not None:
             raise ValueError("a voice that changes must be a vector: reference codes keep their speaker")
         voice_at = self._trajectory(tts, text, voice)
         if self.mode == "live":
-            return tts.generation([prompt], [seed], sampling, Morph(tts.talker, prompt, voice_at))
+            morph = Morph(tts.talker, prompt, voice_at)
+            return tts.generation([morph.prompt], [seed], sampling, morph)
         if not isinstance(text, str):
             raise ValueError("morph_mode 'sentences' needs the whole text at once, not in pieces")
         parts = split_sentences(text)

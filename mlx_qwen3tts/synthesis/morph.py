@@ -8,6 +8,7 @@ have a prompt of its own.
 
 import itertools
 import re
+from dataclasses import replace
 
 MODES = ("live", "sentences")
 FRAMES_PER_TOKEN = 3.5  # of speech, to tell how long a text will take; measured are three to four
@@ -17,11 +18,15 @@ END = re.compile(r"(?<=[.!?…])[\"'”’»)\]]*\s+|(?<=[。！？])[”’」�
 
 
 class Morph:
-    """The voice of a prompt as a function of time, written into the caches before each frame."""
+    """The voice of a prompt as a function of time, written into the caches before each frame.
+
+    prompt: with the voice of the first frame.
+    """
 
     def __init__(self, talker, prompt, voice_at):
         """talker: Talker; prompt: Prompt with a speaker; voice_at: function from a frame's number to a vector [E]."""
-        self.talker, self.prompt, self.voice_at = talker, prompt, voice_at
+        self.talker, self.voice_at = talker, voice_at
+        self.prompt = replace(prompt, embeddings=prompt.spoken_by(voice_at(0)))
 
     def revise(self, caches, frame):
         """Put the voice of a frame into the caches of a generation of this prompt alone."""

@@ -40,19 +40,37 @@ def as_vectors(x, name="vector"):
 def _stacked(vectors, names):
     """Arrays [D] or [N, D] as one more axis in front; names: of each, or None."""
     called = [repr(name) if name else f"number {i}" for i, name in enumerate(names, 1)]
+    rows = {vector.shape[0] for vector in vectors if vector.ndim == 2} - {1}
     for name, vector in zip(called, vectors, strict=True):
         if vector.shape[-1] != vectors[0].shape[-1]:
             raise differ(name, vector.shape[-1], called[0], vectors[0].shape[-1])
+    if len(rows) > 1:
+        raise VoiceError(f"rows differ in number: {' and '.join(map(str, sorted(rows)))}")
     return mx.stack(mx.broadcast_arrays(*vectors))
 
 
 def check_number(value, name):
     """A finite float, or TypeError or ValueError."""
+    if isinstance(value, mx.array | np.ndarray) and value.ndim == 0:
+        value = value.item()
     if isinstance(value, bool) or not isinstance(value, Real):
         raise TypeError(f"{name} must be a number, not {value!r}")
     if not math.isfinite(value):
         raise ValueError(f"{name} {value} is not finite")
     return float(value)
+
+
+def as_numbers(value, name):
+    """A number, or an array or list of them, as a finite float32 mx.array [] or [N]."""
+    if isinstance(value, Real | np.bool_) or (isinstance(value, mx.array | np.ndarray) and value.ndim == 0):
+        return mx.array(check_number(value, name))
+    try:
+        array = as_floats(value.astype(mx.float32) if isinstance(value, mx.array) else np.asarray(value) * 1.0)
+    except (VoiceError, TypeError, ValueError):
+        raise ValueError(f"{name} {value!r} is no number and no list of finite numbers") from None
+    if array.ndim != 1 or array.size == 0:
+        raise ValueError(f"{name} has shape {list(array.shape)}; expected a number or [N]")
+    return array
 
 
 def check_keep(keep, space):
@@ -113,7 +131,8 @@ def blend(voices, weights=None, space=None, keep="none"):
     [N, D]. ValueError for weights that sum to zero, NaN, or dimensions that differ.
     """
     check_keep(keep, space)
-    if isinstance(voices, Voice) or not (isinstance(voices, list | tuple) or voices.ndim > 1):
+    several = isinstance(voices, list | tuple) or (isinstance(voices, mx.array | np.ndarray) and voices.ndim > 1)
+    if not several:
         raise TypeError("blend takes several voices: a list of them or an array [K, D]")
     if len(voices) == 0:
         raise ValueError("blend takes one or more voices, not none")
@@ -131,15 +150,15 @@ def blend(voices, weights=None, space=None, keep="none"):
     return restore(mx.tensordot(weights, parents, axes=1), parents, weights, keep, space)
 
 
-def _pair(a, b, t, space):
+def _pair(a, b, t, space, name="t"):
     """a, b broadcast against each other, and t as an array that broadcasts against them."""
     parents = _stacked([as_vectors(a, "first voice"), as_vectors(b, "second voice")], [None, None])
     _fits(parents, space)
-    if isinstance(t, Real) and not isinstance(t, bool):
-        return parents, mx.array(check_number(t, "t"))
-    t = as_vectors(t, "t")
-    if t.ndim != 1:
-        raise ValueError(f"t has shape {list(t.shape)}; expected a number or [N]")
+    t = as_numbers(t, name)
+    if t.ndim == 0:
+        return parents, t
+    if parents.ndim == 3 and t.shape[0] not in (1, parents.shape[1]) and parents.shape[1] != 1:
+        raise ValueError(f"{name} has {t.shape[0]} values for {parents.shape[1]} voices")
     return parents, t[:, None]
 
 
@@ -199,7 +218,7 @@ def move(x, offset, amount=1.0, space=None, keep="none"):
     result the length of its x, "radius" its distance to space.mean. Returns [D] or [N, D].
     """
     check_keep(keep, space)
-    (x, offset), amount = _pair(x, offset, amount, space)
+    (x, offset), amount = _pair(x, offset, amount, space, "amount")
     result = x + amount * offset
     if keep == "none":
         return result

@@ -1,14 +1,16 @@
 """A library as one zip: its voice files, `directions/` and `space.safetensors`."""
 
-import os
+import lzma
 import shutil
 import tempfile
 import zipfile
+import zlib
 from pathlib import Path, PurePosixPath
 
 from ..files.output import check_writable, whole_file
 from .direction import Direction
 from .index import SPACE
+from .names import check_name
 from .space import VoiceSpace
 from .voice import SUFFIXES, Voice
 
@@ -21,7 +23,7 @@ def export_zip(library, path, names=None):
     path = Path(path)
     if path.suffix != ".zip":
         raise ValueError(f"output {path}: the extension must be .zip")
-    chosen = library.names if names is None else list(names)
+    chosen = library.names if names is None else list(dict.fromkeys(names))
     if not chosen:
         raise ValueError(f"library {library.folder} has no voices")
     files = [library.path(name) for name in chosen]
@@ -43,26 +45,31 @@ def import_zip(library, path, overwrite=False):
         raise ValueError(f"archive {path}: no such file") from None
     except (zipfile.BadZipFile, OSError) as error:
         raise ValueError(f"archive {path} cannot be read: {error}") from None
-    with archive, library.locked(), tempfile.TemporaryDirectory(prefix=".import-", dir=library.folder) as folder:
-        taken = {name: _unpack(archive, member, Path(folder), path) for name, member in _members(archive, path).items()}
-        if not overwrite:
-            there = [name for name in taken if _present(library, name)]
-            if there:
+    with archive, tempfile.TemporaryDirectory() as folder:
+        taken = {
+            name: _unpack(archive, member, Path(folder) / f"{number}{PurePosixPath(name).suffix}", path)
+            for number, (name, member) in enumerate(_members(archive, path).items())
+        }
+        with library.locked():
+            there = [file.name for name in taken for file in _present(library, name)]
+            if there and not overwrite:
                 raise ValueError(
                     f"library {library.folder} has {', '.join(there[:5])}{' …' if len(there) > 5 else ''} already; "
                     "overwrite them or import into another library"
                 )
-        (library.folder / DIRECTIONS).mkdir(exist_ok=True)
-        for name, file in taken.items():
-            for old in _present(library, name):
-                old.unlink()
-            os.replace(file, library.folder / name)
+            (library.folder / DIRECTIONS).mkdir(exist_ok=True)
+            for name, file in taken.items():
+                with whole_file(library.folder / name) as temporary:
+                    shutil.copyfile(file, temporary)
+                for old in _present(library, name):
+                    if old != library.folder / name:
+                        old.unlink()
     return [PurePosixPath(name).stem for name in taken if "/" not in name and name != SPACE]
 
 
 def _members(archive, path):
     """{where it goes in the library: member}, or ValueError for what does not belong into one."""
-    members = {}
+    members, stems = {}, set()
     for member in archive.infolist():
         place = PurePosixPath(member.filename)
         # What the systems' own archivers put in beside the files.
@@ -70,6 +77,15 @@ def _members(archive, path):
             continue
         if str(place.parent) not in (".", DIRECTIONS) or place.suffix not in SUFFIXES or "\\" in member.filename:
             raise ValueError(f"archive {path}: {member.filename!r} is no voice, direction or space of a library")
+        if str(place) != SPACE:
+            try:
+                name = check_name(place.stem)
+            except ValueError as error:
+                raise ValueError(f"archive {path}: {error}") from None
+            place = place.with_name(name + place.suffix)
+        if str(place.parent / place.stem) in stems:
+            raise ValueError(f"archive {path} has two files for {place.stem!r}")
+        stems.add(str(place.parent / place.stem))
         if member.file_size > LARGEST:
             raise ValueError(f"archive {path}: {member.filename!r} has {member.file_size} bytes, too many for a voice")
         members[str(place)] = member
@@ -78,18 +94,26 @@ def _members(archive, path):
     return members
 
 
-def _unpack(archive, member, folder, path):
-    """The file of a member in `folder`, proved to be what its place says."""
+def _unpack(archive, member, file, path):
+    """A member written to a file, proved to be what its place says."""
     place = PurePosixPath(member.filename)
-    file = folder / f"{len(list(folder.iterdir()))}{place.suffix}"
     try:
         with archive.open(member) as source, file.open("wb") as target:
             shutil.copyfileobj(source, target)
-        kind = Direction if place.parent.name == DIRECTIONS else VoiceSpace if place.name == SPACE else Voice
-        kind.load(file)
-    except (ValueError, zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:
-        reason = str(error).replace(str(file), place.name)
-        raise ValueError(f"archive {path}: {reason}") from None
+        kind = Direction if place.parent.name == DIRECTIONS else VoiceSpace if str(place) == SPACE else Voice
+        thing = kind.load(file)
+        if kind is Voice:
+            _ = thing.attributes, thing.recipe  # which the index asks for
+    except (
+        ValueError,
+        zipfile.BadZipFile,
+        zlib.error,
+        lzma.LZMAError,
+        EOFError,
+        NotImplementedError,
+        RuntimeError,
+    ) as e:
+        raise ValueError(f"archive {path}: {str(e).replace(str(file), place.name)}") from None
     return file
 
 

@@ -1,6 +1,7 @@
 """What the commands of `mlx_qwen3tts.voices` do, each with its parsed options."""
 
 import functools
+import json
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import mlx.core as mx
 from .. import cli
 from ..files.audio import FORMATS
 from ..files.output import OutputError, check_writable
-from .algebra import KEEP, slerp
+from .algebra import KEEP, check_number, slerp
 from .direction import Direction
 from .expression import Name, Sum, parse
 from .labels import read_labelled
@@ -76,10 +77,10 @@ def _rights(options):
 
 def _space(options, library, dimension):
     """The space to keep a radius in: the one given, else the library's."""
-    if options.space:
-        return VoiceSpace.load(options.space)
     if options.keep not in KEEP:
         raise ValueError(f"--keep {options.keep!r} is not one of {', '.join(KEEP)}")
+    if options.space:
+        return VoiceSpace.load(options.space)
     if options.keep != "radius":
         return None
     space = library.space(dimension)
@@ -109,6 +110,8 @@ def _check_outputs(options):
 def _keep_voice(options, library, voice):
     """Write a voice where the options say, warn of what its licence forbids, and tell of it."""
     for name in voice.recipe.get("parents", []):
+        if name.get("consent") == "refused":
+            cli.note(f"warning: consent to {name['name']} is entered as refused")
         if forbids_derivatives(name.get("license")):
             cli.note(
                 f"warning: the licence of {name['name']}, {name['license']}, lets nobody pass on what is made of it"
@@ -171,7 +174,8 @@ def run_show(options):
         direction = library.direction(name)
         if direction.dimension == voice.dimension:
             scores[name] = direction.score(voice).item()
-    near = library.search(options.name, 3) if len(library) > 1 else []
+    alike = [name for name in library if library.info(name)["dimension"] == voice.dimension]
+    near = library.search(options.name, 3) if len(alike) > 1 else []
     lines = [
         f"file          {library.path(options.name)}",
         f"dimension     {info['dimension']}",
@@ -202,11 +206,12 @@ def run_tag(options):
 
 def run_remove(options):
     library = _library(options)
-    for name in options.names:  # all or none
+    names = list(dict.fromkeys(options.names))
+    for name in names:  # all or none
         library.path(name)
-    for name in options.names:
+    for name in names:
         library.remove(name)
-    _tell(options, {"removed": options.names}, *(f"removed {name}" for name in options.names))
+    _tell(options, {"removed": names}, *(f"removed {name}" for name in names))
 
 
 def run_blend(options):
@@ -229,7 +234,11 @@ def run_interp(options):
     library = _library(options, exists=False)
     lookup = _lookup(options, library)
     start, end = (lookup.voice(name) for name in (options.start, options.end))
+    if options.slerp and options.keep != "none":
+        raise ValueError("--slerp has lengths of its own: leave out --keep")
     space = _space(options, library, start.dimension)
+    if options.slerp and space is None:
+        space = library.space(start.dimension)
     folder = Path(options.output)
     if folder.exists() and not folder.is_dir():
         raise OutputError(f"output {folder} is no folder")
@@ -241,7 +250,10 @@ def run_interp(options):
         t = step / (options.steps - 1)
         voice = lookup.voice(Sum(((1 - t, terms[0]), (t, terms[1]))), space, options.keep)
         if options.slerp:
-            voice = replace(voice, embedding=slerp(start, end, t, space))
+            around = "the origin" if space is None else "the mean"
+            recipe = {**voice.recipe, "expression": f"slerp({terms[0]}, {terms[1]}, {t:g}) around {around}"}
+            metadata = {**voice.metadata, "recipe": json.dumps(recipe, ensure_ascii=False)}
+            voice = replace(voice, embedding=slerp(start, end, t, space), metadata=metadata)
         file = folder / f"{step:02d}.safetensors"
         voice.save(file)
         files.append(str(file))
@@ -253,7 +265,8 @@ def run_apply(options):
     library = _library(options, exists=False)
     lookup = _lookup(options, library)
     direction = Name(options.direction.removeprefix("@"), direction=True)
-    whole = Sum(((1.0, _term(lookup, options.voice)), (options.strength, direction)))
+    lookup.direction(direction.name)  # its error without an expression that nobody typed
+    whole = Sum(((1.0, _term(lookup, options.voice)), (check_number(options.strength, "--strength"), direction)))
     space = _space(options, library, lookup.voice(options.voice).dimension)
     _keep_voice(options, library, lookup.voice(whole, space, options.keep))
 
@@ -338,11 +351,14 @@ def _fit(options, library):
     if left:
         cli.note(f"left out, as they lack a label: {', '.join(left)}")
     y, groups = labelled.columns[options.column], labelled.columns.get(options.group)
-    numeric = isinstance(y[0], float) and len(set(y)) > 2
+    positive = options.positive
+    if positive is not None and not isinstance(y[0], str):
+        positive = next((label for label in set(y) if str(label) == positive), positive)
+    numeric = not isinstance(y[0], str) and len(set(y)) > 2 and positive is None
     method = options.method or ("ridge" if numeric else "mean")
     space = VoiceSpace.load(options.space) if options.space else None
     direction = Direction.fit(
-        labelled.X, y, space, method, options.top_k, groups, positive=options.positive, names=labelled.names
+        labelled.X, y, space, method, options.top_k, groups, positive=positive, names=labelled.names
     )
     places = _keep_direction(options, library, direction)
     sides = f"from {direction.negative} to {direction.positive}"

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, fields
 import mlx.core as mx
 
 from ..files.tensors import read_tensors, write_tensors
-from .algebra import as_vectors, check_number, move
+from .algebra import as_numbers, as_vectors, check_number, move
 from .report import Report, assess
 from .solve import Labels, solve
 from .space import VoiceSpace
@@ -67,10 +67,7 @@ class Direction:
         return self.vector.shape[0]
 
     def _check(self, x):
-        x = as_vectors(x, "voice")
-        if x.shape[-1] != self.dimension:
-            raise differ("the voice", x.shape[-1], "the direction", self.dimension)
-        return x
+        return self.check(as_vectors(x, "voice"))
 
     @property
     def step(self):
@@ -83,19 +80,26 @@ class Direction:
 
     def apply(self, x, strength, keep="none"):
         """x [D] or [N, D] moved by `strength` radii, a number or [N]. keep: "none", "norm" or "radius"."""
-        return move(self._check(x), self.step, strength, self if keep == "radius" else None, keep)
+        numbers = as_numbers(strength, "strength")
+        return move(self._check(x), self.step, numbers, self if keep == "radius" else None, keep)
 
     def check(self, vectors):
-        """With `mean`, what `move` asks of a space."""
-        return self._check(vectors)
+        """With `mean`, what `move` asks of a space: ValueError where vectors [..., D] are of another dimension."""
+        if vectors.shape[-1] != self.dimension:
+            raise differ("the voice", vectors.shape[-1], "the direction", self.dimension)
+        return vectors
 
     def cosine(self, other):
         """Cosine to another direction: how far the two mean the same."""
+        if not isinstance(other, Direction):
+            raise TypeError(f"a direction is compared with another, not with {other!r}")
+        if other.dimension != self.dimension:
+            raise differ("the other direction", other.dimension, "this one", self.dimension)
         return (self.vector @ other.vector).item()
 
     def orthogonal_to(self, other):
         """This direction without its part along another: moving along it leaves the other's score as it is."""
-        rest = self.vector - (self._check(other.vector) @ self.vector) * other.vector
+        rest = self.vector - self.cosine(other) * other.vector
         length = mx.linalg.norm(rest).item()
         if length < 1e-3:
             raise ValueError("the two directions are the same: nothing is left of one without the other")
@@ -114,7 +118,10 @@ class Direction:
         try:
             words = {name: metadata[name] for name in ("method", "positive", "negative")}
             report = Report(**json.loads(metadata["report"]))
+            str(report)
             radius = check_number(float(metadata["radius"]), "radius")
-        except (KeyError, ValueError, TypeError) as error:
+            if radius <= 0:
+                raise ValueError(f"radius {radius} is not above 0")
+        except (KeyError, ValueError, TypeError, AttributeError) as error:
             raise ValueError(f"direction {path}: its metadata are not those of a direction ({error})") from None
         return cls(arrays["direction"], arrays["centre"], arrays["mean"], radius, **words, report=report)

@@ -193,6 +193,9 @@ class _Parser:
         while self.kind == "*":
             self.take()
             if self.kind != "number":
+                value = self.tokens[self.at][1]
+                if self.kind == "name" and NUMBER.match(value) and "-" in value:
+                    self.fail("a minus needs spaces around it")
                 self.fail("a voice can be multiplied by a number only" if self.kind in ("name", "(", "@") else
                           "expected a number")  # fmt: skip
             weight *= self.number()

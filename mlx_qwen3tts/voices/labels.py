@@ -40,31 +40,30 @@ def read_labelled(path, columns, library=None):
 
 
 def _name(row):
-    return row.get("name") or Path(row["file"]).stem
+    return row.get("name") or Path(row.get("file", "")).stem
 
 
 def _typed(cells):
-    try:
-        return [float(cell) for cell in cells]
-    except ValueError:
-        return cells
+    for kind in (int, float):
+        try:
+            return [kind(cell) for cell in cells]
+        except ValueError:
+            continue
+    return cells
 
 
 def _voice(row, path, library):
     name = _name(row)
     if library is not None and name in library:
         return library[name]
+    if not name:
+        raise ValueError(f"labels {path}: a row has neither a name nor a file")
     places = [path.parent / name]
-    if row.get("file"):
-        places += [path.parent / row["file"], Path(row["file"])]
+    for file in (path.parent / row["file"], Path(row["file"])) if row.get("file") else ():
+        places += [file, file.with_suffix("")]
     for place in places:
-        for candidate in (place, *(place.with_suffix(suffix) for suffix in SUFFIXES), *_beside(place)):
+        for candidate in (place, *(place.with_name(place.name + suffix) for suffix in SUFFIXES)):
             if candidate.suffix in SUFFIXES and candidate.is_file():
                 return Voice.load(candidate)
     where = f"in library {library.folder} and none" if library is not None else ""
     raise ValueError(f"labels {path}: there is no voice {name!r} {where} beside the file; embed its recording first")
-
-
-def _beside(place):
-    """Voice files of a name that has a dot in it, which `with_suffix` would cut."""
-    return [place.with_name(place.name + suffix) for suffix in SUFFIXES]

@@ -18,7 +18,8 @@ from .algebra import as_vectors
 from .archive import DIRECTIONS, export_zip, import_zip
 from .direction import Direction
 from .index import SPACE, Index
-from .rights import check_consent
+from .names import check_name, composed
+from .rights import check_consent, laxer
 from .search import Searcher, has, search
 from .space import FEWEST, VoiceSpace, warn_raw
 from .voice import SUFFIXES, Voice, differ
@@ -35,7 +36,7 @@ class Library:
         self.folder = Path(folder)
         if self.folder.exists() and not self.folder.is_dir():
             raise ValueError(f"library {self.folder} is no folder")
-        self._index = Index(self.folder)
+        self._index, self._space_seen = Index(self.folder), None
         self._searcher = Searcher(self._index, self.space)
 
     # Reading
@@ -54,7 +55,7 @@ class Library:
 
     def __contains__(self, name):
         self._refresh()
-        return name in self._index.entries
+        return composed(name) in self._index.entries
 
     def __getitem__(self, name):
         """The Voice of a name; ValueError where there is none."""
@@ -64,12 +65,12 @@ class Library:
         """The file of a voice; ValueError where there is none."""
         if name not in self:
             raise ValueError(f"voice {name!r} is not in library {self.folder}{self._listed()}")
-        return self.folder / self._index.entries[name]["stamp"][0]
+        return self.folder / self._index.entries[composed(name)]["stamp"][0]
 
     def info(self, name):
         """What the index knows of a voice: dimension, norm, and its metadata, attributes taken apart."""
         self.path(name)
-        return {key: value for key, value in self._index.entries[name].items() if key not in ("stamp", "row")}
+        return {key: value for key, value in self._index.entries[composed(name)].items() if key not in ("stamp", "row")}
 
     def _listed(self):
         names = self.names
@@ -77,7 +78,7 @@ class Library:
 
     def vectors(self, names=None):
         """[N, D] of the voices of these names (default: all, in the order of `names`), all of one dimension."""
-        names = self.names if names is None else list(names)
+        names = self.names if names is None else [composed(name) for name in names]
         if not names:
             raise ValueError(f"library {self.folder} has no voices")
         self.path(names[0])
@@ -96,7 +97,12 @@ class Library:
         return [name for name in self.names if has(self._index.entries[name], where)]
 
     def _refresh(self):
-        if self._index.refresh():
+        try:
+            space = (self.folder / SPACE).stat().st_mtime_ns
+        except FileNotFoundError:
+            space = None
+        changed, self._space_seen = space != self._space_seen, space
+        if self._index.refresh() or changed:
             self._searcher = Searcher(self._index, self.space)
 
     # Writing
@@ -119,12 +125,12 @@ class Library:
         attributes: strings by which to find it, gender="female"; language, consent, license and source_model are
         entered as such. ValueError where the name is taken, unless `overwrite`.
         """
-        check_name(name)
+        name = check_name(name)
         voice = voice if isinstance(voice, Voice) else Voice(as_vectors(voice, "voice"))
         path = self.folder / f"{name}.safetensors"
         voice = described(voice, attributes)
         with self.locked():
-            taken = [file for file in _files(self.folder, name) if file.exists()]
+            taken = [self.path(name)] if name in self else [file for file in _files(self.folder, name) if file.exists()]
             if taken and not overwrite:
                 raise ValueError(f"library {self.folder} has a voice {name!r} already; remove it or overwrite it")
             voice.save(path)
@@ -148,7 +154,7 @@ class Library:
 
     def add_direction(self, name, direction, overwrite=False):
         """Keep a Direction for `@name`. Returns its path."""
-        check_name(name)
+        name = check_name(name)
         with self.locked():
             (self.folder / DIRECTIONS).mkdir(exist_ok=True)
             path = self.folder / DIRECTIONS / f"{name}.safetensors"
@@ -210,25 +216,19 @@ class Library:
         return search(self, self._searcher, query, k, where, lowest, embed)
 
 
-def check_name(name):
-    """A name that a file can have, or an error."""
-    if not isinstance(name, str):
-        raise TypeError(f"a voice's name must be a string, not {name!r}")
-    if not name or name != name.strip() or name.startswith(".") or set(name) & set('/\\\0"@\n\r\t'):
-        raise ValueError(f'voice name {name!r}: it may not be empty, start with . or have / \\ " @ or spaces around it')
-    if len(name.encode()) > 200:
-        raise ValueError(f"voice name {name[:20]!r}… is longer than 200 bytes")
-    return name
-
-
 def described(voice, attributes):
     """A Voice with attributes entered, None taken away; ValueError for a consent that is none of the words."""
-    metadata, tags = dict(voice.metadata), dict(voice.attributes)
+    metadata, tags, made = dict(voice.metadata), dict(voice.attributes), bool(voice.recipe)
     for key, value in attributes.items():
         if value is not None and not isinstance(value, str):
             raise TypeError(f"attribute {key} must be a string, not {value!r}")
         if key == "consent" and value is not None:
             check_consent(value)
+        if key in ("consent", "license") and made and key in metadata and laxer(key, value, metadata[key]):
+            raise ValueError(
+                f"{key} {value!r} is laxer than {metadata[key]!r}, which the voice has from those it is made of; enter "
+                "it there and blend again"
+            )
         place = metadata if key in OWN_FIELDS else tags
         if value is None:
             place.pop(key, None)

@@ -55,13 +55,13 @@ class Lookup:
         voice = self.named(text)
         if voice is not None:
             return voice
-        if not any(sign in text for sign in '+*@(),:"') and " - " not in text:
+        if not any(sign in text for sign in ("+", "*", "@", "(", ")", ",", ":", '"', " -")):
             raise ValueError(self._unknown(text))
         return self._evaluate(parse(text), text, space, keep)
 
     def named(self, name):
         """A voice by file, library, preset, or None."""
-        if Path(name).is_file():
+        if _is_file(name):
             return Voice.load(name)
         if self.library is not None and name in self.library:
             return self.library[name]
@@ -80,17 +80,19 @@ class Lookup:
         return f"voice {name!r} is {', '.join(places[:-1])} and {places[-1]}{known}"
 
     def direction(self, name):
-        """A Direction by file, with or without its extension, or from the library."""
-        for path in (Path(name), Path(f"{name}.safetensors")):
-            if path.is_file():
-                return Direction.load(path)
+        """A Direction by file, from the library, or by file without its extension."""
+        if Path(name).suffix and _is_file(name):
+            return Direction.load(name)
         found = self.library.direction(name) if self.library is not None else None
+        if found is None and _is_file(f"{name}.safetensors"):
+            found = Direction.load(f"{name}.safetensors")
         if found is None:
             raise ValueError(f"direction {name!r} is no file and not in the library; fit one with voices direction fit")
         return found
 
     def _evaluate(self, expression, text, space, keep):
         """The Voice of a parsed expression with its recipe, an Offset, or for an expression of one name that voice."""
+        check_keep(keep, space)
         form, voices, directions = self._found(expression, text)
         parents = [voices[name] for name in form.voices]
         vectors = mx.stack([parent.embedding for parent in parents]) if parents else None
@@ -103,7 +105,6 @@ class Lookup:
         (weight, only), *more = expression.terms
         if isinstance(only, Name) and not more and weight > 0:
             return voices[only]
-        check_keep(keep, space)
         if space is not None:
             space.check(result)
         amounts = mx.array([form.amounts.get(name, 0.0) for name in form.voices])
@@ -128,6 +129,13 @@ class Lookup:
                 error = differ(name, found.dimension, first, known.dimension)
                 raise ExpressionError(str(error), text, name.place)
         return form, voices, directions
+
+
+def _is_file(name):
+    try:
+        return Path(name).is_file()
+    except (OSError, ValueError):  # longer than a name can be, or with a null character: an expression perhaps
+        return False
 
 
 def fingerprint(vector):

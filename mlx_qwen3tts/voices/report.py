@@ -84,7 +84,7 @@ def assess(X, labels, method, top_k, radius):
 
 def _sides(labels):
     if labels.numeric:
-        return {"least": float(labels.y.min()), "most": float(labels.y.max())}
+        return {"least": float(f"{labels.y.min():.6g}"), "most": float(f"{labels.y.max():.6g}")}
     return {labels.negative: int((labels.y < 0).sum()), labels.positive: int((labels.y > 0).sum())}
 
 

@@ -53,9 +53,15 @@ def strictest_license(licenses):
     return " AND ".join(kept)
 
 
+def laxer(key, value, before):
+    """Whether a consent or licence asks for less than what stood there before."""
+    strictest = strictest_consent if key == "consent" else strictest_license
+    return strictest([value, before]) != strictest([value])
+
+
 def forbids_derivatives(license):
     """Whether a licence lets nobody pass on what is made from the voice (its ND condition)."""
-    return any("nd" in CONDITIONS.get(name, ()) for name in (license or "").split(" AND "))
+    return isinstance(license, str) and any("nd" in CONDITIONS.get(name, ()) for name in license.split(" AND "))
 
 
 def inherited(parents):

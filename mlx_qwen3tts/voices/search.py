@@ -8,6 +8,7 @@ import numpy as np
 from ..files.audio import FORMATS
 from .algebra import as_vectors, units
 from .lookup import Lookup, Offset
+from .names import composed
 from .voice import differ
 
 
@@ -58,12 +59,15 @@ def search(library, searcher, query, k, where, lowest, embed):
     """What Library.search does."""
     if isinstance(k, bool) or not isinstance(k, int):
         raise TypeError(f"k must be an integer, not {k!r}")
+    if where is not None and not isinstance(where, dict):
+        raise TypeError(f"where must be a dict of attributes, not {where!r}")
     if k < 1:
         raise ValueError(f"k {k} is not 1 or more")
     entries = searcher.index.entries
     if not entries:
         raise ValueError(f"library {library.folder} has no voices")
-    itself = str(query) if isinstance(query, str) and query in entries else None
+    itself = composed(query) if isinstance(query, str) else None
+    itself = itself if itself in entries else None
     names, scores = _scores(library, searcher, query, itself, embed)
     if where:
         rows = [i for i, name in enumerate(names) if name != itself and has(entries[name], where)]

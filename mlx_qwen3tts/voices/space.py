@@ -1,8 +1,10 @@
 """The space that voices live in: their shared mean, how far they lie from it, and what to ignore in comparing them."""
 
 import json
+import math
 import warnings
 from collections import Counter
+from collections.abc import Hashable
 from dataclasses import dataclass, field
 
 import mlx.core as mx
@@ -53,12 +55,13 @@ class VoiceSpace:
         radius = distances.mean().item()
         if radius <= 1e-6 * mx.linalg.norm(mean).item():
             raise ValueError("all voices are the same: there is no space to fit")
+        groups = None if groups is None else check_labels(groups, count, "groups")
         basis, labels = None, None
         if nuisance is not None:
             labels = check_labels(nuisance, count, "nuisance")
             basis = nuisance_basis(X, labels, groups)
             labels = dict(Counter(map(str, labels)))
-        told = {"voices": count, "from": source, "nuisance": labels, "groups": len(set(groups)) if groups else None}
+        told = {"voices": count, "from": source, "nuisance": labels, "groups": groups and len(set(groups))}
         source = {key: value for key, value in told.items() if value}
         return cls(mean, radius, mx.std(distances).item(), count, basis, source)
 
@@ -112,6 +115,8 @@ class VoiceSpace:
         try:
             numbers = float(metadata["radius"]), float(metadata["spread"]), int(metadata["count"])
             source = json.loads(metadata["source"])
+            if not 0 < numbers[0] < math.inf:
+                raise ValueError(f"radius {numbers[0]} is not above 0")
         except (KeyError, ValueError) as error:
             raise ValueError(f"voice space {path}: its metadata are not those of a voice space ({error})") from None
         return cls(arrays["mean"], *numbers, arrays.get("nuisance"), source)
@@ -139,7 +144,11 @@ def check_labels(labels, count, name):
         raise TypeError(f"{name} must be a list with a label a voice, not {labels!r}")
     if len(labels) != count:
         raise ValueError(f"{name} has {len(labels)} labels for {count} voices")
-    return labels.tolist() if hasattr(labels, "tolist") else list(labels)
+    labels = labels.tolist() if hasattr(labels, "tolist") else list(labels)
+    for label in labels:
+        if not isinstance(label, Hashable):
+            raise TypeError(f"{name}: {label!r} is no label")
+    return labels
 
 
 def indices(labels):
@@ -153,9 +162,8 @@ def indices(labels):
 def nuisance_basis(X, labels, groups=None):
     """Orthonormal rows [K, D] of the span of the labels' means about their mean, K one less than there are labels."""
     if groups is not None:
-        own = check_labels(groups, X.shape[0], "groups")
-        means = {group: X[rows].mean(axis=0) for group, rows in indices(own).items()}
-        X = X - mx.stack([means[group] for group in own])
+        means = {group: X[rows].mean(axis=0) for group, rows in indices(groups).items()}
+        X = X - mx.stack([means[group] for group in groups])
     means = mx.stack([X[rows].mean(axis=0) for rows in indices(labels).values()])
     if means.shape[0] < 2:
         raise ValueError(f"nuisance has one label alone, {labels[0]!r}: nothing varies that could be ignored")

@@ -31,7 +31,7 @@ def differ(what, dimension, other, expected):
     )
 
 
-@dataclass
+@dataclass(eq=False)
 class Voice:
     """embedding [D] float32, not normalised; ref_codes [frames, 16] int32 or None, with their ref_text.
 
@@ -67,7 +67,11 @@ class Voice:
     @property
     def recipe(self):
         """How it was made of others: expression, parents with their weights, directions; {} where it was not."""
-        return self._object("recipe")
+        recipe = self._object("recipe")
+        parents = recipe.get("parents", [])
+        if not isinstance(recipe.get("expression", ""), str) or not all(isinstance(parent, dict) for parent in parents):
+            raise VoiceError(f"voice {self.name!r}: its recipe is none of ours")
+        return recipe
 
     def _object(self, key):
         try:
@@ -75,7 +79,7 @@ class Voice:
         except (ValueError, RecursionError):
             value = None
         if not isinstance(value, dict):
-            raise VoiceError(f"voice {self.name!r}: its {key} are no JSON object")
+            raise VoiceError(f"voice {self.name!r}: what it has as {key} is no JSON object")
         return value
 
     def save(self, path):

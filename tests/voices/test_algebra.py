@@ -113,6 +113,16 @@ def test_a_path_at_many_times_and_rows_at_their_own():
     assert close(lerp(rows, b, t), mx.stack([rows[0], (rows[1] + b) / 2, b]))
 
 
+def test_numbers_of_every_kind():
+    a, b = voices(1, 8), voices(2, 8)
+    half = lerp(a, b, 0.5)
+    for t in (mx.array(0.5), np.array(0.5), np.float32(0.5), np.float64(0.5)):
+        assert close(lerp(a, b, t), half)
+    for t in ([0, 1], mx.arange(2), np.arange(2), [0.0, 1.0], (0, 1)):
+        assert close(lerp(a, b, t), mx.stack([a, b]))
+    assert close(move(a, b, mx.array(2)), a + 2 * b)
+
+
 def test_voices_and_numpy_stand_for_vectors():
     a, b = voices(1, 8), voices(2, 8)
     for one, two in ((Voice(a), Voice(b)), (np.array(a), np.array(b, np.float64)), (a, b.astype(mx.float32))):
@@ -148,7 +158,13 @@ A, B = voices(1, 8), voices(2, 8)
         (lambda: blend([A, B], keep="radius"), ValueError, "needs a voice space"),
         (lambda: blend([A, B], keep="all"), ValueError, "keep 'all' is not one of none, norm, radius"),
         (lambda: lerp(A, B, math.inf), ValueError, "t inf is not finite"),
-        (lambda: lerp(A, B, "half"), ValueError, "t has dtype"),
+        (lambda: lerp(A, B, "half"), ValueError, "t 'half' is no number"),
+        (lambda: lerp(A, B, [0.0, math.nan]), ValueError, "t .* is no number and no list of finite numbers"),
+        (lambda: move(A, B, math.nan), ValueError, "amount nan is not finite"),
+        (lambda: move(A, B, True), TypeError, "amount must be a number"),
+        (lambda: lerp(voices(1, 3, 8), voices(2, 2, 8), 0.5), ValueError, "rows differ in number: 2 and 3"),
+        (lambda: lerp(voices(1, 3, 8), B, mx.zeros(2)), ValueError, "t has 2 values for 3 voices"),
+        (lambda: blend("anna"), TypeError, "several voices"),
         (lambda: lerp(A, B, mx.zeros((2, 2))), ValueError, "expected a number or"),
         (lambda: as_vectors(mx.zeros((2, 2, 2))), ValueError, "vector has shape"),
         (lambda: as_vectors(mx.zeros((0, 2))), ValueError, "vector has shape"),

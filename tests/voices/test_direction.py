@@ -110,6 +110,15 @@ def test_rows_with_a_strength_each():
     assert GENDER.score(Voice(X[0])).shape == ()
 
 
+@pytest.mark.parametrize("keep", ["none", "norm", "radius"])
+def test_rows_move_as_single_voices_do(keep):
+    rows = GENDER.apply(X[:3], 1.5, keep)
+    for i in range(3):
+        assert np.allclose(np.array(rows[i]), np.array(GENDER.apply(X[i], 1.5, keep)), atol=1e-5)
+    border = GENDER.apply(X[0], -GENDER.score(X[0]))  # a strength that is itself an array
+    assert abs(GENDER.score(border).item()) <= 1e-4
+
+
 def test_orthogonal_to_another():
     other = Direction.fit(X, LABELS["emotion"], positive="e1", groups=SPEAKERS)
     mixed = Direction.fit(X, np.array(GENDER.score(X)) + np.array(other.score(X)), method="ridge")
@@ -200,7 +209,9 @@ def test_saved_and_loaded(tmp_path):
         (lambda: Direction.fit(mx.concatenate([X[:16], X[:16]]), ["a"] * 16 + ["b"] * 16), ValueError, "do not differ"),
         (lambda: GENDER.score(mx.zeros(8)), ValueError, "the voice has 8 dimensions, the direction 64"),
         (lambda: GENDER.score(mx.full(64, float("nan"))), ValueError, "NaN"),
-        (lambda: GENDER.apply(X[0], math.inf), ValueError, "not finite"),
+        (lambda: GENDER.apply(X[0], math.inf), ValueError, "strength inf is not finite"),
+        (lambda: GENDER.orthogonal_to("x"), TypeError, "compared with another, not with 'x'"),
+        (lambda: Direction.fit(X, [[1]] * 32), TypeError, r"labels: \[1\] is no label"),
         (lambda: GENDER.apply(X[0], 1, keep="all"), ValueError, "keep 'all'"),
     ],
 )

@@ -114,6 +114,20 @@ def test_a_name_keeps_what_belongs_to_the_voice(library):
     assert told["directions"] == [{"name": "gender", "strength": -2.0, "towards": "m"}]
 
 
+def test_a_long_expression(library):
+    """Longer than a file's name can be."""
+    assert equal(library, " + ".join(["anna*0.5", "ben*0.5"] * 30), (A.embedding + B.embedding) / 2)
+    with pytest.raises(ValueError, match="is no file"):
+        value(library, "x" * 5000)
+    with pytest.raises(ValueError, match="keep 'all' is not one of"):
+        value(library, "anna*1", keep="all")
+
+
+def test_a_direction_of_the_library_goes_before_a_file_of_its_name(library):
+    A.save("gender.safetensors")  # a voice
+    assert equal(library, "anna + @gender", A.embedding + library.direction("gender").step)
+
+
 def test_recipes_nest_and_files_go_before_the_library(library):
     library.add("duo", Lookup(library).voice("anna + ben"))
     told = Lookup(library).voice("duo*0.5 + carl*0.5").recipe
@@ -156,6 +170,8 @@ def test_presets_mix_with_vectors(model, tmp_path, monkeypatch):
         ('"anna + ben', "quotes are not closed", 0),
         ('"" + ben', "an empty name", 0),
         ("anna -ben + carl", "a minus needs spaces", 5),
+        ("anna -ben", "a minus needs spaces", 5),
+        ("anna*0.7-ben*0.3", "a minus needs spaces", 5),
         ("anna + @", "name of a direction after @", 8),
         ("anna + nobody", "voice 'nobody' is no file", 7),
         ("anna + 2*@nothing", "direction 'nothing' is no file", 9),

@@ -86,6 +86,13 @@ def test_names_that_only_spelling_tells_apart(tmp_path):
     library = Library(tmp_path)
     library.add("zoe\u0301", X[0])
     assert library.names == ["zo\u00e9"] and library["zo\u00e9"].dimension == 64
+    Voice(X[1]).save(tmp_path / "ne\u0301.safetensors")  # as macOS would leave it
+    for name in ("ne\u0301", "n\u00e9"):
+        assert name in library and np.array_equal(np.array(library[name].embedding), np.array(X[1]))
+        with pytest.raises(ValueError, match="already"):
+            library.add(name, X[2])
+    library.add("n\u00e9", X[2], overwrite=True)
+    assert len(library) == 2 and np.array_equal(np.array(library["ne\u0301"].embedding), np.array(X[2]))
 
 
 def test_adding_removing_and_tagging(library):
@@ -110,7 +117,9 @@ def test_adding_removing_and_tagging(library):
     assert not (library.folder / "bare.npy").exists() and library.info("bare")["dimension"] == 64
 
 
-@pytest.mark.parametrize("name", ["", " a", ".a", "a/b", "a\\b", 'a"b', "@a", "a\nb", "a" * 201, "ä" * 101])
+@pytest.mark.parametrize(
+    "name", ["", " a", ".a", "space", "a\x1b", "a\0", "a/b", "a\\b", 'a"b', "@a", "a\nb", "a" * 201, "ä" * 101]
+)
 def test_names_that_no_file_can_have(tmp_path, name):
     with pytest.raises(ValueError, match="voice name"):
         Library(tmp_path).add(name, X[0])
@@ -231,6 +240,15 @@ def test_a_library_too_small_for_a_space_says_so(tmp_path):
     assert again.names == NAMES[:3]
 
 
+def test_a_space_that_is_put_in_is_used_at_once(library):
+    before = library.search(X[0], k=5)
+    VoiceSpace.fit(X, LABELS["emotion"]).save(library.folder / "space.safetensors")
+    after = library.search(X[0], k=5)
+    assert before != after
+    (library.folder / "space.safetensors").unlink()
+    assert library.search(X[0], k=5) == before
+
+
 def test_voices_of_two_sizes_lie_side_by_side(library):
     for i in range(12):
         library.add(f"big{i}", mx.random.normal((16,)))
@@ -288,6 +306,10 @@ def test_export_and_import(library, tmp_path):
         ({"deep/er/a.npy": "voice"}, "is no voice, direction or space"),
         ({"readme.txt": b"hello"}, "'readme.txt' is no voice"),
         ({"good.npy": "voice", "bad.npy": b"x"}, "bad.npy|no NumPy array file"),
+        ({"a.npy": "voice", "a.json": b"[1.0]"}, "has two files for 'a'"),
+        ({" a.npy": "voice"}, "voice name ' a'"),
+        ({"\x1b[31mred.npy": "voice"}, "voice name"),
+        ({"space.npy": "voice"}, "taken by the library's voice space"),
         ({"good.npy": "voice", "directions/d.safetensors": "voice"}, "direction d.safetensors"),
         ({"big.npy": bytes((64 << 20) + 1)}, "too many for a voice"),
         ({".hidden": b"x", "__MACOSX/a.npy": b"x"}, "has no voices"),
@@ -304,6 +326,17 @@ def test_archives_that_are_none(library, tmp_path, members, message):
     with pytest.raises(ValueError, match=message):
         library.import_zip(tmp_path / "bad.zip")
     assert sorted(tmp_path.rglob("*")) == before, "something was left behind"
+
+
+def test_a_damaged_archive(library, tmp_path):
+    library.export(tmp_path / "all.zip")
+    data = bytearray((tmp_path / "all.zip").read_bytes())
+    for at in range(60, 400, 7):
+        data[at] ^= 0x55
+    (tmp_path / "all.zip").write_bytes(data)
+    with pytest.raises(ValueError, match="archive .*all.zip"):
+        Library(tmp_path / "new").import_zip(tmp_path / "all.zip")
+    assert not (tmp_path / "new").exists()
 
 
 def test_what_is_no_archive(library, tmp_path):
@@ -358,6 +391,33 @@ def test_a_blend_inherits(library, monkeypatch):
     assert (wider["consent"], wider["license"]) == ("unknown", "unknown") and "language" not in wider
     assert [parent.get("consent") for parent in json.loads(wider["recipe"])["parents"]] == ["given", "not-needed", None]
     assert inherited([{}, {}]) == {}
+
+
+def test_a_blend_cannot_be_made_laxer_than_its_parents(library):
+    from mlx_qwen3tts.voices.lookup import Lookup
+
+    library.tag("s0_e0", consent="refused", license="CC-BY-NC-4.0")
+    library.tag("s1_e0", consent="given", license="CC-BY-NC-4.0")
+    library.add("duo", Lookup(library).voice("s0_e0 + s1_e0"))
+    for key, value in (("consent", "given"), ("license", "CC0-1.0")):
+        with pytest.raises(
+            ValueError, match=f"{key} '{value}' is laxer than .*, which the voice has from those it is made"
+        ):
+            library.tag("duo", **{key: value})
+    library.tag("duo", license="CC-BY-NC-ND-4.0")  # stricter
+    library.tag("s0_e0", consent="given")  # its owner may
+    assert library.info("duo")["metadata"]["consent"] == "refused"
+
+
+def test_recipes_that_are_none_of_ours(library, tmp_path):
+    for recipe in ('{"parents": "ab"}', '{"expression": 5}', "[1]", '{"parents": [1]}'):
+        odd = Voice(X[0], metadata={"recipe": recipe})
+        with pytest.raises(ValueError, match="recipe"):
+            library.add("odd", odd)
+        odd.save(library.folder / "odd.safetensors")
+        with pytest.warns(UserWarning, match="passed over: voice 'odd'"):
+            assert "odd" not in Library(library.folder)
+        (library.folder / "odd.safetensors").unlink()
 
 
 def test_search_on_real_voices(shared, tmp_path):

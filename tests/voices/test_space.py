@@ -75,6 +75,16 @@ def test_too_few_voices_say_so_and_fall_back():
     assert similarity(X[0], X[12], VoiceSpace.fit(X)).item() < raw.item()
 
 
+def test_labels_may_be_arrays():
+    emotions, speakers = np.array(LABELS["emotion"]), np.array([int(s[1:]) for s in LABELS["speaker"]])
+    one = VoiceSpace.fit(X, emotions, mx.array(speakers))
+    assert np.allclose(
+        np.array(one.nuisance), np.array(VoiceSpace.fit(X, LABELS["emotion"], LABELS["speaker"]).nuisance)
+    )
+    with pytest.raises(ValueError, match="groups has 1 labels"):
+        VoiceSpace.fit(X, groups=["a"])
+
+
 def test_saved_and_loaded(tmp_path):
     space = VoiceSpace.fit(X, LABELS["emotion"], source="a set")
     space.save(tmp_path / "s.safetensors")
@@ -109,6 +119,7 @@ def test_saved_and_loaded(tmp_path):
         (lambda path: VoiceSpace.load(path / "nan.safetensors"), "tensor mean has values that are NaN"),
         (lambda path: VoiceSpace.load(path / "bare.safetensors"), "metadata are not those of a voice space"),
         (lambda path: VoiceSpace.load(path / "shape.safetensors"), "tensor nuisance has shape"),
+        (lambda path: VoiceSpace.load(path / "radius.safetensors"), "radius 0.0 is not above 0"),
         (lambda path: VoiceSpace.fit(X).save(path / "s.npy"), "extension must be .safetensors"),
     ],
 )
@@ -119,6 +130,8 @@ def test_what_is_refused(call, message, tmp_path):
     (tmp_path / "cut.safetensors").write_bytes((tmp_path / "v.safetensors").read_bytes()[:100])
     save_file({"mean": np.full(4, np.nan, np.float32)}, tmp_path / "nan.safetensors")
     save_file({"mean": np.zeros(4, np.float32)}, tmp_path / "bare.safetensors")
+    told = {"radius": "0.0", "spread": "1.0", "count": "12", "source": "{}"}
+    save_file({"mean": np.zeros(4, np.float32)}, tmp_path / "radius.safetensors", told)
     save_file(
         {"mean": np.zeros(4, np.float32), "nuisance": np.zeros((1, 5), np.float32)}, tmp_path / "shape.safetensors"
     )

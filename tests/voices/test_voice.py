@@ -38,7 +38,7 @@ def test_codes_text_and_metadata_come_back(tmp_path):
     assert voice.ref_text == "Wörter, 你好" and voice.metadata == metadata
     assert voice.recipe == recipe and voice.attributes == {"gender": "female", "warm": ""}
     assert Voice(vector(64, 1)).recipe == {} == Voice(vector(64, 1)).attributes
-    with pytest.raises(VoiceError, match="voice 'bad': its attributes are no JSON object"):
+    with pytest.raises(VoiceError, match="voice 'bad': what it has as attributes is no JSON object"):
         _ = Voice(vector(64, 1), metadata={"attributes": "[1]"}, name="bad").attributes
 
 
