@@ -334,7 +334,7 @@ def test_a_damaged_archive(library, tmp_path):
     for at in range(60, 400, 7):
         data[at] ^= 0x55
     (tmp_path / "all.zip").write_bytes(data)
-    with pytest.raises(ValueError, match="archive .*all.zip"):
+    with pytest.raises(ValueError, match=r"archive .*all.zip"):
         Library(tmp_path / "new").import_zip(tmp_path / "all.zip")
     assert not (tmp_path / "new").exists()
 

@@ -1,0 +1,130 @@
+"""Every example that a command's help shows runs as it stands, in a folder that has what it names."""
+
+import glob
+import os
+import shlex
+import shutil
+import sys
+from importlib import import_module
+from pathlib import Path
+
+import mlx.core as mx
+import numpy as np
+import pytest
+import soundfile
+
+from convert.parity import codes, recording
+from mlx_qwen3tts import Direction, Library, VoiceSpace, cli
+from mlx_qwen3tts.files.audio import write_audio
+from mlx_qwen3tts.random_checkpoint import write_checkpoint
+from tests.test_generate_modes import FakeDevice
+from tests.voices.real import made
+
+HUB = ("Qwen/Qwen3-TTS-12Hz-0.6B-Base", "Qwen/Qwen3-TTS-12Hz-1.7B-Base")
+
+
+def examples():
+    """(door whose help shows it, command, its arguments, the example before) of all that the helps show."""
+    for door in cli.COMMANDS:
+        before = None
+        for line in (import_module(f"mlx_qwen3tts.{door}").build_parser().epilog or "").splitlines():
+            if line.startswith("  mlx_qwen3tts."):
+                name, _, arguments = line.removeprefix("  mlx_qwen3tts.").partition(" ")
+                yield door, name, arguments, before
+                before = name, arguments
+
+
+def test_every_command_has_an_example():
+    told = [door for door, *_ in examples()]
+    assert set(told) == set(cli.COMMANDS) - {"demo"}
+    inner = import_module("mlx_qwen3tts.voices.__main__").COMMANDS
+    assert all(len(entry) > 1 for entry in inner.values()) and told.count("voices") == sum(
+        map(len, inner.values())
+    ) - len(inner)
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory):
+    """Random checkpoints that end their speech, by the names that the examples give them."""
+    folder = tmp_path_factory.mktemp("models")
+    base = write_checkpoint(folder / "base", "base", seed=3, eos_gain=2.6)
+    custom = write_checkpoint(folder / "custom", "custom_voice", seed=4, eos_gain=2.6)
+    design = write_checkpoint(folder / "design", "voice_design", seed=6, eos_gain=2.6, model_size="1b7")
+    return {"mlx_model": base, "custom": custom, "design": design, **dict.fromkeys(HUB, base)}
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory):
+    """A folder with the recordings, texts, voices, labels and directions that the examples name."""
+    folder = tmp_path_factory.mktemp("prepared")
+    X, names, labels = made()
+    for i, name in enumerate(("speaker", "anna", "ben", "dora", "a", "b", "c", "clip", "speech", "meeting")):
+        recording(folder / f"{name}.wav", i, 2.0)
+    parts = [soundfile.read(folder / f"{name}.wav")[0] for name in ("anna", "ben") * 4]
+    for name in ("interview.wav", "meeting.mp3"):
+        write_audio(folder / name, np.concatenate(parts).astype(np.float32), 24000)
+    (folder / "recordings").mkdir()
+    for name in ("anna", "ben"):
+        shutil.copy(folder / f"{name}.wav", folder / "recordings")
+    for name in ("poem.txt", "lines.txt"):
+        (folder / name).write_text("One.\nTwo.\n")
+    np.save(folder / "blend.npy", np.array(X[0]))
+    np.save(folder / "codes.npy", codes(3, 1))
+    library = Library(folder / "voices")
+    for i, name in enumerate(("anna", "ben", "carl", *names)):
+        library.add(name, X[i % len(names)] + 0.01 * i, gender="female" if i % 2 else "male")
+    labels["emotion"] = ["anger" if label == "e1" else label for label in labels["emotion"]]
+    pitch = [100 + 10 * i for i in range(len(names))]
+    rows = zip(names, pitch, *labels.values(), strict=True)
+    lines = ["name,f0_median," + ",".join(labels), *(",".join(map(str, row)) for row in rows)]
+    (folder / "labels.csv").write_text("\n".join(lines) + "\n")
+    for name, d in (
+        ("gender", Direction.fit(X, labels["gender"])),
+        ("anger", Direction.fit(X, labels["emotion"], positive="anger")),
+        ("deep", Direction.fit(X, pitch, method="ridge")),
+        ("pitch", Direction.fit(X, pitch, method="ridge")),
+    ):
+        d.save(folder / f"{name}.safetensors")
+    VoiceSpace.fit(X).save(folder / "space.safetensors")
+    other = Library(folder / "others")
+    other.add("zoe", X[3])
+    other.export(folder / "other.zip")
+    return folder
+
+
+def words(line):
+    """The arguments as a shell hands them on, and the file that stdout goes to, or None."""
+    line, _, file = line.partition(" > ")
+    found = []
+    for word in shlex.split(line):
+        found += sorted(glob.glob(word)) if "*" in word and " " not in word else [word]
+    return found, file or None
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize(
+    ("door", "name", "line", "earlier"), list(examples()), ids=[f"{name} {line}" for _, name, line, _ in examples()]
+)
+def test_example(door, name, line, earlier, prepared, models, command, tmp_path, monkeypatch):
+    shutil.copytree(prepared, tmp_path, dirs_exist_ok=True)
+    for place, model in models.items():
+        (tmp_path / place).parent.mkdir(exist_ok=True)
+        if not (name == "convert" and place == "mlx_model"):
+            os.symlink(model, tmp_path / place)
+    monkeypatch.setitem(sys.modules, "sounddevice", FakeDevice())
+    monkeypatch.chdir(tmp_path)
+    if name != door:  # what another command makes of the example before
+        assert command(earlier[0], *words(earlier[1])[0]).status == 0
+    before = {file: file.stat().st_mtime_ns for file in tmp_path.rglob("*") if file.is_file()}
+    arguments, stdout = words(line)
+    ran = command(name, *arguments)
+    assert ran.status == 0, ran.err
+    assert not any(text.startswith("error") for text in ran.err.splitlines())
+    written = [file for file in tmp_path.rglob("*") if file.is_file() and before.get(file) != file.stat().st_mtime_ns]
+    removed = [file for file in before if not file.exists()]
+    assert written or removed or ran.out, "the example did nothing"
+    assert stdout is None or ran.out
+    for word in ("--output", "-o"):
+        if word in arguments:
+            assert Path(arguments[arguments.index(word) + 1]).exists()
+    mx.clear_cache()
