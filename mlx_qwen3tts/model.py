@@ -25,8 +25,9 @@ from .synthesis.prompt import LAYOUTS, build_prompt, language_tags
 from .synthesis.sampling import Sampler, Sampling, check_seed
 from .synthesis.stream import SCHEDULE, Decoding, check_schedule
 from .synthesis.tokenizer import TextTokenizer, check_text
+from .voices import FOLDER
 from .voices.fit import KNOWN_NORMS, check_fit
-from .voices.library import FOLDER, Library
+from .voices.library import Library
 from .voices.lookup import Lookup
 from .voices.voice import Voice, VoiceError
 

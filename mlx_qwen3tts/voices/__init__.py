@@ -1,5 +1,7 @@
 """Voices as vectors: algebra, directions, spaces, libraries, diarization. Importing this is cheap."""
 
+FOLDER = "voices"  # the library's, where commands and Qwen3TTS look unless told otherwise
+
 _HOMES = {
     "Direction": ".direction",
     "Library": ".library",

@@ -3,8 +3,7 @@
 import argparse
 
 from .. import cli
-
-FOLDER = "voices"
+from . import FOLDER
 
 # Of every command: what it does, and examples.
 COMMANDS = {
@@ -87,7 +86,7 @@ def build_parser():
 
 
 def _common(command):
-    command.add_argument("--library", default=FOLDER, metavar="DIR", help="the library's folder (default: voices)")
+    command.add_argument("--library", default=FOLDER, metavar="DIR", help=f"the library's folder (default: {FOLDER})")
     cli.add_json(command)
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import mlx.core as mx
 
 from ..files.output import OutputError
+from . import FOLDER
 from .algebra import as_vectors
 from .archive import DIRECTIONS, export_zip, import_zip
 from .direction import Direction
@@ -24,7 +25,6 @@ from .search import Searcher, has, search
 from .space import FEWEST, VoiceSpace, warn_raw
 from .voice import SUFFIXES, Voice, differ
 
-FOLDER = "voices"  # where commands and Qwen3TTS look unless told otherwise
 LOCK = ".lock"
 OWN_FIELDS = ("consent", "license", "language", "source_model")  # metadata of their own, next to attributes
 
