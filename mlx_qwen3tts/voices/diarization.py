@@ -296,21 +296,25 @@ def _apart(x, shared, a, b, rounding):
     """How far apart two clusters (rows of x [N, D]) are, as a cosine distance: THRESHOLD where it is SPREADS spreads.
 
     Every window is projected on the line between the means of both clusters without the windows that share sound with
-    it, so that noise does not point at itself; then the medians' distance is divided by the median deviation. Small
-    clusters must lie farther apart, as the most deviant of many windows are soon found.
+    it, so that noise does not point at itself; then the medians' distance is divided by the median deviation. Windows
+    that share sound with the other cluster, as there are at every change, do not count where there are enough others.
+    Small clusters must lie farther apart, as the most deviant of many windows are soon found.
     """
     both = np.concatenate([a, b])
     v, near, in_a = x[both], shared[both][:, both], np.arange(len(both)) < len(a)
+    inner_a, inner_b = (own & (near @ (~own).astype(np.float32) == 0) for own in (in_a, ~in_a))
+    if min(inner_a.sum(), inner_b.sum()) < FEWEST:
+        inner_a, inner_b = in_a, ~in_a
 
     def others(mask):
         count = mask.sum() - near @ mask.astype(np.float32)
         mean = (v[mask].sum(axis=0) - near @ (v * mask[:, None])) / np.maximum(count, 1)[:, None]
-        return mean, count > 0.5
+        return mean, count > 0
 
-    (mean_a, known_a), (mean_b, known_b) = others(in_a), others(~in_a)
+    (mean_a, known_a), (mean_b, known_b) = others(inner_a), others(inner_b)
     line = mean_a - mean_b
     place = ((v - v.mean(axis=0)) * line).sum(axis=1) / np.maximum(np.linalg.norm(line, axis=1), 1e-12)
-    one, two = place[in_a & known_a & known_b], place[~in_a & known_a & known_b]
+    one, two = place[inner_a & known_a & known_b], place[inner_b & known_a & known_b]
     if not one.size or not two.size:
         return 0.0
     deviation = np.median(np.abs(np.concatenate([one - np.median(one), two - np.median(two)])))
