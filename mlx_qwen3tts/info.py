@@ -44,6 +44,7 @@ def describe(model):
         "embedding_dim": config.talker.hidden_size,
         "speakers": list(config.talker.spk_id),
         "languages": config.languages,
+        **({"words": list(config.vocabulary.words)} if config.vocabulary else {}),
         "dtypes": part.dtypes,
         "conv_layout": part.layout,
         "quantization": quantization and {key: v for key, v in quantization.items() if not isinstance(v, dict)},

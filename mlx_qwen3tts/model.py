@@ -118,6 +118,7 @@ class Qwen3TTS:
         """A Voice from a recording: its x-vector, and with its transcript `ref_text` its codes, to clone in context."""
         if ref_text is not None:
             check_text(ref_text, "reference text")
+            self._check_in_context()
         embedding, samples, rate = self._listen(audio, prepare)
         codes = None if ref_text is None else self.codec.encode((samples, rate))
         return Voice(embedding, codes, ref_text, {"source_model": self.folder.folder.name})
@@ -395,8 +396,11 @@ class Qwen3TTS:
         text: a string, or an iterable of pieces, of which as many are pulled as the prompt needs.
         """
         live = isinstance(text, Iterable) and not isinstance(text, str | bytes | Mapping)
+        vocabulary = self.config.vocabulary
         if not live:
             check_text(text)
+            if vocabulary:
+                vocabulary.check(text)
         if not isinstance(language, str) or language.lower() not in self.languages:
             raise ValueError(f"language {language!r} is not one of {', '.join(self.languages)}")
         if instruct and not self.takes_instruct:
@@ -413,13 +417,15 @@ class Qwen3TTS:
         if text_mode not in LAYOUTS:
             raise ValueError(f"text_mode {text_mode!r} is not one of {', '.join(LAYOUTS)}")
         if live:
-            text = LiveText(self.tokenizer, text, self._check_length)
+            pieces = vocabulary.watch(text) if vocabulary else text
+            text = LiveText(self.tokenizer, pieces, self._check_length)
             role, ids = text.begin()
         else:
             role, ids = self.tokenizer.assistant(text)
             self._check_length("text", len(ids))
         reference = None
         if voice is not None and voice.ref_codes is not None:
+            self._check_in_context()
             codes = self.codec.check_codes(voice.ref_codes, "reference codes")
             words = self.tokenizer.assistant(check_text(voice.ref_text, "reference text"))[1]
             self._check_length("reference text", len(words))
@@ -441,6 +447,13 @@ class Qwen3TTS:
         if needed > context:
             raise ValueError(f"prompt and max_tokens need {needed} positions, the model has {context}; shorten either")
         return prompt
+
+    def _check_in_context(self):
+        if "in_context" in self.config.untrained:
+            raise ValueError(
+                f"{self.folder.folder.name} was not trained to clone in context; leave the reference text out, and it "
+                "clones by the recording's vector"
+            )
 
     def _check_length(self, what, tokens):
         context = self.config.talker.max_position_embeddings

@@ -7,6 +7,8 @@ Defaults are those of the official configuration classes.
 import math
 from dataclasses import MISSING, dataclass, field, fields
 
+from ..vocabulary import Vocabulary
+
 
 class ConfigError(ValueError):
     """A config.json that does not describe a model this package knows."""
@@ -180,6 +182,9 @@ class ModelConfig:
     tts_pad_token_id: int
     tts_bos_token_id: int
     tts_eos_token_id: int
+    # Of a model that was taught only some words and layouts, as the shipped miniature: None and () for all others.
+    vocabulary: Vocabulary | None = None
+    untrained: tuple = ()
 
     MODEL_TYPE = "qwen3_tts"
     KINDS = ("base", "custom_voice", "voice_design")
@@ -234,6 +239,8 @@ class ModelConfig:
             speaker_encoder=encoder,
             model_type=kind,
             model_size=str(values.get("tts_model_size") or ""),
+            vocabulary=_vocabulary(values.get("closed_vocabulary"), where),
+            untrained=_strings(values.get("untrained", []), f"{where}: untrained"),
             **ids,
         )
 
@@ -241,6 +248,21 @@ class ModelConfig:
     def languages(self):
         """Names a user may ask for: `auto` and every language that is not a preset's dialect."""
         return ["auto", *(name for name in self.talker.codec_language_id if "dialect" not in name)]
+
+
+def _vocabulary(values, where):
+    if values is None:
+        return None
+    where = f"{where}: closed_vocabulary"
+    if not isinstance(values, dict) or not isinstance(values.get("punctuation"), str):
+        raise ConfigError(f"{where} is not an object of words and punctuation")
+    return Vocabulary(_strings(values.get("words"), f"{where}.words"), values["punctuation"])
+
+
+def _strings(values, where):
+    if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
+        raise ConfigError(f"{where} is not a list of strings")
+    return tuple(values)
 
 
 def check_ids(ids, size, where):

@@ -4,7 +4,7 @@ N voices, D dimension. A strength is counted in radii of the voice space, a voic
 """
 
 import json
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, replace
 
 import mlx.core as mx
 
@@ -16,6 +16,7 @@ from .space import VoiceSpace
 from .voice import differ
 
 KIND = "direction"
+BEFORE = "these are the figures of the direction before its part along another was taken out"
 
 
 @dataclass
@@ -98,12 +99,16 @@ class Direction:
         return (self.vector @ other.vector).item()
 
     def orthogonal_to(self, other):
-        """This direction without its part along another: moving along it leaves the other's score as it is."""
+        """This direction without its part along another: moving along it leaves the other's score as it is.
+
+        Its report is the one of this direction and says so: what is left has not been tried on its own.
+        """
         rest = self.vector - self.cosine(other) * other.vector
         length = mx.linalg.norm(rest).item()
         if length < 1e-3:
             raise ValueError("the two directions are the same: nothing is left of one without the other")
-        return Direction(**{f.name: getattr(self, f.name) for f in fields(self)} | {"vector": rest / length})
+        told = replace(self.report, warnings=[*self.report.warnings, BEFORE])
+        return replace(self, vector=rest / length, report=told)
 
     def save(self, path):
         """Write a .safetensors file."""

@@ -126,6 +126,8 @@ def test_orthogonal_to_another():
     rest = mixed.orthogonal_to(other)
     assert abs(rest.cosine(other)) <= 1e-5 and abs(mx.linalg.norm(rest.vector).item() - 1) <= 1e-5
     assert np.allclose(np.array(other.score(rest.apply(X, 3.0))), np.array(other.score(X)), atol=1e-3)
+    assert "before its part along another was taken out" in str(rest.report)  # whose figures they are
+    assert mixed.report.warnings == rest.report.warnings[:-1]
     with pytest.raises(ValueError, match="the same: nothing is left"):
         other.orthogonal_to(other)
 

@@ -1,0 +1,88 @@
+"""Stage 8: put what was trained where the package and the tests have it.
+
+    python -m training.ship WORK
+
+writes mlx_qwen3tts/miniature/ (the converted checkpoint, two recordings, ten labelled voices, the model card with what
+`evaluate` measured) and tests/assets/recogniser.safetensors. Runs in the project's own environment.
+"""
+
+import hashlib
+import json
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+from mlx_qwen3tts import Qwen3TTS
+from mlx_qwen3tts.files.audio import write_audio
+from mlx_qwen3tts.voices.voice import Voice
+
+from . import acoustics
+from .corpus import Corpus
+from .espeak import Espeak, Speaker
+from .language import PUNCTUATION, WORDS
+
+ROOT = Path(__file__).parent.parent
+PACKAGE = ROOT / "mlx_qwen3tts" / "miniature"
+RECORDINGS = {"low": Speaker(104, 0.95, 0.0, 140), "high": Speaker(198, 1.08, 0.2, 150)}
+SAY = "Hello, this is my voice. The red car is big. I want to speak to you."
+LABELLED = 10
+
+
+def main():
+    work = Path(sys.argv[1])
+    if PACKAGE.exists():
+        shutil.rmtree(PACKAGE)
+    shutil.copytree(work / "converted", PACKAGE, ignore=shutil.ignore_patterns("README.md"))
+    (PACKAGE / "recordings").mkdir()
+    with tempfile.TemporaryDirectory() as data:
+        espeak = Espeak(data)
+        for name, speaker in RECORDINGS.items():
+            espeak.use(speaker)
+            write_audio(PACKAGE / "recordings" / f"{name}.flac", espeak.say(SAY), 24000)
+    model = Qwen3TTS.from_pretrained(PACKAGE)
+    (PACKAGE / "voices").mkdir()
+    corpus, spoken = Corpus(work), {}
+    for utterance in corpus.of("valid"):
+        spoken.setdefault(corpus.utterances[utterance][0], []).append(corpus.samples(utterance))
+    chosen = list(spoken)[:LABELLED]
+    order = sorted(chosen, key=lambda speaker: corpus.speakers[speaker]["f0"])
+    for number, speaker in enumerate(order, 1):
+        sound = np.concatenate(spoken[speaker])
+        about = {"f0": round(acoustics.f0(sound), 1), "formants": round(corpus.speakers[speaker]["formants"], 3)}
+        metadata = {"attributes": json.dumps(about), "source_model": "miniature", "licence": "Apache-2.0"}
+        Voice(model.embed(sound), metadata=metadata).save(PACKAGE / "voices" / f"voice{number:02}.safetensors")
+    (PACKAGE / "README.md").write_text(card(work, sorted(WORDS)))
+    assets = ROOT / "tests" / "assets"
+    assets.mkdir(exist_ok=True)
+    shutil.copy(work / "recogniser.safetensors", assets)
+    size = sum(path.stat().st_size for path in PACKAGE.rglob("*") if path.is_file())
+    print(f"{PACKAGE}: {size / 1e6:.2f} MB")
+
+
+def card(work, known):
+    result = json.loads((work / "evaluation.json").read_text())
+    rows = []
+    for row in result["rows"]:
+        gate = "" if "gate" not in row else f"{'at least' if row['least'] else 'at most'} {row['gate']:g}"
+        met = {True: "yes", False: "**no**"}.get(row.get("met"), "")
+        rows.append(f"| {row['name']} | {row['value']:.3g} | {gate} | {met} |")
+    hashes = []
+    for path in sorted((work / "official").rglob("*")):
+        if path.is_file():
+            name = path.relative_to(work / "official")
+            hashes.append(f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {name}")
+    template = (Path(__file__).parent / "card.md").read_text()
+    return template.format(
+        count=len(known),
+        words=", ".join(known),
+        punctuation=" ".join(PUNCTUATION),
+        rows="\n".join(rows),
+        hashes="\n".join(hashes),
+    )
+
+
+if __name__ == "__main__":
+    main()
