@@ -21,6 +21,8 @@ from .rights import check_consent, forbids_derivatives
 from .space import VoiceSpace
 from .voice import Voice, check_suffix
 
+NAMED = 8  # voices listed one by one in a message
+
 
 def _library(options, exists=True):
     library = Library(options.library)
@@ -349,7 +351,8 @@ def _fit(options, library):
     columns = [column for column in (options.column, options.group) if column]
     labelled, left = read_labelled(options.csv, columns, library)
     if left:
-        cli.note(f"left out, as they lack a label: {', '.join(left)}")
+        shown = ", ".join(left[:NAMED]) + (f" and {len(left) - NAMED} more" if len(left) > NAMED else "")
+        cli.note(f"left out, as they lack a label: {shown}")
     y, groups = labelled.columns[options.column], labelled.columns.get(options.group)
     positive = options.positive
     if positive is not None and not isinstance(y[0], str):
@@ -391,7 +394,11 @@ def _orthogonal(options, library):
     before, after = one.cosine(other), direction.cosine(other)
     places = _keep_direction(options, library, direction)
     result = {"output": places, "cosine": one.cosine(direction), "before": before, "after": after}
-    _tell(options, result, f"cosine to @{options.other.removeprefix('@')}: {before:+.2f} before, {after:+.2f} after")
+    _tell(
+        options,
+        result,
+        f"cosine to @{options.other.removeprefix('@')}: {before:+.2f} before, {round(after, 2) + 0.0:+.2f} after",
+    )
 
 
 def run_search(options):

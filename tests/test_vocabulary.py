@@ -1,0 +1,61 @@
+"""Models that were taught only some words: what they say of a text, and of a config that does not say it well."""
+
+import json
+import shutil
+import warnings
+
+import pytest
+
+from mlx_qwen3tts import Qwen3TTS
+from mlx_qwen3tts.networks.config import ConfigError
+from mlx_qwen3tts.vocabulary import Vocabulary
+
+KNOWN = Vocabulary(("hello", "this", "i"), ",.?!")
+
+
+@pytest.mark.parametrize(
+    ("text", "unknown"),
+    [
+        ("Hello, this!", []),
+        ("I hello.\n\tThis?!", []),
+        ("HELLO iS", ["HELLO", "iS"]),
+        ("hello zebra zebra, zebra.", ["zebra"]),
+        ("hello , this", [","]),  # punctuation stands right after a word
+        ("7 hello-this", ["7", "hello-this"]),
+    ],
+)
+def test_unknown_words(text, unknown):
+    assert KNOWN.unknown(text) == unknown
+
+
+def test_many_unknown_words_are_counted():
+    with pytest.warns(UserWarning, match=r"does not know: w0, w1, w2, w3, w4, w5, w6, w7 and 12 more"):
+        KNOWN.check(" ".join(f"w{i}" for i in range(20)))
+
+
+def test_words_that_come_in_pieces_are_checked_whole():
+    pieces = ["Hel", "lo fo", "o this", " bar", "", " i", " ", "x"]
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        assert list(KNOWN.watch(pieces)) == pieces
+    named = [str(w.message).split("does not know: ")[1].split(" (")[0] for w in told]
+    assert named == ["foo", "bar", "x"]
+    assert list(KNOWN.watch(["hello", None])) == ["hello", None]  # what is no text is refused where it is read
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("closed_vocabulary", [], "closed_vocabulary is not an object of words and punctuation"),
+        ("closed_vocabulary", {"words": ["a"]}, "closed_vocabulary is not an object"),
+        ("closed_vocabulary", {"words": "abc", "punctuation": ","}, "words is not a list of strings"),
+        ("untrained", "in_context", "untrained is not a list of strings"),
+    ],
+)
+def test_a_config_that_says_it_badly(checkpoint, tmp_path, key, value, message):
+    folder = tmp_path / "model"
+    shutil.copytree(checkpoint("base"), folder)
+    path = folder / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), key: value}))
+    with pytest.raises(ConfigError, match=message):
+        Qwen3TTS.from_pretrained(folder)
