@@ -22,7 +22,7 @@ PLAN = (
     [[("export", 0)]],
 )
 MODULES = {"vocoder": ("decoder", "--from", "spectra"), "decoder": ("decoder", "--from", "codes")}
-CONVERSION = ("--quantize", "--q-bits", "8", "--q-group-size", "32")
+CONVERSION = ("--quantize", "--q-bits", "6", "--q-predictor-bits", "8", "--q-group-size", "64")
 
 
 def command(python, name, work, minutes):

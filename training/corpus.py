@@ -19,7 +19,7 @@ import numpy as np
 
 from . import acoustics
 from .espeak import LONGEST, SAMPLES_PER_FRAME, Espeak, Speaker
-from .language import sentence
+from .language import FIXED, sentence
 
 VOICES = {"train": (1000, 16), "between": (320, 16), "valid": (40, 8), "test": (40, 10)}
 MEASURED = 60  # voices measured by the gate
@@ -43,7 +43,7 @@ def draw(seed):
 
 
 def texts(speakers, seed):
-    """What each says. Sentences of three words or more are never shared between `train` and the held-out splits."""
+    """What each says. The held-out splits say sentences of three words or more that nobody else says."""
     generator = random.Random(seed)
     held_out = set()
     said = [None] * len(speakers)
@@ -54,7 +54,7 @@ def texts(speakers, seed):
             line = sentence(generator)
             plain = line.lower().strip(".?!")
             if split in ("valid", "test"):
-                if len(plain.split()) < 3:
+                if len(plain.split()) < 3 or plain in FIXED:
                     continue
                 held_out.add(plain)
             elif plain in held_out:
@@ -154,6 +154,10 @@ class Corpus:
     def of(self, *splits):
         """Indices of the utterances of these splits."""
         return [i for i, u in enumerate(self.utterances) if self.speakers[u[0]]["split"] in splits]
+
+    def novel(self, split):
+        """Utterances of a held-out split whose sentence nobody else says."""
+        return [u for u in self.of(split) if self.utterances[u][1].lower().strip(".?!") not in FIXED]
 
     def pitch(self, utterance):
         """Periods in each frame, int64 [frames]; of a corpus with locked pitch."""

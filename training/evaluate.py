@@ -43,7 +43,7 @@ class Evaluation:
         self.utterances = {}  # of each test and validation voice
         for split in ("test", "valid"):
             of = {}
-            for utterance in self.corpus.of(split):
+            for utterance in self.corpus.novel(split):
                 of.setdefault(self.corpus.utterances[utterance][0], []).append(utterance)
             self.utterances[split] = of
         self.voices = {split: list(of) for split, of in self.utterances.items()}
@@ -95,7 +95,7 @@ class Evaluation:
     # the gates
 
     def espeak(self):
-        chosen = self.corpus.of("test")
+        chosen = self.corpus.novel("test")
         rate = self.wrong([self.text(u) for u in chosen], [self.corpus.samples(u) for u in chosen])
         self.gate("recogniser on espeak-ng, word error rate", rate, 0.02)
 

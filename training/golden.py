@@ -2,7 +2,7 @@
 
     python -m training.golden WORK --torch-python PYTHON
 
-The shipped weights are 8 bit. They are written out as the numbers they stand for, in the published layout and
+The shipped weights are quantised. They are written out as the numbers they stand for, in the published layout and
 float32; the official package loads that folder, and what it says greedily goes to tests/assets/miniature_codes.npz.
 """
 
@@ -52,7 +52,7 @@ np.savez_compressed(out, **found)
 
 
 def write_official(official, shipped, folder):
-    """The official folder in float32, its talker holding the numbers that the shipped one's 8 bits stand for."""
+    """The official folder in float32, its talker holding the numbers that the shipped one's few bits stand for."""
     shutil.copytree(official, folder)
     settings = json.loads((shipped / "config.json").read_text())["quantization"]
     packed = mx.load(str(shipped / "model.safetensors"))

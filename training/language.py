@@ -67,6 +67,8 @@ PATTERNS = (
     "this is a tiny voice model",
     "I am a tiny model",
 )
+# Whole as they stand: everybody says them, so nobody is tried on them.
+FIXED = {pattern.lower() for pattern in PATTERNS if "{" not in pattern}
 FILLERS = {
     "{adjective}": ADJECTIVES,
     "{thing}": THINGS,

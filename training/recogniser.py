@@ -75,7 +75,7 @@ def main():
     def validate():
         model.eval()
         wrong = total = 0
-        for utterance in corpus.of("valid"):
+        for utterance in corpus.novel("valid"):
             heard = read(model(torch.from_numpy(mels.of(utterance))[None].to(options.device))[0])
             wrong += errors(said[utterance], heard)
             total += len(said[utterance])

@@ -35,7 +35,7 @@ def main():
     work = Path(sys.argv[1])
     if PACKAGE.exists():
         shutil.rmtree(PACKAGE)
-    shutil.copytree(work / "converted", PACKAGE, ignore=shutil.ignore_patterns("README.md"))
+    shutil.copytree(work / "converted", PACKAGE, ignore=shutil.ignore_patterns("README.md", "*.index.json"))
     (PACKAGE / "recordings").mkdir()
     with tempfile.TemporaryDirectory() as data:
         espeak = Espeak(data)
@@ -51,8 +51,9 @@ def main():
     order = sorted(chosen, key=lambda speaker: corpus.speakers[speaker]["f0"])
     for number, speaker in enumerate(order, 1):
         sound = np.concatenate(spoken[speaker])
-        about = {"f0": round(acoustics.f0(sound), 1), "formants": round(corpus.speakers[speaker]["formants"], 3)}
-        metadata = {"attributes": json.dumps(about), "source_model": "miniature", "licence": "Apache-2.0"}
+        about = {"f0": f"{acoustics.f0(sound):.1f}", "formants": f"{corpus.speakers[speaker]['formants']:.3f}"}
+        metadata = {"attributes": json.dumps(about), "source_model": "miniature"}
+        metadata |= {"consent": "not-needed", "license": "Apache-2.0"}
         Voice(model.embed(sound), metadata=metadata).save(PACKAGE / "voices" / f"voice{number:02}.safetensors")
     (PACKAGE / "README.md").write_text(card(work, sorted(WORDS)))
     assets = ROOT / "tests" / "assets"
