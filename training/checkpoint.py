@@ -98,7 +98,7 @@ def config():
         "tts_eos_token_id": special["<tts_text_eod>"],
         "speaker_encoder_config": SPEAKER,
         "talker_config": talker,
-        "transformers_version": "4.57.3",
+        "transformers_version": "4.57.2",
     }
 
 

@@ -23,7 +23,7 @@ from .stage import Stage, arguments, parser
 BATCH, FRAMES = 6, 8
 NOISE = 0.15  # on normalised spectra, as codes will not tell them exactly
 LOW_FIRST = 2000  # steps
-GATE = 1.2
+GATE = 1.3
 
 
 class Vocoder(nn.Module):

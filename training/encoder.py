@@ -21,10 +21,8 @@ from .stage import Stage, arguments, parser
 BATCH, FRAMES = 16, 16
 NATURAL = 0.3  # share of what is heard as espeak-ng says it; the rest has its pitch locked to the frames, see lock.py
 CONTINUOUS = 600  # steps of a plain autoencoder first: codebooks that learn from the start collapse
-GATE, GATE_PITCH = (
-    0.5,
-    0.9,
-)  # mean absolute error of log spectra, share of frames with the right pitch, on held-out voices
+# On held-out voices: mean absolute error of log spectra, share of frames whose pitch is right.
+GATE, GATE_PITCH = 0.5, 0.9
 
 
 class Quantised(nn.Module):

@@ -66,7 +66,7 @@ def main():
 def card(work, known):
     result = json.loads((work / "evaluation.json").read_text())
     rows = []
-    for row in result["rows"]:
+    for row in (row for part in result.values() for row in part["rows"]):
         gate = "" if "gate" not in row else f"{'at least' if row['least'] else 'at most'} {row['gate']:g}"
         met = {True: "yes", False: "**no**"}.get(row.get("met"), "")
         rows.append(f"| {row['name']} | {row['value']:.3g} | {gate} | {met} |")

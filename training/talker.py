@@ -23,9 +23,11 @@ from .official import Qwen3TTSConfig, Qwen3TTSForConditionalGeneration
 from .stage import Stage, arguments, parser
 
 BATCH = 32
+NAMES = ("first", "weighted", "content", "rest", "right_first", "right_rest")  # of what `losses` gives
 PREDICTED = 500  # frames of a batch that the code predictor is trained on
 BLENDED = 0.7  # how often an utterance in between gets the blend of its parents' vectors
-GATE = 3.0
+WEIGHTS = (1.0, 0.7, 0.5, 0.35, 0.25, 0.2, 0.2)  # of the codebooks after the first, of which the early ones say most
+GATE = 1.2  # of the first codebook, which is the pitch
 
 
 class Prompts:
@@ -120,8 +122,25 @@ class Prompts:
         }
 
 
-def losses(model, batch, training):
-    """Cross entropies of the first codebook and of the others, and how often each is right."""
+class Content(nn.Module):
+    """Reads the second and third codebook straight off the talker's hidden states, while it learns.
+
+    The first codebook is the pitch, which says little of what is spoken. Without this the talker finds the first word of
+    a text and loses its way in the rest: what tells it goes through the code predictor alone.
+    """
+
+    def __init__(self, width):
+        super().__init__()
+        self.heads = nn.ModuleList(nn.Linear(width, codec.CODES) for _ in range(2))
+
+    def forward(self, hidden, codes):
+        """Cross entropy; hidden [N, width], codes [N, CODEBOOKS] of the frames they foresee."""
+        return sum(F.cross_entropy(head(hidden), codes[:, b + 1]) for b, head in enumerate(self.heads)) / 2
+
+
+def losses(model, content, batch, training):
+    """Cross entropies: of the first codebook, of the others by the code predictor (weighted), of the content, and the
+    codebooks' mean without weights; then how often the first and the others are right."""
     talker, predictor = model.talker, model.talker.code_predictor
     vector, codes = batch["vector"], batch["codes"]
     if training:  # a voice a little off, and now and then a wrong frame, as there will be when it speaks by itself
@@ -143,6 +162,7 @@ def losses(model, batch, training):
     logits, label = talker.codec_head(hidden).float(), batch["label"]
     first = F.cross_entropy(logits.flatten(0, 1), label.flatten(), ignore_index=-100)
     hidden, codes = hidden[batch["predicts"]], batch["following"][batch["predicts"]]
+    said = content(hidden, codes)
     if training and len(hidden) > PREDICTED:
         chosen = torch.randperm(len(hidden), device=hidden.device)[:PREDICTED]
         hidden, codes = hidden[chosen], codes[chosen]
@@ -151,10 +171,11 @@ def losses(model, batch, training):
     x = predictor.small_to_mtp_projection(torch.cat(steps, 1))
     out = predictor.model(inputs_embeds=x, use_cache=False).last_hidden_state
     guess = torch.stack([head(out[:, b + 1]) for b, head in enumerate(predictor.lm_head)], 1).float()
-    rest = F.cross_entropy(guess.flatten(0, 1), codes[:, 1:].flatten())
+    each = F.cross_entropy(guess.flatten(0, 1), codes[:, 1:].flatten(), reduction="none").view(len(codes), -1).mean(0)
+    rest = (each * each.new_tensor(WEIGHTS)).sum()
     asked = label >= 0
     right = (logits.argmax(-1) == label)[asked].float().mean(), (guess.argmax(-1) == codes[:, 1:]).float().mean()
-    return first, rest, *right
+    return first, rest, said, each.mean(), *right
 
 
 def build(settings):
@@ -190,13 +211,23 @@ def main():
     settings = checkpoint.config()
     prompts, generator = Prompts(options.work, settings), random.Random(1)
     model = build(settings).to(options.device).train()
-    trained = list(model.talker.parameters())
+    content = Content(settings["talker_config"]["hidden_size"]).to(options.device)
+    trained = [*model.talker.parameters(), *content.parameters()]
     groups = [
         {"params": [v for v in trained if v.ndim > 1], "weight_decay": 0.03},
         {"params": [v for v in trained if v.ndim < 2], "weight_decay": 0.0},
     ]
     optimizer = torch.optim.AdamW(groups, lr=2e-3, betas=(0.9, 0.98))
-    stage = Stage("talker", {"model": model.talker}, optimizer, options, rate=2e-3, warmup=150, flat=0.2, log_every=200)
+    stage = Stage(
+        "talker",
+        {"model": model.talker, "content": content},
+        optimizer,
+        options,
+        rate=2e-3,
+        warmup=150,
+        flat=0.2,
+        log_every=200,
+    )
     lengths = [len(row) for row in prompts.codes]
     held = sorted(prompts.corpus.of("valid"), key=lengths.__getitem__)
 
@@ -208,20 +239,20 @@ def main():
         draw = random.Random(2)
         with torch.no_grad():
             rows = [
-                [float(v) for v in losses(model, put(prompts.batch(held[k : k + BATCH], draw, False)), False)]
+                [float(v) for v in losses(model, content, put(prompts.batch(held[k : k + BATCH], draw, False)), False)]
                 for k in range(0, len(held), BATCH)
             ]
         model.train()
-        return dict(zip(("valid_first", "valid_rest", "right_first", "right_rest"), np.mean(rows, 0), strict=True))
+        return dict(zip([f"valid_{name}" for name in NAMES], np.mean(rows, 0), strict=True))
 
     feed = batches(prompts.corpus.of("train", "between"), lengths, generator)
     for _ in stage:
-        first, rest, *_ = losses(model, put(prompts.batch(next(feed), generator, True)), True)
-        (first + rest).backward()
+        first, rest, said, *_ = losses(model, content, put(prompts.batch(next(feed), generator, True)), True)
+        (first + rest + said).backward()
         norm = nn.utils.clip_grad_norm_(trained, 1.0)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-        stage.record(validate, first=first, rest=rest, norm=norm)
+        stage.record(validate, first=first, weighted=rest, content=said, norm=norm)
     result = validate()
     print(f"talker: {stage.step} steps,", {name: round(float(value), 3) for name, value in result.items()})
     if result["valid_first"] > GATE:
