@@ -125,8 +125,8 @@ class Prompts:
 class Content(nn.Module):
     """Reads the second and third codebook straight off the talker's hidden states, while it learns.
 
-    The first codebook is the pitch, which says little of what is spoken. Without this the talker finds the first word of
-    a text and loses its way in the rest: what tells it goes through the code predictor alone.
+    The first codebook is the pitch, which says little of what is spoken. Without this the talker finds the first word
+    of a text and loses its way in the rest: what tells it goes through the code predictor alone.
     """
 
     def __init__(self, width):

@@ -10,17 +10,11 @@ from .weights import CheckpointError
 WHOLE = ("*.json", "*.txt", "model*.safetensors", "speech_tokenizer/*")
 ALONE = ("config.json", "model*.safetensors*")
 CODEC_INSIDE = ("config.json", "speech_tokenizer/*")
-SHIPPED = {"miniature": Path(__file__).parent.parent / "miniature"}  # models that come with the package, by name
 PATIENCE = 10  # seconds to wait for the hub's first answer
 
 
 def resolve(model, patterns=WHOLE, revision=None):
-    """The folder of `model`, a path, a hub id or the name of one that is SHIPPED; a folder of that name is `./NAME`.
-
-    From the hub only files that match `patterns` are fetched.
-    """
-    if str(model) in SHIPPED:
-        return SHIPPED[str(model)]
+    """The folder of `model`, a path or a hub id; from the hub only files that match `patterns` are fetched."""
     folder = Path(os.path.expanduser(model))  # Path's own raises RuntimeError for ~nobody
     if folder.is_dir():
         return folder
