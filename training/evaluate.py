@@ -32,7 +32,7 @@ LINES = (
 )
 SEMITONE = 12 / np.log(2)
 STEPS = (0.0, 0.25, 0.5, 0.75, 1.0)
-STRENGTHS = (-1.0, -0.5, 0.0, 0.5, 1.0)
+STRENGTHS = (-0.3, -0.15, 0.0, 0.15, 0.3)  # radii; half a radius of pitch already spans the range of the voices
 
 
 class Evaluation:
