@@ -3,31 +3,22 @@
     REFERENCE_PYTHON convert/reference.py JOB.json OUT.npz
 
 JOB.json: {"model": folder, "cases": [case, …]}; the kinds of case are the functions named `run_…` below. Arrays land in
-OUT.npz as `case/array`. Nothing of this project is imported here, so that the oracle stays independent.
+OUT.npz as `case/array`. Nothing of this project is imported here but the empty torchaudio, so that the oracle stays
+independent.
 """
 
 import copy
-import importlib.machinery
 import json
 import sys
-import types
 
 import numpy as np
-
-# torchaudio serves only the 25 Hz codec, which is not used here, and is not always to be had.
-for _name in ("torchaudio", "torchaudio.compliance", "torchaudio.compliance.kaldi"):
-    _module = types.ModuleType(_name)
-    _module.__spec__ = importlib.machinery.ModuleSpec(_name, None)
-    sys.modules.setdefault(_name, _module)
-sys.modules["torchaudio"].compliance = sys.modules["torchaudio.compliance"]
-sys.modules["torchaudio.compliance"].kaldi = sys.modules["torchaudio.compliance.kaldi"]
-
-import torch  # noqa: E402
-from qwen_tts import Qwen3TTSModel  # noqa: E402
-from qwen_tts.core.models.modeling_qwen3_tts import mel_spectrogram  # noqa: E402
-from qwen_tts.inference.qwen3_tts_model import VoiceClonePromptItem  # noqa: E402
-from transformers import LogitsProcessor, LogitsProcessorList  # noqa: E402
-from transformers.generation.logits_process import (  # noqa: E402
+import torch
+import torchaudio_stand_in  # noqa: F401  (beside this script)
+from qwen_tts import Qwen3TTSModel
+from qwen_tts.core.models.modeling_qwen3_tts import mel_spectrogram
+from qwen_tts.inference.qwen3_tts_model import VoiceClonePromptItem
+from transformers import LogitsProcessor, LogitsProcessorList
+from transformers.generation.logits_process import (
     MinNewTokensLengthLogitsProcessor,
     RepetitionPenaltyLogitsProcessor,
     SuppressTokensLogitsProcessor,

@@ -2,6 +2,8 @@
 
 import warnings
 
+from .listing import listed
+
 
 class Vocabulary:
     """Warns of what a text has beyond `words` (lower case) and the `punctuation` that may follow one."""
@@ -18,10 +20,9 @@ class Vocabulary:
     def check(self, text):
         """Warn of unknown words, naming them."""
         if unknown := self.unknown(text):
-            shown = ", ".join(unknown[:8]) + (f" and {len(unknown) - 8} more" if len(unknown) > 8 else "")
             warnings.warn(
-                f"this model knows {len(self.words)} words, and speaks no others clearly; it does not know: {shown} "
-                "(mlx_qwen3tts.info lists its words)",
+                f"this model knows {len(self.words)} words, and speaks no others clearly; "
+                f"it does not know: {listed(unknown, 8)} (mlx_qwen3tts.info lists its words)",
                 stacklevel=4,
             )
 

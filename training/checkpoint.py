@@ -5,8 +5,15 @@ from pathlib import Path
 
 from . import codec
 from .language import PUNCTUATION, WORDS
-from .speaker_settings import SPEAKER
 
+CHANNELS = 64
+SPEAKER = {
+    "enc_dim": 192,
+    "sample_rate": 24000,
+    "enc_channels": [CHANNELS] * 4 + [3 * CHANNELS],
+    "enc_attention_channels": 32,
+    "enc_se_channels": 32,
+}
 TEXT_VOCABULARY = 1024
 SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<tts_pad>", "<tts_text_bos>", "<tts_text_eod>")
 FIRST_SPECIAL = TEXT_VOCABULARY - 64
@@ -167,13 +174,13 @@ def write_tokenizer(folder):
     return shared
 
 
-def write(folder, tensors, codec_settings, codec_tensors, shared):
+def write(folder, tensors, codec_settings, codec_tensors):
     """The official folder: config.json, tokenizer, model.safetensors (bfloat16) and speech_tokenizer/ (float16)."""
     import torch
     from safetensors.torch import save_file
 
     folder = Path(folder)
-    write_tokenizer(folder)
+    shared = write_tokenizer(folder)
     (folder / "speech_tokenizer").mkdir(exist_ok=True)
     taught = {"words": sorted(WORDS), "punctuation": PUNCTUATION}
     _json(folder / "config.json", {**config(), "closed_vocabulary": taught, "untrained": ["in_context"]})

@@ -9,11 +9,11 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from .espeak import RATE, SAMPLES_PER_FRAME
 from .official import Qwen3TTSTokenizerV2Config, Qwen3TTSTokenizerV2Model
 
 CODEBOOKS, CODES, SIZE = 8, 256, 32
 PERIODS = SIZE  # kinds of a frame's pitch: periods in it, 0 for none
-RATE, SAMPLES_PER_FRAME = 24000, 1920
 
 
 def config(decoder=192, latent=128, filters=8, hidden=96):
@@ -82,28 +82,26 @@ def encode(model, sound):
 LOW_RATE, LOW_BLOCKS = 2000, 3  # Hz of the hidden states after so many blocks of the upsampling chain
 
 
-def decode(model, quantised, low=None):
-    """Sounds [B, 1920 N] of quantised vectors [B, 2 SIZE, N].
-
-    low: a layer that reads the sound below 900 Hz, at LOW_RATE, off the hidden states at that rate; then a pair of
-    sounds. With `low` a pair (layer, True) nothing above that rate is computed, and the second is None.
-    """
+def decode_low(model, quantised):
+    """Hidden states [B, channels, N LOW_RATE / 12.5] of quantised vectors [B, 2 SIZE, N]: the decoder's first half."""
     decoder = model.decoder
     hidden = decoder.pre_conv(quantised).transpose(1, 2)
     hidden = decoder.pre_transformer(inputs_embeds=hidden).last_hidden_state.transpose(1, 2)
     for blocks in decoder.upsample:
         for block in blocks:
             hidden = block(hidden)
-    for block in decoder.decoder[:LOW_BLOCKS]:
+    return _through(decoder.decoder[:LOW_BLOCKS], hidden)
+
+
+def decode_rest(model, hidden):
+    """Sounds [B, 1920 N] of the hidden states that `decode_low` gives."""
+    return _through(model.decoder.decoder[LOW_BLOCKS:], hidden).squeeze(1)
+
+
+def _through(blocks, hidden):
+    for block in blocks:
         hidden = block(hidden)
-    layer, alone = low if isinstance(low, tuple) else (low, False)
-    told = layer(hidden).squeeze(1) if layer is not None else None
-    if alone:
-        return told, None
-    for block in decoder.decoder[LOW_BLOCKS:]:
-        hidden = block(hidden)
-    hidden = hidden.squeeze(1)
-    return hidden if layer is None else (told, hidden)
+    return hidden
 
 
 def low_band(sound, highest=900):
@@ -113,11 +111,6 @@ def low_band(sound, highest=900):
     spectrum = spectrum * (torch.arange(spectrum.shape[-1], device=sound.device) * RATE / length < highest)
     short = length * LOW_RATE // RATE
     return torch.fft.irfft(spectrum[..., : short // 2 + 1], n=short) * (short / length)
-
-
-def low_loss(made, meant):
-    """Squared error over power."""
-    return (made - meant).pow(2).mean() / (meant.pow(2).mean() + 1e-6)
 
 
 class VectorQuantiser(nn.Module):

@@ -19,7 +19,7 @@ import numpy as np
 
 from . import acoustics
 from .espeak import LONGEST, SAMPLES_PER_FRAME, Espeak, Speaker
-from .language import FIXED, sentence
+from .language import FIXED, plain, sentence
 
 VOICES = {"train": (1000, 16), "between": (320, 16), "valid": (40, 8), "test": (40, 10)}
 MEASURED = 60  # voices measured by the gate
@@ -52,12 +52,12 @@ def texts(speakers, seed):
         lines = []
         while len(lines) < VOICES[split][1]:
             line = sentence(generator)
-            plain = line.lower().strip(".?!")
+            bare = plain(line)
             if split in ("valid", "test"):
-                if len(plain.split()) < 3 or plain in FIXED:
+                if len(bare.split()) < 3 or bare in FIXED:
                     continue
-                held_out.add(plain)
-            elif plain in held_out:
+                held_out.add(bare)
+            elif bare in held_out:
                 continue
             lines.append(line)
         said[index] = lines
@@ -157,7 +157,14 @@ class Corpus:
 
     def novel(self, split):
         """Utterances of a held-out split whose sentence nobody else says."""
-        return [u for u in self.of(split) if self.utterances[u][1].lower().strip(".?!") not in FIXED]
+        return [u for u in self.of(split) if plain(self.utterances[u][1]) not in FIXED]
+
+    def by_speaker(self, utterances):
+        """{speaker: its utterances among these}, in their order."""
+        of = {}
+        for utterance in utterances:
+            of.setdefault(self.utterances[utterance][0], []).append(utterance)
+        return of
 
     def pitch(self, utterance):
         """Periods in each frame, int64 [frames]; of a corpus with locked pitch."""

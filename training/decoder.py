@@ -48,6 +48,11 @@ class Vocoder(nn.Module):
         pitch = nn.functional.one_hot(periods, codec.PERIODS).transpose(1, 2).float()
         return self.spectra(torch.cat([told, pitch], 1))
 
+    def low_loss(self, hidden, sound):
+        """Squared error over power of the low band, read off the hidden states that `codec.decode_low` gives."""
+        made, meant = self.low(hidden).squeeze(1), codec.low_band(sound)
+        return (made - meant).pow(2).mean() / (meant.pow(2).mean() + 1e-6)
+
 
 @torch.no_grad()
 def initialise(decoder):
@@ -172,8 +177,9 @@ def main():
 
     @torch.no_grad()
     def validate():
-        low, out = codec.decode(model.codec, told(*held), model.low)
-        return {"valid": codec.spectral_loss(out, held[0]), "valid_low": codec.low_loss(low, codec.low_band(held[0]))}
+        hidden = codec.decode_low(model.codec, told(*held))
+        out = codec.decode_rest(model.codec, hidden)
+        return {"valid": codec.spectral_loss(out, held[0]), "valid_low": model.low_loss(hidden, held[0])}
 
     generator = random.Random(6)
     for step in stage:
@@ -181,10 +187,10 @@ def main():
         # At first the low band alone, at its own rate: how pitch becomes periods is learnt there in minutes, and hardly
         # ever from the whole sound.
         early = not from_codes and step < LOW_FIRST
-        low, out = codec.decode(model.codec, told(*drawn, NOISE), (model.low, early))
-        loss = codec.low_loss(low, codec.low_band(drawn[0]))
+        hidden = codec.decode_low(model.codec, told(*drawn, NOISE))
+        loss = model.low_loss(hidden, drawn[0])
         if not early:
-            loss = codec.spectral_loss(out, drawn[0]) + 0.5 * loss
+            loss = codec.spectral_loss(codec.decode_rest(model.codec, hidden), drawn[0]) + 0.5 * loss
         loss.backward()
         norm = nn.utils.clip_grad_norm_(trained, 2.0)
         optimizer.step()

@@ -101,7 +101,6 @@ def main():
                 many = [codec.encode(model.codec, sounds) for sounds in many]
             model.quantiser.start(model.codec, torch.cat(many))
             optimizer.state.clear()
-            latents = codec.encode(model.codec, heard)
         quantised, _, commitment, logits = model.quantiser(model.codec, latents, periods, continuous=step < CONTINUOUS)
         loss = (model.readout(quantised) - codec.targets(told)).abs().mean()
         pitch = nn.functional.cross_entropy(logits, periods)

@@ -40,12 +40,8 @@ class Evaluation:
         self.corpus = Corpus(work)
         self.model = Qwen3TTS.from_pretrained(model)
         self.hear = Hearing(Path(work) / "recogniser.safetensors")
-        self.utterances = {}  # of each test and validation voice
-        for split in ("test", "valid"):
-            of = {}
-            for utterance in self.corpus.novel(split):
-                of.setdefault(self.corpus.utterances[utterance][0], []).append(utterance)
-            self.utterances[split] = of
+        # of each test and validation voice
+        self.utterances = {s: self.corpus.by_speaker(self.corpus.novel(s)) for s in ("test", "valid")}
         self.voices = {split: list(of) for split, of in self.utterances.items()}
         self.rows, self.details = [], {}
 

@@ -23,8 +23,7 @@ def main():
     model = Vocoder()
     model.load_state_dict(_kept(work, "decoder"))
     folder = work / "official"
-    shared = checkpoint.write_tokenizer(folder)
-    checkpoint.write(folder, tensors, codec.config(), model.codec.state_dict(), shared)
+    checkpoint.write(folder, tensors, codec.config(), model.codec.state_dict())
     for path in sorted(folder.rglob("*")):
         if path.is_file():
             digest = hashlib.sha256(path.read_bytes()).hexdigest()

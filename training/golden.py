@@ -16,9 +16,8 @@ from pathlib import Path
 import mlx.core as mx
 import numpy as np
 
+from .evaluate import LINES
 from .ship import PACKAGE, ROOT
-
-LINES = ("Hello, this is my voice.", "Good morning, today is monday.", "The red car is big and the bird is small.")
 
 OFFICIAL = """
 import sys

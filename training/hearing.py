@@ -9,6 +9,8 @@ from safetensors import safe_open
 
 from mlx_qwen3tts.networks.speaker.mel import log_mel
 
+from .language import read
+
 
 class Hearing:
     """Words heard in a sound: `Hearing(path)(samples)` gives a list of them. samples: float [N] at 24 kHz."""
@@ -41,4 +43,4 @@ class Hearing:
         for forward, backward in self.layers:
             hidden = mx.concatenate([forward(hidden), backward(hidden[:, ::-1])[:, ::-1]], -1)
         best = mx.argmax(hidden[0] @ self.tensors["out.weight"].T + self.tensors["out.bias"], -1).tolist()
-        return [self.words[b - 1] for a, b in zip([0, *best], best, strict=False) if b and b != a]
+        return read(best, self.words)

@@ -20,11 +20,13 @@ import numpy as np
 
 from . import acoustics
 from .corpus import Corpus
+from .espeak import RATE
+from .espeak import SAMPLES_PER_FRAME as FRAME
 
-RATE, FRAME = 24000, 1920
 STEP = 120  # samples between two looks at the pitch
 WINDOW = 1024
 UNVOICED = 120  # samples between marks where there is no pitch
+MARGIN = 2048  # samples on either side, for the halves of grains that reach beyond the sound
 
 
 def pitch(sound, lowest, highest):
@@ -90,27 +92,23 @@ def locked(sound, lowest, highest):
     cycles = phase(sound, f0, voiced)
     is_voiced = np.repeat(voiced, STEP)[: len(sound)]
     periods = targets(f0, voiced, len(sound) // FRAME)
-    out, weight = np.zeros(len(sound) + 4096, np.float32), np.zeros(len(sound) + 4096, np.float32)
-    source = np.pad(sound, 2048)
+    out, weight = (np.zeros(len(sound) + 2 * MARGIN, np.float32) for _ in range(2))
+    source = np.pad(sound, MARGIN)
     samples = np.arange(len(sound))
     for frame, count in enumerate(periods):
         count = count or FRAME // UNVOICED
         for number in range(count):
-            place = round((frame + number / count) * FRAME)
+            place = taken = round((frame + number / count) * FRAME)
             half = round(FRAME / count)
-            if periods[frame] and is_voiced[min(place, len(sound) - 1)]:
-                start = np.interp(np.round(cycles[min(place, len(sound) - 1)]), cycles, samples)
-                taken = round(float(start))
-                if abs(taken - place) > half:
-                    taken = place
-            else:
-                taken = place
+            if periods[frame] and is_voiced[place]:
+                nearest = round(float(np.interp(np.round(cycles[place]), cycles, samples)))
+                if abs(nearest - place) <= half:
+                    taken = nearest
             grain = np.hanning(2 * half + 1).astype(np.float32)
-            out[2048 + place - half : 2048 + place + half + 1] += (
-                grain * source[2048 + taken - half : 2048 + taken + half + 1]
-            )
-            weight[2048 + place - half : 2048 + place + half + 1] += grain
-    return (out / np.maximum(weight, 0.1))[2048 : 2048 + len(sound)], periods
+            there = slice(MARGIN + place - half, MARGIN + place + half + 1)
+            out[there] += grain * source[MARGIN + taken - half : MARGIN + taken + half + 1]
+            weight[there] += grain
+    return (out / np.maximum(weight, 0.1))[MARGIN : MARGIN + len(sound)], periods
 
 
 _corpus = None

@@ -1,19 +1,8 @@
-"""The official classes. Their package imports torchaudio, which only its 25 Hz tokenizer uses: an empty one stands
-in."""
+"""The official classes."""
 
-import importlib.machinery
-import importlib.util
-import sys
-import types
+import convert.torchaudio_stand_in  # noqa: F401
 
-if importlib.util.find_spec("torchaudio") is None:
-    for _name in ("torchaudio", "torchaudio.compliance", "torchaudio.compliance.kaldi"):
-        _module = types.ModuleType(_name)
-        _module.__spec__ = importlib.machinery.ModuleSpec(_name, None)
-        sys.modules[_name] = _module
-    sys.modules["torchaudio"].compliance = sys.modules["torchaudio.compliance"]
-    sys.modules["torchaudio.compliance"].kaldi = sys.modules["torchaudio.compliance.kaldi"]
-
+# isort: split
 from qwen_tts.core.models.configuration_qwen3_tts import (
     Qwen3TTSConfig,
     Qwen3TTSSpeakerEncoderConfig,

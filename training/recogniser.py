@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from .corpus import Corpus
-from .language import WORDS, errors, words
+from .language import WORDS, errors, read, words
 from .mels import FLOOR, Mels
 from .stage import Stage, arguments, parser
 
@@ -55,12 +55,6 @@ def spoilt(mels, generator):
     return mels
 
 
-def read(row):
-    """Words of log probabilities [T, words + 1], the best path."""
-    best = row.argmax(-1).tolist()
-    return [WORDS[b - 1] for a, b in zip([0, *best], best, strict=False) if b and b != a]
-
-
 def main():
     options = arguments(parser(minutes=8))
     corpus, generator = Corpus(options.work), random.Random(1)
@@ -76,7 +70,8 @@ def main():
         model.eval()
         wrong = total = 0
         for utterance in corpus.novel("valid"):
-            heard = read(model(torch.from_numpy(mels.of(utterance))[None].to(options.device))[0])
+            out = model(torch.from_numpy(mels.of(utterance))[None].to(options.device))[0]
+            heard = read(out.argmax(-1).tolist(), WORDS)
             wrong += errors(said[utterance], heard)
             total += len(said[utterance])
         model.train()

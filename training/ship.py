@@ -44,13 +44,12 @@ def main():
             write_audio(PACKAGE / "recordings" / f"{name}.flac", espeak.say(SAY), 24000)
     model = Qwen3TTS.from_pretrained(PACKAGE)
     (PACKAGE / "voices").mkdir()
-    corpus, spoken = Corpus(work), {}
-    for utterance in corpus.of("valid"):
-        spoken.setdefault(corpus.utterances[utterance][0], []).append(corpus.samples(utterance))
+    corpus = Corpus(work)
+    spoken = corpus.by_speaker(corpus.of("valid"))
     chosen = list(spoken)[:LABELLED]
     order = sorted(chosen, key=lambda speaker: corpus.speakers[speaker]["f0"])
     for number, speaker in enumerate(order, 1):
-        sound = np.concatenate(spoken[speaker])
+        sound = np.concatenate([corpus.samples(utterance) for utterance in spoken[speaker]])
         about = {"f0": f"{acoustics.f0(sound):.1f}", "formants": f"{corpus.speakers[speaker]['formants']:.3f}"}
         metadata = {"attributes": json.dumps(about), "source_model": "miniature"}
         metadata |= {"consent": "not-needed", "license": "Apache-2.0"}

@@ -17,10 +17,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from .checkpoint import SPEAKER
 from .corpus import Corpus
 from .mels import FLOOR, Mels
 from .official import Qwen3TTSSpeakerEncoder, Qwen3TTSSpeakerEncoderConfig
-from .speaker_settings import SPEAKER
 from .stage import Stage, arguments, parser
 
 WIDTH = SPEAKER["enc_dim"]
@@ -75,9 +75,7 @@ def main():
     corpus, generator = Corpus(options.work), random.Random(1)
     mels = Mels(corpus, options.work)
     features = torch.from_numpy(corpus.features)
-    by_speaker = [[] for _ in corpus.speakers]
-    for index, (speaker, *_) in enumerate(corpus.utterances):
-        by_speaker[speaker].append(index)
+    by_speaker = corpus.by_speaker(range(len(corpus.utterances)))
     splits = [s["split"] for s in corpus.speakers]
     train = [i for i, split in enumerate(splits) if split in ("train", "between")]
     valid = [i for i, split in enumerate(splits) if split == "valid"]

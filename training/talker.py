@@ -43,9 +43,7 @@ class Prompts:
         codes = np.split(codes, self.corpus.starts[1:-1])
         self.codes = [torch.from_numpy(row) for row in codes]
         self.embeddings = torch.from_numpy(np.load(Path(work) / "embeddings.npy"))
-        self.of_speaker = [[] for _ in self.corpus.speakers]
-        for index, (speaker, *_) in enumerate(self.corpus.utterances):
-            self.of_speaker[speaker].append(index)
+        self.of_speaker = self.corpus.by_speaker(range(len(self.codes)))
         self.role = tokenizer("<|im_start|>assistant\n").input_ids
         if len(self.role) != 3:
             raise AssertionError(f"the role is {len(self.role)} tokens, not 3")

@@ -16,6 +16,7 @@ import mlx.core as mx
 import mlx.nn as nn
 from mlx.utils import tree_flatten
 
+from ..listing import listed
 from ..networks.conv import Conv1d, ConvTranspose1d
 
 DTYPES = {"float32": mx.float32, "float16": mx.float16, "bfloat16": mx.bfloat16}
@@ -211,9 +212,9 @@ def check(tensors, expected, layout, where):
     """Every tensor of the file is one the model has, with its shape, and none is missing."""
     missing, unexpected = sorted(set(expected) - set(tensors)), sorted(set(tensors) - set(expected))
     if missing:
-        raise CheckpointError(f"{where}: missing tensor {_listed(missing)}")
+        raise CheckpointError(f"{where}: missing tensor {listed(missing, 5)}")
     if unexpected:
-        raise CheckpointError(f"{where}: unexpected tensor {_listed(unexpected)}")
+        raise CheckpointError(f"{where}: unexpected tensor {listed(unexpected, 5)}")
     for name, (shape, transposed) in expected.items():
         official = transposed is not None and layout == "official"
         wanted = official_shape(shape, transposed) if official else tuple(shape)
@@ -227,10 +228,6 @@ def check(tensors, expected, layout, where):
         size = math.prod(tensor.shape) * STORED[tensor.dtype].size
         if tensor.bytes != size:
             raise CheckpointError(f"{where}: tensor {name} has {tensor.bytes} bytes, expected {size}")
-
-
-def _listed(names):
-    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
 
 
 def load_module(module, prefix, tensors, layout, dtype):

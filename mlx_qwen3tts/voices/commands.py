@@ -10,6 +10,7 @@ import mlx.core as mx
 from .. import cli
 from ..files.audio import FORMATS
 from ..files.output import OutputError, check_writable
+from ..listing import listed
 from .algebra import KEEP, check_number, slerp
 from .direction import Direction
 from .expression import Name, Sum, parse
@@ -351,8 +352,7 @@ def _fit(options, library):
     columns = [column for column in (options.column, options.group) if column]
     labelled, left = read_labelled(options.csv, columns, library)
     if left:
-        shown = ", ".join(left[:NAMED]) + (f" and {len(left) - NAMED} more" if len(left) > NAMED else "")
-        cli.note(f"left out, as they lack a label: {shown}")
+        cli.note(f"left out, as they lack a label: {listed(left, NAMED)}")
     y, groups = labelled.columns[options.column], labelled.columns.get(options.group)
     positive = options.positive
     if positive is not None and not isinstance(y[0], str):
@@ -391,7 +391,8 @@ def _orthogonal(options, library):
     lookup = Lookup(library)
     one, other = (lookup.direction(name.removeprefix("@")) for name in (options.one, options.other))
     direction = one.orthogonal_to(other)
-    before, after = one.cosine(other), direction.cosine(other)
+    before = one.cosine(other)
+    after = direction.cosine(other)  # zero but for rounding, and shown without a minus
     places = _keep_direction(options, library, direction)
     result = {"output": places, "cosine": one.cosine(direction), "before": before, "after": after}
     _tell(
