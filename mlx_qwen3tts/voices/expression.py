@@ -15,6 +15,8 @@ from dataclasses import dataclass
 
 PLAIN = re.compile(r"[^\s+*@()\",:]+")  # what a name may be without quotes
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
+ROUNDING = 4e-12  # of the weights' sizes: a total this small is a zero that decimal fractions missed
+CLOSE = 1e-6  # of the weights' sizes when equal names are added up: dividing by so small a total would blow a voice up
 DEEPEST = 100  # parentheses within each other
 
 
@@ -268,13 +270,19 @@ def reduce(expression):
         (points if form.amounts else offsets).append((weight, form))
     total = math.fsum(weight for weight, _ in points)
     sizes = math.fsum(abs(weight) for weight, _ in points)
-    scale = 1.0 if abs(total) <= 1e-6 * sizes or not points else 1 / total
+    summed = Form({}, {}, {})
+    for weight, form in points:
+        _add(summed.voices, form.voices, weight)
+        _add(summed.directions, form.directions, weight)
+    left = math.fsum(map(abs, summed.voices.values()))
+    cancel = abs(total) <= max(ROUNDING * sizes, CLOSE * left)
     whole = Form({}, {}, {})
-    for factor, parts in ((scale, points), (1.0, offsets)):
-        for weight, form in parts:
-            _add(whole.voices, form.voices, factor * weight)
-            _add(whole.directions, form.directions, factor * weight)
-    if points and abs(total) > 1e-6 * sizes:
+    _add(whole.voices, summed.voices, 1.0 if cancel else 1 / total)
+    _add(whole.directions, summed.directions, 1.0 if cancel else 1 / total)
+    for weight, form in offsets:
+        _add(whole.voices, form.voices, weight)
+        _add(whole.directions, form.directions, weight)
+    if not cancel:
         for weight, form in points:
             _add(whole.amounts, form.amounts, abs(weight) / sizes)
     return whole

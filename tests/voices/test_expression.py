@@ -258,6 +258,22 @@ def test_a_voice_has_weights_that_sum_to_one_and_an_offset_to_none(expression):
         assert abs(math.fsum(form.amounts.values()) - 1) <= 1e-6
 
 
+@pytest.mark.parametrize(
+    ("text", "voices"),
+    [
+        ("999506*anna - 999507*anna", {"anna": 1}),
+        ("0.1*anna + 0.2*anna - 0.3*anna", None),
+        ("1e6*anna - 1e6*anna + 1e-4*ben", {"anna": 0, "ben": 1}),
+        ("1e6*anna - 1000000.1*ben", None),
+    ],
+)
+def test_a_small_total_of_great_weights(text, voices):
+    form = reduce(parse(text))
+    assert bool(form.amounts) == (voices is not None)
+    if voices is not None:
+        assert {name.name: weight for name, weight in form.voices.items()} == pytest.approx(voices)
+
+
 def test_python_takes_expressions_everywhere(library, model):
     tts = model("base")
     tts.library, old = library, tts.library
