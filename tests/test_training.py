@@ -1,11 +1,14 @@
 """The recipe's parts that need no torch: what is said, voices, pitch locked to frames, the measures of the gates."""
 
+import itertools
 import random
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from training import acoustics, lock
+from training import __main__ as recipe
+from training import acoustics, ctc, lock
 from training.corpus import VOICES, draw, texts
 from training.espeak import Speaker
 from training.language import FIXED, PUNCTUATION, WORDS, errors, sentence, words
@@ -84,3 +87,71 @@ def test_measures():
     plain = hum(120)
     assert acoustics.formant_shift(hum(120, formants=1.1), plain) == pytest.approx(1.1, rel=0.03)
     assert acoustics.formant_shift(hum(170), plain) == pytest.approx(1.0, abs=0.03)  # pitch is no formant
+
+
+def test_words_are_placed_in_time():
+    scores = np.log(np.full((12, 4), 0.05))
+    for step, label in ((1, 2), (4, 1), (5, 1), (9, 1)):  # word 2, then word 1 twice
+        scores[step] = np.log([0.05, 0.05, 0.05, 0.05])
+        scores[step, label] = np.log(0.85)
+    for step in (0, 2, 3, 6, 7, 8, 10, 11):
+        scores[step, 0] = np.log(0.85)
+    heard = ctc.place_words(scores, [2, 1, 1])
+    assert heard.tolist() == [1, 4.5, 9]
+    assert ctc.of_frames(heard, 12).tolist() == [0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 2]
+    with pytest.raises(ValueError, match="too few"):
+        ctc.place_words(scores[:4], [1, 1, 1])
+
+
+def test_the_likeliest_path_is_found():
+    generator = np.random.default_rng(0)
+    scores = np.log(generator.dirichlet(np.ones(4), 7))
+    for labels in ([1], [2, 2], [3, 1, 2]):
+        best, where = -np.inf, None
+        for path in itertools.product(range(4), repeat=7):  # every one that reads as the labels
+            if ctc.read(path, [1, 2, 3]) == labels and (score := scores[range(7), path].sum()) > best:
+                best, where = score, path
+        runs = [[t for t, _ in run] for k, run in itertools.groupby(enumerate(where), lambda pair: pair[1]) if k]
+        assert np.allclose(ctc.place_words(scores, labels), [np.mean(run) for run in runs])
+
+
+@pytest.fixture
+def torch_python(tmp_path):
+    """A stand-in for the python of the stages: notes what it is given, and fails for `mels` while FAILS exists."""
+    path = tmp_path / "python"
+    path.write_text(
+        f'#!/bin/sh\ncd "{tmp_path}"\necho "$@" >> ran\ncase "$*" in *mels*) test ! -e fails || '
+        "{ echo the gate is missed; exit 1; } ;; esac\n"
+    )
+    path.chmod(0o755)
+    return str(path)
+
+
+def test_the_plan_runs_in_order_once_and_stops_at_a_gate(tmp_path, torch_python):
+    plan, work = recipe.PLAN[:2] + recipe.PLAN[4:6], tmp_path / "work"
+    work.mkdir()
+    (tmp_path / "fails").touch()
+    with pytest.raises(SystemExit, match=r"mels failed after .* s: the gate is missed"):
+        for chains in plan:
+            recipe.run_together(chains, torch_python, work, 0.5)
+    assert (work / "corpus.done").exists() and not (work / "mels.done").exists()
+    (tmp_path / "fails").unlink()
+    (tmp_path / "ran").write_text("")
+    (work / "lock.done").touch()
+    for chains in plan:
+        recipe.run_together(chains, torch_python, work, 0.5)
+    ran = (tmp_path / "ran").read_text().splitlines()
+    assert ran[:2] == [f"-m training.mels {work}", f"-m training.echoes {work}"]
+    polish = f"-m training.decoder {work} --from codes --minutes 43.0 --threads 1"
+    assert sorted(ran[2:]) == [polish, f"-m training.speaker {work} --minutes 14.5 --threads 1"]
+
+
+def test_every_stage_of_the_plan_is_there():
+    folder = Path(recipe.__file__).parent
+    names = [name for chains in recipe.PLAN for chain in chains for name, _ in chain]
+    assert len(set(names)) == len(names)
+    for name in names:
+        assert (folder / f"{recipe.MODULES.get(name, (name,))[0]}.py").is_file()
+    assert all(len(chains) <= 2 for chains in recipe.PLAN)
+    told = (folder / "README.md").read_text()
+    assert all(f"\n| {name} | `" in told for name in names)

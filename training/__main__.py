@@ -13,25 +13,32 @@ import sys
 import time
 from pathlib import Path
 
-# Stages that run side by side, a thread each, with their minutes on one core. A chain runs in order.
+# Stages that run side by side, a core each, with their minutes; one that runs alone has both. A chain runs in order.
 PLAN = (
     [[("corpus", 0)]],
     [[("lock", 0)], [("mels", 0)]],
     [[("encoder", 30)], [("vocoder", 30)]],
-    [[("decoder", 60)], [("speaker", 8), ("talker", 45), ("recogniser", 8)]],
+    [[("decoder", 52)], [("recogniser", 8), ("alignment", 0)]],
+    [[("echoes", 0)]],
+    [[("polish", 86)], [("speaker", 29)]],  # the decoder goes on to 86 minutes in all, at a high learning rate again
+    [[("talker", 75)]],
     [[("export", 0)]],
 )
-MODULES = {"vocoder": ("decoder", "--from", "spectra"), "decoder": ("decoder", "--from", "codes")}
+MODULES = {
+    "vocoder": ("decoder", "--from", "spectra"),
+    "decoder": ("decoder", "--from", "codes"),
+    "polish": ("decoder", "--from", "codes"),
+}
 CONVERSION = ("--quantize", "--q-bits", "6", "--q-predictor-bits", "8", "--q-group-size", "64")
 
 
-def command(python, name, work, minutes):
+def command(python, name, work, minutes, threads):
     module, *options = MODULES.get(name, (name,))
     line = [python, "-m", f"training.{module}", str(work), *options]
-    return [*line, "--minutes", str(minutes)] if minutes else line
+    return [*line, "--minutes", str(minutes), "--threads", str(threads)] if minutes else line
 
 
-def run_chain(chain, python, work, scale):
+def run_chain(chain, python, work, scale, threads):
     """Generator that starts each stage of a chain in turn and yields while one runs."""
     for name, minutes in chain:
         done = work / f"{name}.done"
@@ -41,7 +48,7 @@ def run_chain(chain, python, work, scale):
         start = time.monotonic()
         print(f"{name}: running, see {work / name}.log", flush=True)
         with (work / f"{name}.log").open("a") as log:
-            process = subprocess.Popen(command(python, name, work, minutes * scale), stdout=log, stderr=log)
+            process = subprocess.Popen(command(python, name, work, minutes * scale, threads), stdout=log, stderr=log)
             while process.poll() is None:
                 yield process
         if process.returncode:
@@ -52,7 +59,8 @@ def run_chain(chain, python, work, scale):
 
 
 def run_together(chains, python, work, scale):
-    running = {id(chain): run_chain(chain, python, work, scale) for chain in chains}
+    threads = 2 if len(chains) == 1 else 1
+    running = {id(chain): run_chain(chain, python, work, scale, threads) for chain in chains}
     processes = {}
     try:
         while running:

@@ -32,13 +32,13 @@ LINES = (
 )
 SEMITONE = 12 / np.log(2)
 STEPS = (0.0, 0.25, 0.5, 0.75, 1.0)
-STRENGTHS = (-0.3, -0.15, 0.0, 0.15, 0.3)  # radii; half a radius of pitch already spans the range of the voices
+STRENGTHS = (-0.3, -0.15, 0.0, 0.15, 0.3)  # radii; half a radius of pitch either way spans the range of the voices
 
 
 class Evaluation:
     def __init__(self, work, model):
         self.corpus = Corpus(work)
-        self.model = Qwen3TTS.from_pretrained(model)
+        self.model = Qwen3TTS.from_pretrained(model, dtype="float32")  # bfloat16 takes a CPU twice as long
         self.hear = Hearing(Path(work) / "recogniser.safetensors")
         # of each test and validation voice
         self.utterances = {s: self.corpus.by_speaker(self.corpus.novel(s)) for s in ("test", "valid")}

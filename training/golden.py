@@ -38,7 +38,7 @@ model.model.generate = hooked
 found = {}
 for name in ("low", "high"):
     prompt = model.create_voice_clone_prompt(ref_audio=f"{recordings}/{name}.flac", x_vector_only_mode=True)
-    found[f"{name}_vector_0"] = prompt[0].ref_spk_embedding.float().numpy().reshape(-1)
+    found[f"{name}_vector"] = prompt[0].ref_spk_embedding.float().numpy().reshape(-1)
     for number, text in enumerate(lines):
         for mode in ("streaming", "full"):
             model.generate_voice_clone(

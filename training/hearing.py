@@ -9,7 +9,7 @@ from safetensors import safe_open
 
 from mlx_qwen3tts.networks.speaker.mel import log_mel
 
-from .language import read
+from .ctc import read
 
 
 class Hearing:

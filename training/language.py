@@ -109,11 +109,6 @@ def plain(text):
     return text.lower().strip(".?!")
 
 
-def read(best, known):
-    """The words of the best path [T] of a recogniser: repetitions and blanks (0) left out."""
-    return [known[b - 1] for a, b in zip([0, *best[:-1]], best, strict=True) if b and b != a]
-
-
 def words(text):
     """The words of a text as the recogniser writes them."""
     return "".join(c if c.isalnum() else " " for c in text.lower()).split()

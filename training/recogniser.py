@@ -18,7 +18,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from .corpus import Corpus
-from .language import WORDS, errors, read, words
+from .ctc import read
+from .language import WORDS, errors, words
 from .mels import FLOOR, Mels
 from .stage import Stage, arguments, parser
 

@@ -5,7 +5,7 @@
 The embedding has to give pitch, vocal tract, tilt and pace by one linear layer, and to be the same for any two crops
 of a speaker: so it is linear in what a voice is, and a blend of embeddings is the embedding of a voice in between.
 Writes WORK/speaker.pt, then WORK/embeddings.npy (three crops of every utterance). Gate: the attributes of held-out
-voices.
+voices, as spoken and through the codec.
 """
 
 import random
@@ -19,12 +19,15 @@ from torch import nn
 
 from .checkpoint import SPEAKER
 from .corpus import Corpus
+from .echoes import Echoes
 from .mels import FLOOR, Mels
 from .official import Qwen3TTSSpeakerEncoder, Qwen3TTSSpeakerEncoderConfig
 from .stage import Stage, arguments, parser
 
 WIDTH = SPEAKER["enc_dim"]
 SPEAKERS = 24  # a batch, two crops each
+ATTRIBUTES = ("pitch", "formants", "tilt", "pace")
+ECHOED = 0.5  # how often an utterance is heard through the codec, as all is that the model says
 CROPS = 3  # embeddings kept of every utterance
 GATE = 0.9  # explained variance of pitch and formants in held-out voices
 
@@ -76,6 +79,7 @@ def main():
     mels = Mels(corpus, options.work)
     features = torch.from_numpy(corpus.features)
     by_speaker = corpus.by_speaker(range(len(corpus.utterances)))
+    echoes = Echoes(corpus, options.work)
     splits = [s["split"] for s in corpus.speakers]
     train = [i for i, split in enumerate(splits) if split in ("train", "between")]
     valid = [i for i, split in enumerate(splits) if split == "valid"]
@@ -87,21 +91,29 @@ def main():
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=0.01)
     stage = Stage("speaker", {"model": model}, optimizer, options, rate=2e-3, flat=0.1, log_every=100)
 
-    def embed(utterances, length, draw):
-        batch = np.stack([crop(mels.of(utterance), length, draw) for utterance in utterances])
+    def heard(speaker, echo):
+        """A spectrogram of an utterance of a speaker, as spoken or as the codec gives it back."""
+        of, utterances = (echoes, echoes.of_speaker) if echo else (mels, by_speaker)
+        return of.of(generator.choice(utterances[speaker]))
+
+    def embed(spectrograms, length, draw):
+        batch = np.stack([crop(spectrogram, length, draw) for spectrogram in spectrograms])
         return model(torch.from_numpy(batch).to(options.device))
 
+    @torch.no_grad()
     def validate():
-        draw = random.Random(2)
-        with torch.no_grad():
-            found = model.readout(embed([by_speaker[speaker][1] for speaker in valid], 144, draw)).cpu()
-        unexplained = ((found - features[valid]) ** 2).mean(0) / features[valid].var(0)
-        return dict(zip(("pitch", "formants", "tilt", "pace"), 1 - unexplained, strict=True))
+        row = {}
+        for kind, of in (("", mels), ("echo_", echoes)):
+            spectrograms = [of.of(by_speaker[speaker][1]) for speaker in valid]
+            found = model.readout(embed(spectrograms, 144, random.Random(2))).cpu()
+            explained = 1 - ((found - features[valid]) ** 2).mean(0) / features[valid].var(0)
+            row |= {kind + name: value for name, value in zip(ATTRIBUTES, explained, strict=True)}
+        return row
 
     for _ in stage:
         length = generator.choice((80, 112, 144, 192))
         speakers = generator.sample(train, SPEAKERS)
-        vectors = embed([generator.choice(by_speaker[speaker]) for speaker in speakers * 2], length, generator)
+        vectors = embed([heard(speaker, generator.random() < ECHOED) for speaker in speakers * 2], length, generator)
         wanted = features[speakers * 2].to(options.device)
         error = F.mse_loss(model.readout(vectors), wanted)
         one, other = vectors.chunk(2)
@@ -114,7 +126,7 @@ def main():
         stage.record(validate, error=error, apart=apart)
     result = validate()
     print({name: round(float(value), 3) for name, value in result.items()})
-    if min(result["pitch"], result["formants"]) < GATE:
+    if min(result[name] for name in ("pitch", "formants", "echo_pitch", "echo_formants")) < GATE:
         sys.exit("speaker: the embedding does not tell voices apart; train it longer")
     finish(model, mels, corpus, by_speaker, train, options)
 

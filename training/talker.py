@@ -19,14 +19,19 @@ from torch import nn
 
 from . import checkpoint, codec
 from .corpus import Corpus
+from .language import WORDS, words
 from .official import Qwen3TTSConfig, Qwen3TTSForConditionalGeneration
+from .recogniser import NUMBER
 from .stage import Stage, arguments, parser
 
 BATCH = 32
-NAMES = ("first", "weighted", "content", "rest", "right_first", "right_rest")  # of what `losses` gives
+# of what `losses` gives
+NAMES = ("first", "weighted", "content", "place", "rest", "right_first", "right_rest", "right_word")
 PREDICTED = 500  # frames of a batch that the code predictor is trained on
 BLENDED = 0.7  # how often an utterance in between gets the blend of its parents' vectors
 WEIGHTS = (1.0, 0.7, 0.5, 0.35, 0.25, 0.2, 0.2)  # of the codebooks after the first, of which the early ones say most
+WORD_LAYER = 3  # of 4: after it the hidden states know which word is spoken
+LONGEST = 16  # words of a sentence
 GATE = 1.2  # of the first codebook, which is the pitch
 
 
@@ -42,6 +47,8 @@ class Prompts:
         codes = np.load(Path(work) / "codes.npy").astype(np.int64)
         codes = np.split(codes, self.corpus.starts[1:-1])
         self.codes = [torch.from_numpy(row) for row in codes]
+        said = np.load(Path(work) / "alignment.npy").astype(np.int64)
+        self.said = [torch.from_numpy(row) for row in np.split(said, self.corpus.starts[1:-1])]
         self.embeddings = torch.from_numpy(np.load(Path(work) / "embeddings.npy"))
         self.of_speaker = self.corpus.by_speaker(range(len(self.codes)))
         self.role = tokenizer("<|im_start|>assistant\n").input_ids
@@ -51,6 +58,7 @@ class Prompts:
         for _, text, *_ in self.corpus.utterances:
             ids = tokenizer(f"<|im_start|>assistant\n{text}<|im_end|>\n<|im_start|>assistant\n").input_ids
             self.texts.append(ids[3:-5])
+        self.words = [torch.tensor([NUMBER[word] for word in words(text)]) for _, text, *_ in self.corpus.utterances]
 
     def vector(self, utterance, generator, training):
         """The speaker vector of another recording of the voice, or the blend that the voice stands for."""
@@ -96,6 +104,7 @@ class Prompts:
         codes, label = torch.zeros(*shape, codec.CODEBOOKS, dtype=torch.long), torch.full(shape, -100)
         known, seen, predicts = (torch.zeros(shape, dtype=torch.bool) for _ in range(3))
         following = torch.zeros(*shape, codec.CODEBOOKS, dtype=torch.long)
+        word, place = torch.zeros(shape, dtype=torch.long), torch.zeros(shape, dtype=torch.long)
         for row, (utterance, prompt, sides, rest, _) in enumerate(rows):
             start, said = len(prompt), self.codes[utterance]
             end = start + len(said)
@@ -106,6 +115,8 @@ class Prompts:
             codes[row, start:end], known[row, start:end], seen[row, :end] = said, True, True
             label[row, start - 1 : end - 1], label[row, end - 1] = said[:, 0], talker["codec_eos_token_id"]
             following[row, start - 1 : end - 1], predicts[row, start - 1 : end - 1] = said, True
+            place[row, start - 1 : end - 1] = self.said[utterance]
+            word[row, start - 1 : end - 1] = self.words[utterance][self.said[utterance]]
         return {
             "text": self.shared[text],
             "spoken": spoken,
@@ -115,30 +126,44 @@ class Prompts:
             "label": label,
             "following": following,
             "predicts": predicts,
+            "word": word,
+            "word_place": place,
             "vector": torch.stack([self.vector(u, generator, training) for u in utterances]),
             "place": torch.tensor([row[-1] for row in rows]),
         }
 
 
 class Content(nn.Module):
-    """Reads the second and third codebook straight off the talker's hidden states, while it learns.
+    """What the talker's hidden states should tell, read off them while it learns: no part of the model.
 
-    The first codebook is the pitch, which says little of what is spoken. Without this the talker finds the first word
-    of a text and loses its way in the rest: what tells it goes through the code predictor alone.
+    The first codebook is the pitch, which says little of what is spoken: what tells the talker the rest comes to it
+    through the code predictor alone. Taught by that it finds the first word of a text and loses its way. So its last
+    hidden states have to give the second and third codebook, and those after layer WORD_LAYER the word that is spoken
+    and its place in the text.
     """
 
     def __init__(self, width):
         super().__init__()
         self.heads = nn.ModuleList(nn.Linear(width, codec.CODES) for _ in range(2))
+        self.norm = nn.RMSNorm(width)
+        self.word, self.place = nn.Linear(width, len(WORDS) + 1), nn.Linear(width, LONGEST)
 
     def forward(self, hidden, codes):
         """Cross entropy; hidden [N, width], codes [N, CODEBOOKS] of the frames they foresee."""
         return sum(F.cross_entropy(head(hidden), codes[:, b + 1]) for b, head in enumerate(self.heads)) / 2
 
+    def where(self, hidden, word, place):
+        """Cross entropy, and how often the word is right; hidden [N, width], word and place [N]."""
+        hidden = self.norm(hidden)
+        guess = self.word(hidden)
+        lost = F.cross_entropy(guess, word) + F.cross_entropy(self.place(hidden), place.clamp(max=LONGEST - 1))
+        return lost / 2, (guess.argmax(-1) == word).float().mean()
+
 
 def losses(model, content, batch, training):
-    """Cross entropies: of the first codebook, of the others by the code predictor (weighted), of the content, and the
-    codebooks' mean without weights; then how often the first and the others are right."""
+    """Cross entropies: of the first codebook, of the others by the code predictor (weighted), of the content, of the
+    word and its place, and the codebooks' mean without weights; then how often the first, the others and the word are
+    right."""
     talker, predictor = model.talker, model.talker.code_predictor
     vector, codes = batch["vector"], batch["codes"]
     if training:  # a voice a little off, and now and then a wrong frame, as there will be when it speaks by itself
@@ -156,11 +181,14 @@ def losses(model, content, batch, training):
     x = x + F.one_hot(batch["place"], x.shape[1])[..., None] * vector[:, None]
     if training:
         x = F.dropout(x, 0.05)
-    hidden = talker.model(inputs_embeds=x, attention_mask=batch["seen"].long(), use_cache=False).last_hidden_state
+    out = talker.model(inputs_embeds=x, attention_mask=batch["seen"].long(), use_cache=False, output_hidden_states=True)
+    hidden, early = out.last_hidden_state, out.hidden_states[WORD_LAYER]
     logits, label = talker.codec_head(hidden).float(), batch["label"]
     first = F.cross_entropy(logits.flatten(0, 1), label.flatten(), ignore_index=-100)
-    hidden, codes = hidden[batch["predicts"]], batch["following"][batch["predicts"]]
+    predicts = batch["predicts"]
+    hidden, codes = hidden[predicts], batch["following"][predicts]
     said = content(hidden, codes)
+    where, right_word = content.where(early[predicts], batch["word"][predicts], batch["word_place"][predicts])
     if training and len(hidden) > PREDICTED:
         chosen = torch.randperm(len(hidden), device=hidden.device)[:PREDICTED]
         hidden, codes = hidden[chosen], codes[chosen]
@@ -173,7 +201,7 @@ def losses(model, content, batch, training):
     rest = (each * each.new_tensor(WEIGHTS)).sum()
     asked = label >= 0
     right = (logits.argmax(-1) == label)[asked].float().mean(), (guess.argmax(-1) == codes[:, 1:]).float().mean()
-    return first, rest, said, each.mean(), *right
+    return first, rest, said, where, each.mean(), *right, right_word
 
 
 def build(settings):
@@ -245,12 +273,12 @@ def main():
 
     feed = batches(prompts.corpus.of("train", "between"), lengths, generator)
     for _ in stage:
-        first, rest, said, *_ = losses(model, content, put(prompts.batch(next(feed), generator, True)), True)
-        (first + rest + said).backward()
+        first, rest, said, where, *_ = losses(model, content, put(prompts.batch(next(feed), generator, True)), True)
+        (first + rest + said + where).backward()
         norm = nn.utils.clip_grad_norm_(trained, 1.0)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-        stage.record(validate, first=first, weighted=rest, content=said, norm=norm)
+        stage.record(validate, first=first, weighted=rest, content=said, place=where, norm=norm)
     result = validate()
     print(f"talker: {stage.step} steps,", {name: round(float(value), 3) for name, value in result.items()})
     if result["valid_first"] > GATE:
