@@ -18,17 +18,14 @@ PLAN = (
     [[("corpus", 0)]],
     [[("lock", 0)], [("mels", 0)]],
     [[("encoder", 30)], [("vocoder", 30)]],
-    [[("decoder", 52)], [("recogniser", 8), ("alignment", 0)]],
+    [[("decoder", 90)], [("recogniser", 8), ("alignment", 0)]],
     [[("echoes", 0)]],
-    [[("polish", 86)], [("speaker", 29)]],  # the decoder goes on to 86 minutes in all, at a high learning rate again
-    [[("talker", 75)]],
+    [[("speaker", 20)]],
+    [[("talker", 60)]],
     [[("export", 0)]],
 )
-MODULES = {
-    "vocoder": ("decoder", "--from", "spectra"),
-    "decoder": ("decoder", "--from", "codes"),
-    "polish": ("decoder", "--from", "codes"),
-}
+MODULES = {"vocoder": ("decoder", "--from", "spectra"), "decoder": ("decoder", "--from", "codes")}
+WAIT = 1  # seconds between two looks at what runs
 CONVERSION = ("--quantize", "--q-bits", "6", "--q-predictor-bits", "8", "--q-group-size", "64")
 
 
@@ -70,7 +67,7 @@ def run_together(chains, python, work, scale):
                 except StopIteration:
                     running.pop(key)
                     processes.pop(key, None)
-            time.sleep(1)
+            time.sleep(WAIT)
     finally:
         for process in processes.values():
             process.terminate()
@@ -94,6 +91,8 @@ def main():
             "some gates are missed; `python -m training.ship WORK` would ship it all the same, with them in its card"
         )
     subprocess.run([sys.executable, "-m", "training.ship", str(options.work)], check=True)
+    golden = ["-m", "training.golden", str(options.work), "--torch-python", options.torch_python]
+    subprocess.run([sys.executable, *golden], check=True)
 
 
 if __name__ == "__main__":

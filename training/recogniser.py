@@ -44,11 +44,16 @@ class Recogniser(nn.Module):
 
 
 def spoilt(mels, generator):
-    """The batch louder or softer, over a noise floor, blurred, with a band and some time missing."""
+    """The batch louder or softer, over a noise floor, blurred in time and frequency, rough, with a band and some time
+    missing: what any lossy way of passing speech on may do to it. No speech of the miniature or its codec is heard."""
     floor = torch.exp(torch.empty(len(mels), 1, 1).uniform_(-11, -5.5)) * torch.rand_like(mels)
     mels = torch.log(torch.exp(mels + 2 * torch.rand(len(mels), 1, 1) - 1) + floor)
-    if generator.random() < 0.3:
-        mels = F.avg_pool2d(mels[:, None], (generator.choice((1, 3)), 5), 1, (0, 2))[:, 0][:, : mels.shape[1]]
+    if generator.random() < 0.6:
+        window = generator.choice((1, 3, 5, 7)), generator.choice((1, 3, 5, 9))
+        half = window[0] // 2, window[1] // 2
+        mels = F.avg_pool2d(mels[:, None], window, 1, half, count_include_pad=False)[:, 0]
+    if generator.random() < 0.6:
+        mels = mels + generator.uniform(0, 1) * torch.randn_like(mels)
     start = generator.randrange(110)
     mels[:, :, start : start + generator.randrange(18)] = -8
     start = generator.randrange(max(1, mels.shape[1] - 8))

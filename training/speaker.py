@@ -131,9 +131,23 @@ def main():
     finish(model, mels, corpus, by_speaker, train, options)
 
 
+def evened(vectors):
+    """A symmetric matrix that evens out the variances of vectors [N, D] and brings their sum to D.
+
+    What is learnt best, the pitch, comes to fill the vector: 96 % of the variance lay in one direction, and likeness
+    was likeness of pitch. As many principal components as there are attributes get a variance of what they had to the
+    power of 0.4; what lies beyond is noise and goes along with the last of them.
+    """
+    variances, axes = torch.linalg.eigh(torch.cov(vectors.double().T))
+    gains = variances[-len(ATTRIBUTES) :] ** -0.3
+    gains = torch.cat([gains[:1].expand(len(variances) - len(gains)), gains])
+    total = (gains**2 * variances.clamp(min=0)).sum()
+    return ((axes * gains) @ axes.T * (len(variances) / total) ** 0.5).float()
+
+
 @torch.no_grad()
 def finish(model, mels, corpus, by_speaker, train, options):
-    """Centre the embedding and give it unit variance; embed crops of the whole corpus."""
+    """Centre the embedding and even it out; embed crops of the whole corpus."""
     generator = random.Random(3)
 
     def embed(utterances, length):
@@ -141,12 +155,12 @@ def finish(model, mels, corpus, by_speaker, train, options):
         return model(torch.from_numpy(batch).to(options.device)).cpu()
 
     found = torch.cat([embed([by_speaker[s][0] for s in train[k : k + 60]], 144) for k in range(0, len(train), 60)])
-    mean, scale = found.mean(0), 1 / found.std(0).mean()
+    mean, matrix = found.mean(0).to(options.device), evened(found).to(options.device)
     layer = model.encoder.fc
-    layer.weight.mul_(scale)
-    layer.bias.copy_((layer.bias - mean.to(layer.bias)) * scale)
-    model.readout.bias.add_(model.readout.weight @ mean.to(layer.bias))
-    model.readout.weight.div_(scale)
+    layer.weight.copy_((matrix @ layer.weight[..., 0])[..., None])
+    layer.bias.copy_(matrix @ (layer.bias - mean))
+    model.readout.bias.add_(model.readout.weight @ mean)
+    model.readout.weight.copy_(torch.linalg.solve(matrix, model.readout.weight, left=False))
     state = {"tensors": {k: v.cpu() for k, v in model.cpu().folded().items()}, "readout": model.readout.state_dict()}
     torch.save(state, Path(options.work) / "speaker_encoder.pt")
     model.to(options.device)
