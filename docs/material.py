@@ -1,11 +1,11 @@
 """Make what the walk of docs/voices.md starts from: recordings of a dozen made-up people, tables, a library.
 
-    python docs/material.py FOLDER --model M --real DIR
+    python docs/material.py FOLDER --real DIR
 
 The people are espeak-ng with voices of our own, so what they are is known: a pitch, a vocal tract and a pace each, and
-three manners of speaking. M is a small Base checkpoint that speaks, linked as `miniature`; it must know the words of
-PEOPLE_SAY, TWO_SAY and LINES. DIR holds real x-vectors, NAME.npy, and labels.json with the attributes of each; they
-become the library `real`. All of it is made in FOLDER and none of it belongs into the repository.
+three manners of speaking. The shipped miniature knows the words of PEOPLE_SAY, TWO_SAY and LINES. DIR holds real
+x-vectors, NAME.npy, and labels.json with the attributes of each; they become the library `real`. All of it is made in
+FOLDER and none of it belongs into the repository.
 """
 
 import argparse
@@ -23,18 +23,18 @@ RATE = 24000
 
 # Lowest F0 in Hz; how much higher the formants are than espeak-ng's own; words a minute.
 PEOPLE = {
-    "ben": (78, 0.90, 158),
-    "dan": (85, 0.87, 166),
-    "finn": (93, 0.97, 172),
-    "hugo": (101, 0.92, 161),
-    "jon": (110, 1.00, 154),
-    "leo": (120, 0.95, 170),
-    "kim": (131, 1.06, 164),
-    "iris": (142, 1.01, 157),
-    "gita": (155, 1.12, 168),
-    "eva": (169, 1.05, 173),
-    "cleo": (184, 1.14, 155),
-    "anna": (200, 1.10, 162),
+    "ben": (82, 0.90, 133),
+    "dan": (85, 0.87, 141),
+    "finn": (93, 0.97, 147),
+    "hugo": (101, 0.92, 136),
+    "jon": (110, 1.00, 129),
+    "leo": (120, 0.95, 145),
+    "kim": (131, 1.06, 139),
+    "iris": (142, 1.01, 132),
+    "gita": (155, 1.12, 143),
+    "eva": (169, 1.05, 148),
+    "cleo": (184, 1.14, 130),
+    "anna": (200, 1.10, 137),
 }
 # Factors of the lowest F0 and the pace, how far F0 rises above its lowest, and the peak of the recording. `robotic` has
 # the median F0 of `plain`. `angry` is a synthesizer's stand-in: louder, faster, higher, livelier.
@@ -69,10 +69,10 @@ def names():
 def files():
     """What `make` puts into its folder, but for the voices of `real`."""
     recordings = [f"people/{name}.wav" for name, *_ in names()] + [f"{name}.wav" for name in TWO]
-    return [*recordings, "meeting.wav", "manners.csv", "lines.txt", "miniature", "real", "real.csv"]
+    return [*recordings, "meeting.wav", "manners.csv", "lines.txt", "real", "real.csv"]
 
 
-def make(folder, model, real):
+def make(folder, real):
     """Make it all in an empty folder."""
     folder = Path(folder)
     espeak = Espeak(folder / "espeak")
@@ -86,7 +86,6 @@ def make(folder, model, real):
     rows = [(f"people/{name}.wav", name, person, manner, *YES_NO[manner]) for name, person, manner in names()]
     write_csv(folder / "manners.csv", ("file", "name", "speaker", "manner", "robotic", "angry"), rows)
     (folder / "lines.txt").write_text("".join(f"{line}\n" for line in LINES))
-    (folder / "miniature").symlink_to(Path(model).resolve())
     make_real(folder, Path(real))
 
 
@@ -147,40 +146,19 @@ class Espeak:
         soundfile.write(path, samples * (peak / np.abs(samples).max()), RATE)
 
 
-def coarse_pitch(samples):
-    """Pitch in Hz of samples [n] at 24 kHz: the lag at which they are most alike, on the mean of all louder moments.
-
-    For speech whose single periods are too rough for `voices measure`. Generalised autocorrelation after Tolonen &
-    Karjalainen, "A computationally efficient multipitch analysis model" (2000), with exponent 0.5, over 85 ms.
-    """
-    import soxr
-
-    rate, length, hop = 6000, 512, 128
-    samples = soxr.resample(np.asarray(samples, np.float32), RATE, rate)
-    frames = np.lib.stride_tricks.sliding_window_view(samples, length)[::hop]
-    power = np.square(frames).sum(axis=1)
-    frames = frames[power > 0.1 * power.max()] * np.hanning(length)
-    alike = np.fft.irfft(np.sqrt(np.abs(np.fft.rfft(frames, 2 * length))))
-    alike = (alike / alike[:, :1]).mean(axis=0)
-    first, last = rate // 400, rate // 70
-    return rate / (first + int(np.argmax(alike[first : last + 1])))
-
-
 def main():
     options = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     options.add_argument("folder", help="made, or empty")
-    options.add_argument("--model", required=True, help="a small Base checkpoint that speaks")
     options.add_argument("--real", required=True, help="folder of real x-vectors with labels.json")
     given = options.parse_args()
     if shutil.which("espeak-ng") is None:
         options.error("espeak-ng is not installed")
-    for place, inside in ((given.model, "config.json"), (given.real, "labels.json")):
-        if not (Path(place) / inside).is_file():
-            options.error(f"{place} has no {inside}")
+    if not (Path(given.real) / "labels.json").is_file():
+        options.error(f"{given.real} has no labels.json")
     os.makedirs(given.folder, exist_ok=True)
     if os.listdir(given.folder):
         options.error(f"{given.folder} is not empty")
-    make(given.folder, given.model, given.real)
+    make(given.folder, given.real)
 
 
 if __name__ == "__main__":

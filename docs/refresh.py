@@ -1,8 +1,8 @@
 """Run the commands of a document and put in what they print, so that it stays true.
 
-    python docs/refresh.py docs/voices.md --model M --real DIR [--work FOLDER] [--check]
+    python docs/refresh.py docs/voices.md --real DIR [--work FOLDER] [--check]
 
-`docs/material.py` makes what the commands start from, out of M and DIR, in FOLDER (default: a temporary one), where
+`docs/material.py` makes what the commands start from, out of DIR, in FOLDER (default: a temporary one), where
 they run in the document's order. What is run:
 
 - ```console blocks: lines that begin with `$ ` are commands for bash, continued by a backslash at a line's end; the
@@ -155,16 +155,15 @@ def refresh(document, work, check=False):
     return list(difflib.unified_diff(old.splitlines(), new.splitlines(), "before", "now", n=1, lineterm=""))
 
 
-def prepare(work, model, real):
+def prepare(work, real):
     """Make the material of the walk in a new folder."""
-    command = [sys.executable, ROOT / "docs" / "material.py", work, "--model", model, "--real", real]
+    command = [sys.executable, ROOT / "docs" / "material.py", work, "--real", real]
     subprocess.run(command, check=True, env=Runner(work).environment)
 
 
 def main(arguments=None):
     options = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     options.add_argument("document", type=Path)
-    options.add_argument("--model", required=True, help="a small Base checkpoint that speaks")
     options.add_argument("--real", required=True, help="folder of real x-vectors with labels.json")
     options.add_argument("--work", type=Path, help="folder to work in, new or empty (default: a temporary one)")
     options.add_argument("--check", action="store_true", help="write nothing; exit status 1 where something differs")
@@ -172,7 +171,7 @@ def main(arguments=None):
     with tempfile.TemporaryDirectory() as temporary:
         work = given.work or Path(temporary)
         try:
-            prepare(work, given.model, given.real)
+            prepare(work, given.real)
             differences = refresh(given.document, work, given.check)
         except (RefreshError, subprocess.CalledProcessError) as error:
             sys.exit(f"{given.document}: {error}")

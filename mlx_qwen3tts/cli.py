@@ -34,7 +34,12 @@ def parser(name, description, examples=""):
 
 
 def add_model(options, dtype=False):
-    options.add_argument("--model", default="mlx_model", metavar="M", help="folder or hub id (default: mlx_model)")
+    options.add_argument(
+        "--model",
+        default="mlx_model",
+        metavar="M",
+        help="folder, hub id or `miniature`, a small one that comes with this (default: mlx_model)",
+    )
     if dtype:
         options.add_argument(
             "--dtype", metavar="D", help="bfloat16, float16 or float32 (default: the checkpoint's own)"

@@ -1,13 +1,17 @@
-"""`mlx_qwen3tts.demo`: the whole way on a made-up checkpoint, offline: convert, embed two voices, blend, speak.
+"""`mlx_qwen3tts.demo`: hear what a voice as a vector is: two voices, their blend and a higher one, offline.
 
-The checkpoint is random, so what it speaks is noise; every step is the one that a published checkpoint goes through.
+The miniature that comes with the package speaks. Two recordings that come with it become vectors; half of each is a
+third voice; ten labelled voices give a direction for pitch, and one step along it raises the lower voice.
 """
 
+import importlib.util
 from pathlib import Path
 
 from . import cli
 
+MODEL = "miniature"
 TEXT = "Hello, this is my voice."
+STRENGTH = 0.6  # radii of the voice space: some six semitones
 
 
 def build_parser():
@@ -20,47 +24,67 @@ def main(arguments=None):
     cli.run(demo, build_parser().parse_args(arguments))
 
 
-def synthesise(path, pitch, brightness):
-    """Three seconds of a made-up voice: harmonics of a wandering pitch in syllables, at 24 kHz."""
-    import numpy as np
+def labelled(folder):
+    """The voices of a folder and whether each is a `high` or a `low` one, by its attribute f0."""
+    import statistics
 
-    from .files.audio import write_audio
+    from .voices.voice import Voice
 
-    time = np.arange(3 * 24000) / 24000
-    phase = 2 * np.pi * np.cumsum(pitch * (1 + 0.05 * np.sin(2 * np.pi * 2 * time))) / 24000
-    tone = sum(np.sin(k * phase) * k**-brightness for k in range(1, 20))
-    syllables = 0.5 - 0.5 * np.cos(2 * np.pi * 4 * time)
-    write_audio(path, (0.2 * syllables * tone).astype(np.float32), 24000)
+    voices = [Voice.load(path) for path in sorted(folder.glob("*.safetensors"))]
+    pitches = [float(voice.attributes["f0"]) for voice in voices]
+    middle = statistics.median(pitches)
+    return voices, ["high" if pitch > middle else "low" for pitch in pitches]
 
 
 def demo(options):
-    from . import convert, embed, generate
-    from .random_checkpoint import write_checkpoint
+    import numpy as np
+
+    from .files import hub
+    from .files.audio import read_audio
+    from .model import Qwen3TTS
+    from .voices.direction import Direction
     from .voices.voice import Voice
 
-    folder = options.output
+    folder, shipped = options.output, hub.resolve(MODEL)
     folder.mkdir(parents=True, exist_ok=True)
-    source, model = folder / "checkpoint", folder / "mlx_model"
-    cli.note("1. A random checkpoint in the published layout. It makes noise: nothing in it has been trained.")
-    write_checkpoint(source, seed=1, eos_gain=2.2)
-    cli.note(f"2. mlx_qwen3tts.convert --hf-path {source} --mlx-path {model}")
-    convert.main(["--hf-path", str(source), "--mlx-path", str(model), "--overwrite"])
-    cli.note("3. Two made-up voices, low and high, each embedded to one vector.")
-    vectors = []
-    for name, pitch, brightness in (("low", 100, 1.6), ("high", 220, 0.9)):
-        recording, vector = folder / f"{name}.wav", folder / f"{name}.npy"
-        synthesise(recording, pitch, brightness)
-        embed.main(["--model", str(model), str(recording), "--output", str(vector)])
-        vectors.append(Voice.load(vector).embedding)
-    blend = folder / "blend.npy"
-    cli.note(f"4. Half of each: {blend}")
-    Voice(0.5 * vectors[0] + 0.5 * vectors[1]).save(blend)
-    speech = folder / "blend.wav"
-    cli.note(f'5. mlx_qwen3tts.generate --model {model} --embedding {blend} --output {speech} "{TEXT}"')
-    arguments = ["--model", str(model), "--embedding", str(blend), "--output", str(speech), "--seed", "1", TEXT]
-    generate.main(arguments)
-    cli.note("The speech is noise, as the weights are random. Convert a published checkpoint to hear a voice.")
-    for file in (blend, speech):  # after the model, which convert has printed
+    model = Qwen3TTS.from_pretrained(MODEL, dtype="float32")  # bfloat16 takes a CPU twice as long
+    recordings = {name: shipped / "recordings" / f"{name}.flac" for name in ("low", "high")}
+    cli.note(f"1. Two recordings, each embedded to one vector of {model.embedding_dim} numbers.")
+    vectors = {name: model.embed(path) for name, path in recordings.items()}
+    cli.note("2. Half of each vector is a voice of its own: 0.5*low + 0.5*high")
+    vectors["blend"] = 0.5 * vectors["low"] + 0.5 * vectors["high"]
+    voices, labels = labelled(shipped / "voices")
+    cli.note(f"3. A direction from {len(voices)} voices labelled low or high, and the low voice moved along it:")
+    pitch = Direction.fit(voices, labels, positive="high")
+    pitch.save(folder / "pitch.safetensors")
+    cli.note(f"   low + {STRENGTH:g}*@pitch")
+    vectors["higher"] = pitch.apply(vectors["low"], STRENGTH)
+    cli.note(f"4. Each says: {TEXT}")
+    sounds, files = {}, []
+    for name, vector in vectors.items():
+        Voice(vector).save(folder / f"{name}.npy")
+        speech = model.generate(TEXT, vector, language="english", greedy=True)
+        speech.save(folder / f"{name}.wav")
+        sounds[name] = np.array(speech.audio)
+        files += [folder / f"{name}.npy", folder / f"{name}.wav"]
+    files.append(folder / "pitch.safetensors")
+    if any(importlib.util.find_spec(name) is None for name in ("librosa", "matplotlib")):
+        cli.note("To see their pitch and spectrograms: pip install 'mlx-qwen3tts[voices]', and run this again.")
+    else:
+        from .voices.measure import f0_track
+        from .voices.spectrogram import draw_spectrograms
+
+        picture = folder / "voices.png"
+        draw_spectrograms(picture, sounds)
+        files.append(picture)
+        cli.note("   median F0 of the recordings and of the speech:")
+        for name, sound in sounds.items():
+            spoken = f"{np.nanmedian(f0_track(sound)):4.0f} Hz"
+            recorded = ""
+            if name in recordings:
+                recorded = f"{np.nanmedian(f0_track(read_audio(recordings[name], 24000))):4.0f} Hz"
+            cli.note(f"   {name:8} {recorded:>8} {spoken:>10}")
+    for file in files:
         print(file)
 
 

@@ -1,4 +1,4 @@
-"""The closed vocabulary of a model that was taught only some words, as one made by `training/` is."""
+"""The closed vocabulary of a model that was taught only some words, as the shipped miniature was."""
 
 import warnings
 

@@ -1,5 +1,6 @@
 """The commands as users type them: exit statuses, what goes to stdout, what comes out in files, Ctrl-C."""
 
+import importlib.util
 import io
 import json
 import os
@@ -534,15 +535,25 @@ def test_info_of_the_codec(command, checkpoint):
 
 def test_demo(command, tmp_path):
     ran = command("demo", "--output", "shown")
-    assert ran.status == 0 and "makes noise" in ran.err
-    for line in ran.out.splitlines():
-        assert Path(line).exists()
-    assert len(set(ran.out.splitlines())) == len(ran.out.splitlines())
-    assert soundfile.info("shown/blend.wav").frames > 0 and np.load("shown/blend.npy").shape == (64,)
+    assert ran.status == 0
+    files = [Path(line) for line in ran.out.splitlines()]
+    assert len(set(files)) == len(files) == 10 and all(file.is_file() for file in files)
+    assert {file.suffix for file in files} == {".npy", ".wav", ".safetensors", ".png"}
+    assert soundfile.info("shown/blend.wav").frames > 12000 and np.load("shown/blend.npy").shape == (192,)
+    spoken = {line.split()[0]: int(line.split()[-2]) for line in ran.err.splitlines() if line.endswith(" Hz")}
+    assert spoken["low"] < spoken["blend"] < spoken["high"] and spoken["low"] < spoken["higher"]
     assert command("demo", "--output", "shown").status == 0  # again, over the first
     (tmp_path / "file").touch()
     again = command("demo", "--output", "file")
     assert again.status == 2 and again.err.startswith("error: ") and again.err.count("\n") == 1
+
+
+def test_demo_without_the_extra(command, monkeypatch):
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "matplotlib" else find(name))
+    ran = command("demo")
+    assert ran.status == 0 and "pip install 'mlx-qwen3tts[voices]'" in ran.err
+    assert len(ran.out.splitlines()) == 9 and Path("demo/higher.wav").is_file()
 
 
 # Ctrl-C

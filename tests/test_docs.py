@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from docs import material, refresh
+from mlx_qwen3tts.files import hub
 from mlx_qwen3tts.files.audio import FORMATS
 from mlx_qwen3tts.voices.expression import Sum, parse
 from mlx_qwen3tts.voices.voice import SUFFIXES
@@ -72,7 +73,7 @@ class World:
     """What there is by a command of the walk: files, and of every library its voices and directions."""
 
     def __init__(self):
-        self.files, self.voices, self.directions = set(material.files()), {"real": set()}, {}
+        self.files, self.voices, self.directions = {*material.files(), *hub.SHIPPED}, {"real": set()}, {}
 
     def file(self, pattern):
         assert any(fnmatch.fnmatch(file, pattern) for file in self.files), f"nothing has made {pattern}"
@@ -278,7 +279,7 @@ def test_check_from_the_command_line(page, monkeypatch, capsys, text, status):
     document, work = page(text)
     monkeypatch.setattr(refresh, "prepare", lambda *given: None)
     with pytest.raises(SystemExit) as stopped:
-        refresh.main([str(document), "--model", "m", "--real", "r", "--work", str(work), "--check"])
+        refresh.main([str(document), "--real", "r", "--work", str(work), "--check"])
     assert stopped.value.code == status
     assert ("+42" in capsys.readouterr().out) == (status == 1)
 
@@ -325,12 +326,3 @@ def test_python_is_this_one(page):
     document, work = page("```console\n$ python -c 'import sys; print(sys.executable)'\n```\n")
     refresh.refresh(document, work)
     assert sys.executable in document.read_text()
-
-
-def test_coarse_pitch():
-    import numpy as np
-
-    time = np.arange(24000) / 24000
-    for hertz in (90, 150, 240):
-        hum = sum(np.sin(2 * np.pi * hertz * k * time) / k for k in range(1, 9))
-        assert material.coarse_pitch(hum) == pytest.approx(hertz, rel=0.03)

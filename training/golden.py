@@ -60,8 +60,9 @@ def write_official(official, shipped, folder):
         stem = name.removesuffix(".weight")
         if f"{stem}.scales" in packed:
             own = settings[stem] if isinstance(settings.get(stem), dict) else settings
-            parts = (packed[f"{stem}.{part}"] for part in ("weight", "scales", "biases"))
-            value = mx.dequantize(*parts, group_size=own["group_size"], bits=own["bits"]).astype(mx.float32)
+            # in float32: with bfloat16 scales the numbers would come out rounded
+            scales, biases = (packed[f"{stem}.{part}"].astype(mx.float32) for part in ("scales", "biases"))
+            value = mx.dequantize(packed[name], scales, biases, group_size=own["group_size"], bits=own["bits"])
             if value.shape != tensors[name].shape:
                 raise ValueError(f"{name} is {value.shape} in one folder and {tensors[name].shape} in the other")
             tensors[name] = value

@@ -11,6 +11,7 @@ import json
 import shutil
 import sys
 import tempfile
+import textwrap
 from pathlib import Path
 
 import numpy as np
@@ -77,7 +78,7 @@ def card(work, known):
     template = (Path(__file__).parent / "card.md").read_text()
     return template.format(
         count=len(known),
-        words=", ".join(known),
+        words=textwrap.fill(", ".join(known), 120),
         punctuation=" ".join(PUNCTUATION),
         rows="\n".join(rows),
         hashes="\n".join(hashes),

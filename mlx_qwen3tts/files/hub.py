@@ -10,18 +10,24 @@ from .weights import CheckpointError
 WHOLE = ("*.json", "*.txt", "model*.safetensors", "speech_tokenizer/*")
 ALONE = ("config.json", "model*.safetensors*")
 CODEC_INSIDE = ("config.json", "speech_tokenizer/*")
+SHIPPED = {"miniature": Path(__file__).parent.parent / "miniature"}  # models that come with the package, by name
 PATIENCE = 10  # seconds to wait for the hub's first answer
 
 
 def resolve(model, patterns=WHOLE, revision=None):
-    """The folder of `model`, a path or a hub id; from the hub only files that match `patterns` are fetched."""
+    """The folder of `model`, a path, a hub id or the name of one that is SHIPPED; a folder of that name is `./NAME`.
+
+    From the hub only files that match `patterns` are fetched.
+    """
+    if str(model) in SHIPPED:
+        return SHIPPED[str(model)]
     folder = Path(os.path.expanduser(model))  # Path's own raises RuntimeError for ~nobody
     if folder.is_dir():
         return folder
     if folder.exists():
         raise CheckpointError(f"model {str(model)!r} is a file, not a folder")
     if not re.fullmatch(r"[A-Za-z0-9][\w.-]*/[\w.-]+", str(model)):
-        first = "run convert first, or " if str(model) == "mlx_model" else ""
+        first = "run convert first, try --model miniature, or " if str(model) == "mlx_model" else ""
         raise CheckpointError(f"model {str(model)!r}: no such folder; {first}name a folder or a hub id owner/name")
     return _download(str(model), patterns, revision)
 

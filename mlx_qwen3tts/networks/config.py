@@ -182,7 +182,7 @@ class ModelConfig:
     tts_pad_token_id: int
     tts_bos_token_id: int
     tts_eos_token_id: int
-    # Of a model that was taught only some words and layouts, as one made by training/: None and () for all others.
+    # Of a model that was taught only some words and layouts, as the shipped miniature: None and () for all others.
     vocabulary: Vocabulary | None = None
     untrained: tuple = ()
 

@@ -54,10 +54,7 @@ def measure(source, rate=24000):
     F0: Mauch & Dixon, "pYIN" (2014). Speaking rate: de Jong & Wempe, "Praat script to detect syllable nuclei" (2009),
     which counts too few where syllables run into each other.
     """
-    try:
-        import librosa
-    except ModuleNotFoundError:
-        raise MeasureError("measuring recordings needs librosa: pip install 'mlx-qwen3tts[voices]'") from None
+    librosa = _librosa()
     samples = read_reference(source, rate)
     step = round(rate * LEVEL_HOP)
     power = _power(samples, round(rate * LEVEL_WINDOW), step)
@@ -85,6 +82,19 @@ def measure(source, rate=24000):
         "f0_range": float(12 * np.log2(high / low)),
         "speaking_rate": float(nuclei / spoken),
     }
+
+
+def f0_track(samples, rate=24000):
+    """F0 in Hz every 20 ms of samples [n], by pYIN; NaN where there is no sure voice. MeasureError without librosa."""
+    return _pitch(_librosa(), resample(np.asarray(samples, np.float32), rate, PITCH_RATE))[0]
+
+
+def _librosa():
+    try:
+        import librosa
+    except ModuleNotFoundError:
+        raise MeasureError("measuring recordings needs librosa: pip install 'mlx-qwen3tts[voices]'") from None
+    return librosa
 
 
 def _power(samples, window, step):

@@ -1,0 +1,241 @@
+"""The shipped miniature from end to end: text to sound to words, and the algebra of voices by ear.
+
+What is heard is judged by a recogniser that was trained on espeak-ng alone (tests/assets) and by pYIN.
+"""
+
+import json
+from pathlib import Path
+
+import mlx.core as mx
+import numpy as np
+import pytest
+import soundfile
+
+from mlx_qwen3tts import Direction, Qwen3TTS
+from mlx_qwen3tts.demo import labelled
+from mlx_qwen3tts.files import hub
+from mlx_qwen3tts.voices.diarization import diarize, embedder
+from mlx_qwen3tts.voices.library import Library
+from mlx_qwen3tts.voices.voice import Voice
+from training.acoustics import f0, formant_shift
+from training.hearing import Hearing
+from training.language import errors, words
+
+FOLDER = hub.SHIPPED["miniature"]
+ASSETS = Path(__file__).parent / "assets"
+LINES = (
+    "Hello, this is my voice.",
+    "Good morning, today is monday.",
+    "The red car is big and the bird is small.",
+    "I want to speak to you.",
+    "One two three four five.",
+    "This is a blend of two voices.",
+)
+
+
+@pytest.fixture(scope="module")
+def miniature():
+    return Qwen3TTS.from_pretrained("miniature", dtype="float32")  # bfloat16 takes a CPU twice as long
+
+
+@pytest.fixture(scope="module")
+def hear():
+    return Hearing(ASSETS / "recogniser.safetensors")
+
+
+@pytest.fixture(scope="module")
+def low(miniature):
+    return miniature.embed(FOLDER / "recordings" / "low.flac")
+
+
+@pytest.fixture(scope="module")
+def high(miniature):
+    return miniature.embed(FOLDER / "recordings" / "high.flac")
+
+
+def rate(hear, texts, sounds):
+    """Word error rate."""
+    wrong = sum(errors(words(text), hear(np.array(sound))) for text, sound in zip(texts, sounds, strict=True))
+    return wrong / sum(len(words(text)) for text in texts)
+
+
+SAID = {}  # what `say` gave before
+
+
+def say(model, vector, texts=LINES[:3]):
+    """What a vector says, greedily, one sound after another."""
+    key = np.array(vector).tobytes(), tuple(texts)
+    if key not in SAID:
+        spoken = model.generate_batch(list(texts), vector, languages="english", greedy=True)
+        assert all(speech.finish_reason == "stop" for speech in spoken)
+        SAID[key] = np.concatenate([np.array(speech.audio) for speech in spoken])
+    return SAID[key]
+
+
+def test_it_is_small():
+    sizes = {path: path.stat().st_size for path in FOLDER.rglob("*") if path.is_file()}
+    weights = sum(size for path, size in sizes.items() if path.suffix == ".safetensors" and "voices" not in path.parts)
+    assert weights <= 8e6 and sum(sizes.values()) <= 8.5e6
+    assert (ASSETS / "recogniser.safetensors").stat().st_size <= 1.5e6
+
+
+def test_the_recogniser_hears_the_recordings(hear):
+    for path in sorted((FOLDER / "recordings").glob("*.flac")):
+        samples, _ = soundfile.read(path, dtype="float32")
+        said = words("Hello, this is my voice. The red car is big. I want to speak to you.")
+        assert errors(said, hear(samples)) <= 1
+        assert len(hear(np.random.default_rng(0).normal(0, 0.05, 48000))) <= 2  # it does not make words up
+
+
+@pytest.mark.parametrize("greedy", [True, False])
+def test_what_is_said_is_understood(miniature, hear, low, high, greedy):
+    texts, vectors = [*LINES, *LINES], [low] * len(LINES) + [high] * len(LINES)
+    spoken = miniature.generate_batch(texts, vectors, languages="english", greedy=greedy, seeds=list(range(len(texts))))
+    assert sum(speech.finish_reason == "stop" for speech in spoken) >= len(texts) - (not greedy)
+    assert rate(hear, texts, [speech.audio for speech in spoken]) <= 0.12
+    for speech in spoken:
+        level = np.sqrt(np.mean(np.array(speech.audio) ** 2))
+        assert 0.01 < level < 0.3 and np.abs(np.array(speech.audio)).max() < 1
+
+
+def test_the_full_layout_is_understood_too(miniature, hear, low):
+    spoken = [miniature.generate(text, low, text_mode="full", greedy=True) for text in LINES[:4]]
+    assert rate(hear, LINES[:4], [speech.audio for speech in spoken]) <= 0.15
+
+
+def test_the_voice_is_that_of_the_recording(miniature, low, high):
+    for name, vector in (("low", low), ("high", high)):
+        samples, _ = soundfile.read(FOLDER / "recordings" / f"{name}.flac", dtype="float32")
+        assert abs(12 * np.log2(f0(say(miniature, vector)) / f0(samples))) <= 2
+
+
+def test_a_blend_lies_between_its_parents(miniature, low, high):
+    heard = [f0(say(miniature, (1 - t) * low + t * high)) for t in (0, 0.25, 0.5, 0.75, 1)]
+    assert (np.diff(heard) > 0).all()
+    line = heard[0] * (heard[-1] / heard[0]) ** np.array([0, 0.25, 0.5, 0.75, 1])
+    assert np.abs(12 * np.log2(heard / line)).max() <= 2
+
+
+def test_a_pitch_direction_raises_the_pitch(miniature, hear, low, high):
+    voices, labels = labelled(FOLDER / "voices")
+    assert len(voices) == 10 and labels.count("high") == 5
+    pitch = Direction.fit(voices, labels, positive="high")
+    for vector in (low, high):
+        sign = 1 if vector is low else -1
+        heard = [f0(say(miniature, pitch.apply(vector, sign * k))) for k in (0, 0.3, 0.6)]
+        assert (np.diff(heard) * sign > 0).all() and abs(12 * np.log2(heard[2] / heard[0])) >= 2
+    said = say(miniature, pitch.apply(low, 0.6))
+    assert errors(words(" ".join(LINES[:3])), hear(said)) <= 4  # of 18
+
+
+def test_a_direction_for_the_vocal_tract_moves_the_formants(miniature, low, high):
+    voices, _ = labelled(FOLDER / "voices")
+    sizes = [float(voice.attributes["formants"]) for voice in voices]
+    labels = ["short" if size > np.median(sizes) else "long" for size in sizes]
+    tract = Direction.fit(voices, labels, positive="short")
+    middle = 0.5 * low + 0.5 * high
+    sounds = [say(miniature, tract.apply(middle, k)) for k in (-0.5, 0, 0.5)]
+    assert formant_shift(sounds[0], sounds[1]) < 1 < formant_shift(sounds[2], sounds[1])
+
+
+def test_a_live_morph_glides(miniature, low, high):
+    text = "Hello, this is my voice. Good morning, today is monday. The red car is big. I want to speak to you."
+    own = {name: f0(say(miniature, vector)) for name, vector in (("low", low), ("high", high))}
+
+    def heard(**options):
+        sound = np.array(miniature.generate(text, low, language="english", greedy=True, **options).audio)
+        return [f0(sound[: 3 * 24000 // 4]), f0(sound[3 * 24000 // 4 : 2 * 24000]), f0(sound[3 * 24000 :])]
+
+    begins, between, ends = heard(morph=high, morph_seconds=2)
+    assert begins < between < ends
+    assert abs(12 * np.log2(begins / own["low"])) <= 2 and abs(12 * np.log2(ends / own["high"])) <= 2
+    assert all(abs(12 * np.log2(pitch / own["low"])) <= 2 for pitch in heard())  # without a morph it stays
+
+
+def test_streams_and_batches_are_the_same_speech(miniature, low, high):
+    single = [miniature.generate(text, voice, seed=3) for text, voice in zip(LINES, (low, high) * 3, strict=True)]
+    batch = miniature.generate_batch(list(LINES), [low, high] * 3, seeds=3)
+    for one, other in zip(single, batch, strict=True):
+        assert mx.array_equal(one.codes, other.codes)
+        assert np.allclose(np.array(one.audio), np.array(other.audio), atol=1e-4)
+    stream = miniature.stream(iter(["Hel", "lo, this is", " my voice", "."]), low, seed=3)
+    heard = np.concatenate([np.array(chunk.audio) for chunk in stream])
+    assert np.allclose(heard, np.array(single[0].audio), atol=1e-4)
+
+
+@pytest.mark.parametrize(("speakers", "told"), [((5, 2, 6), None), ((8, 1, 5), 3)])
+def test_diarization_of_a_conversation(miniature, speakers, told):
+    """Three voices in turn. Of some such three it finds two where it is not told how many there are."""
+    from pyannote.core import Annotation, Segment, Timeline
+    from pyannote.metrics.diarization import DiarizationErrorRate
+
+    voices, _ = labelled(FOLDER / "voices")
+    truth, sounds, time = Annotation(), [], 0.0
+    for number in range(7):
+        voice = voices[speakers[number % 3]]
+        sound = say(miniature, voice.embedding, [LINES[number % 3], LINES[(number + 1) % 3]])
+        truth[Segment(time, time + len(sound) / 24000)] = voice.name
+        sounds += [sound, np.zeros(9600, np.float32)]
+        time += len(sound) / 24000 + 0.4
+    encoder = embedder(miniature.folder.load_speaker_encoder())
+    found = diarize(np.concatenate(sounds), encoder, num_speakers=told)
+    heard = Annotation()
+    for turn in found.turns:
+        heard[Segment(turn.start, turn.end)] = turn.speaker
+    assert len(found.speakers) == 3
+    assert DiarizationErrorRate(collar=0.25)(truth, heard, uem=Timeline([Segment(0, time)])) <= 0.10
+
+
+def test_search_finds_the_speaker(miniature, tmp_path):
+    voices, _ = labelled(FOLDER / "voices")
+    library = Library(tmp_path / "voices")
+    for voice in voices:
+        library.add(voice.name, voice)
+    right = 0
+    for voice in voices:
+        spoken = miniature.embed(say(miniature, voice.embedding, LINES[:2]))
+        right += library.search(spoken, k=1)[0][0] == voice.name
+    assert right >= 8
+
+
+def test_words_it_does_not_know_are_named(miniature, low):
+    with pytest.warns(UserWarning, match="does not know: zebra, 7") as told:
+        miniature.generate("Hello, zebra! 7 cat.", low, max_tokens=4)
+    assert "103 words" in str(told[0].message)
+    with pytest.warns(UserWarning, match="does not know: zebra "):
+        list(miniature.stream(iter(["Hello ze", "bra cat"]), low, max_tokens=4))
+
+
+def test_cloning_in_context_is_refused_by_name(miniature, low):
+    recording = FOLDER / "recordings" / "low.flac"
+    with pytest.raises(ValueError, match="miniature was not trained to clone in context"):
+        miniature.clone(recording, ref_text="Hello, this is my voice.")
+    voice = Voice(low, mx.zeros((5, 8), mx.int32), "hello")
+    with pytest.raises(ValueError, match="not trained to clone in context"):
+        miniature.generate("hello", voice)
+
+
+def test_every_command_knows_it(command, tmp_path):
+    ran = command("info", "--model", "miniature", "--json")
+    told = json.loads(ran.out)
+    assert ran.status == 0 and len(told["words"]) == 103 and told["quantization"]["bits"] == 6
+    recording = FOLDER / "recordings" / "high.flac"
+    assert command("embed", "--model", "miniature", recording, "--output", "high.npy").status == 0
+    ran = command("generate", "--model", "miniature", "--embedding", "high.npy", "--output", "out.wav", "Hello, zebra.")
+    assert ran.status == 0 and "zebra" in ran.err and soundfile.info("out.wav").frames > 12000
+    refused = command("generate", "--model", "miniature", "--ref-audio", recording, "--ref-text", "hello", "Hello.")
+    assert refused.status == 2 and "not trained to clone in context" in refused.err
+    assert command("codec", "encode", "--model", "miniature", recording, "--output", "codes.npy").status == 0
+    assert np.load("codes.npy").shape[1] == 8
+
+
+@pytest.mark.parametrize("name", ["low", "high"])
+def test_codes_are_those_of_the_official_implementation(miniature, name):
+    """From training/golden.py: the official package, given the same numbers that the quantised weights stand for."""
+    golden = np.load(ASSETS / "miniature_codes.npz")
+    vector = miniature.embed(FOLDER / "recordings" / f"{name}.flac")
+    assert np.abs(golden[f"{name}_vector"] - np.array(vector)).max() <= 1e-4
+    for mode in ("streaming", "full"):
+        for number, text in enumerate(LINES[:3]):
+            speech = miniature.generate(text, vector, language="english", text_mode=mode, greedy=True)
+            assert np.array_equal(np.array(speech.codes), golden[f"{name}_{mode}_{number}"])
