@@ -13,7 +13,7 @@ EXAMPLES = """\
 def build_parser():
     options = cli.parser("codec", __doc__.split(": ", 1)[1], EXAMPLES)
     actions = options.add_subparsers(dest="action", required=True, metavar="encode|decode")
-    encode = actions.add_parser("encode", help="a recording to codes, int32 [frames, 16]")
+    encode = actions.add_parser("encode", help="a recording to codes, int32 [frames, codebooks]")
     encode.add_argument("audio", metavar="AUDIO")
     decode = actions.add_parser("decode", help="codes to a recording")
     decode.add_argument("codes", metavar="CODES.npy")

@@ -1,7 +1,7 @@
 """`mlx_qwen3tts.demo`: hear what a voice as a vector is: two voices, their blend and a higher one, offline.
 
 The miniature that comes with the package speaks. Two recordings that come with it become vectors; half of each is a
-third voice; ten labelled voices give a direction for pitch, and one step along it raises the lower voice.
+third voice; ten labelled voices give a direction for pitch, and a step along it raises the lower voice.
 """
 
 import importlib.util
@@ -11,7 +11,7 @@ from . import cli
 
 MODEL = "miniature"
 TEXT = "Hello, this is my voice."
-STRENGTH = 0.6  # radii of the voice space: some six semitones
+STRENGTH = 0.6  # radii of the voice space: some seven semitones
 
 
 def build_parser():
@@ -25,15 +25,11 @@ def main(arguments=None):
 
 
 def labelled(folder):
-    """The voices of a folder and whether each is a `high` or a `low` one, by its attribute f0."""
-    import statistics
-
+    """The voices of a folder and the F0 of each in Hz, from its attributes."""
     from .voices.voice import Voice
 
     voices = [Voice.load(path) for path in sorted(folder.glob("*.safetensors"))]
-    pitches = [float(voice.attributes["f0"]) for voice in voices]
-    middle = statistics.median(pitches)
-    return voices, ["high" if pitch > middle else "low" for pitch in pitches]
+    return voices, [float(voice.attributes["f0"]) for voice in voices]
 
 
 def demo(options):
@@ -53,11 +49,11 @@ def demo(options):
     vectors = {name: model.embed(path) for name, path in recordings.items()}
     cli.note("2. Half of each vector is a voice of its own: 0.5*low + 0.5*high")
     vectors["blend"] = 0.5 * vectors["low"] + 0.5 * vectors["high"]
-    voices, labels = labelled(shipped / "voices")
-    cli.note(f"3. A direction from {len(voices)} voices labelled low or high, and the low voice moved along it:")
-    pitch = Direction.fit(voices, labels, positive="high")
+    voices, pitches = labelled(shipped / "voices")
+    cli.note(f"3. A direction from {len(voices)} voices labelled with their pitch, and the low voice moved along it:")
+    pitch = Direction.fit(voices, pitches, method="ridge")
     pitch.save(folder / "pitch.safetensors")
-    cli.note(f"   low + {STRENGTH:g}*@pitch")
+    cli.note(f"   low + {STRENGTH:g}*@pitch (voices left out of the fit: correlation {pitch.report.correlation:.2f})")
     vectors["higher"] = pitch.apply(vectors["low"], STRENGTH)
     cli.note(f"4. Each says: {TEXT}")
     sounds, files = {}, []

@@ -69,7 +69,7 @@ def build_parser():
     options.add_argument("--greedy", action="store_true", help="no sampling; the repetition penalty still applies")
     options.add_argument("--output", help=".wav .flac .mp3 .ogg, or - for WAV on stdout (default: out.wav)")
     options.add_argument(
-        "--codes-output", metavar="NPY", help="also write the codes, int32 [frames, 16]; of a batch, a folder"
+        "--codes-output", metavar="NPY", help="also write the codes, int32 [frames, codebooks]; of a batch, a folder"
     )
     options.add_argument("--stream", action="store_true", help="decode while speaking; with --output - also write then")
     options.add_argument("--play", action="store_true", help="play while speaking (needs the extra 'play')")
