@@ -62,7 +62,7 @@ def rate(hear, texts, sounds):
 SAID = {}  # what `say` gave before
 
 
-def say(model, vector, texts=LINES[:3]):
+def say(model, vector, texts=LINES[:2]):
     """What a vector says, greedily, one sound after another."""
     key = np.array(vector).tobytes(), tuple(texts)
     if key not in SAID:
@@ -89,7 +89,7 @@ def test_the_recogniser_hears_the_recordings(hear):
 
 @pytest.mark.parametrize("greedy", [True, False])
 def test_what_is_said_is_understood(miniature, hear, low, high, greedy):
-    texts, vectors = [*LINES, *LINES], [low] * len(LINES) + [high] * len(LINES)
+    texts, vectors = list(LINES), [low, high] * 3
     spoken = miniature.generate_batch(texts, vectors, languages="english", greedy=greedy, seeds=list(range(len(texts))))
     assert sum(speech.finish_reason == "stop" for speech in spoken) >= len(texts) - (not greedy)
     assert rate(hear, texts, [speech.audio for speech in spoken]) <= 0.12
@@ -125,7 +125,7 @@ def test_a_pitch_direction_raises_the_pitch(miniature, hear, low, high):
         heard = [f0(say(miniature, pitch.apply(vector, sign * k))) for k in (0, 0.3, 0.6)]
         assert (np.diff(heard) * sign > 0).all() and abs(12 * np.log2(heard[2] / heard[0])) >= 2
     said = say(miniature, pitch.apply(low, 0.6))
-    assert errors(words(" ".join(LINES[:3])), hear(said)) <= 4  # of 18
+    assert errors(words(" ".join(LINES[:2])), hear(said)) <= 2  # of 10
 
 
 def test_a_direction_for_the_vocal_tract_moves_the_formants(miniature, low, high):
@@ -153,8 +153,8 @@ def test_a_live_morph_glides(miniature, low, high):
 
 
 def test_streams_and_batches_are_the_same_speech(miniature, low, high):
-    single = [miniature.generate(text, voice, seed=3) for text, voice in zip(LINES, (low, high) * 3, strict=True)]
-    batch = miniature.generate_batch(list(LINES), [low, high] * 3, seeds=3)
+    single = [miniature.generate(text, voice, seed=3) for text, voice in zip(LINES[:4], (low, high) * 2, strict=True)]
+    batch = miniature.generate_batch(list(LINES[:4]), [low, high] * 2, seeds=3)
     for one, other in zip(single, batch, strict=True):
         assert mx.array_equal(one.codes, other.codes)
         assert np.allclose(np.array(one.audio), np.array(other.audio), atol=1e-4)
