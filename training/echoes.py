@@ -15,7 +15,7 @@ import torch
 from . import codec, snake
 from .corpus import Corpus
 from .decoder import Vocoder
-from .mels import BINS, HOP, mel
+from .mels import HOP, mel, store
 from .stage import arguments, parser
 
 EACH = 4
@@ -60,21 +60,14 @@ def main():
     model.load_state_dict(torch.load(work / "decoder.pt", weights_only=False)["keep"]["model"])
     decoder = model.codec.to(options.device).eval()
     utterances = chosen(corpus)
-    total = sum(_frames(corpus, utterance) for utterance in utterances)
-    path = work / "echoes.npy"
-    partial = path.with_suffix(".partial")
-    out = np.lib.format.open_memmap(partial, mode="w+", dtype=np.float16, shape=(total, BINS))
-    start = 0
-    for utterance in utterances:
+
+    def echo(utterance):
         said = torch.from_numpy(codes[corpus.starts[utterance] : corpus.starts[utterance + 1]].T)[None]
         hidden = codec.decode_low(decoder, decoder.decoder.quantizer.decode(said.to(options.device)))
-        found = mel(codec.decode_rest(decoder, hidden)[0].clamp(-1, 1).cpu()).half().numpy()
-        out[start : start + len(found)] = found
-        start += len(found)
-    if start != total:
-        raise AssertionError(f"{start} frames where {total} were expected")
-    out.flush()
-    partial.replace(path)
+        return mel(codec.decode_rest(decoder, hidden)[0].clamp(-1, 1).cpu())
+
+    total = sum(_frames(corpus, utterance) for utterance in utterances)
+    store(work / "echoes.npy", total, (echo(utterance) for utterance in utterances))
 
 
 if __name__ == "__main__":

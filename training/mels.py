@@ -34,22 +34,26 @@ class Mels:
         return self.frames[self.starts[utterance] : self.starts[utterance + 1]].astype(np.float32)
 
 
-def main():
-    options = arguments(parser(minutes=0))
-    corpus = Corpus(options.work)
-    path = Path(options.work) / "mels.npy"
-    total = sum(length // HOP for *_, length in corpus.utterances)
+def store(path, total, spectrograms):
+    """Write spectrograms, an iterable of [T, BINS], `total` frames in all, one after the other; whole or not at all."""
     partial = path.with_suffix(".partial")
     out = np.lib.format.open_memmap(partial, mode="w+", dtype=np.float16, shape=(total, BINS))
     start = 0
-    for utterance in range(len(corpus.utterances)):
-        found = mel(corpus.samples(utterance)).half().numpy()
-        out[start : start + len(found)] = found
+    for found in spectrograms:
+        out[start : start + len(found)] = found.half().numpy()
         start += len(found)
     if start != total:
         raise AssertionError(f"{start} frames where {total} were expected")
     out.flush()
     partial.replace(path)
+
+
+def main():
+    options = arguments(parser(minutes=0))
+    corpus = Corpus(options.work)
+    total = sum(length // HOP for *_, length in corpus.utterances)
+    spectrograms = (mel(corpus.samples(utterance)) for utterance in range(len(corpus.utterances)))
+    store(Path(options.work) / "mels.npy", total, spectrograms)
 
 
 if __name__ == "__main__":
