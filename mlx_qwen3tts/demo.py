@@ -70,12 +70,12 @@ def demo(options):
         from .voices.measure import f0_track
         from .voices.spectrogram import draw_spectrograms
 
-        picture = folder / "voices.png"
-        draw_spectrograms(picture, sounds)
+        picture, tracks = folder / "voices.png", {name: f0_track(sound) for name, sound in sounds.items()}
+        draw_spectrograms(picture, sounds, tracks)
         files.append(picture)
         cli.note("   median F0 of the recordings and of the speech:")
-        for name, sound in sounds.items():
-            spoken = f"{np.nanmedian(f0_track(sound)):4.0f} Hz"
+        for name, track in tracks.items():
+            spoken = f"{np.nanmedian(track):4.0f} Hz"
             recorded = ""
             if name in recordings:
                 recorded = f"{np.nanmedian(f0_track(read_audio(recordings[name], 24000))):4.0f} Hz"

@@ -18,15 +18,14 @@ from mlx_qwen3tts.voices.diarization import diarize, embedder
 from mlx_qwen3tts.voices.library import Library
 from mlx_qwen3tts.voices.voice import Voice
 from training.acoustics import f0, formant_shift
+from training.evaluate import LINES as SPOKEN
 from training.hearing import Hearing
 from training.language import errors, words
 
 FOLDER = hub.SHIPPED["miniature"]
 ASSETS = Path(__file__).parent / "assets"
 LINES = (
-    "Hello, this is my voice.",
-    "Good morning, today is monday.",
-    "The red car is big and the bird is small.",
+    *SPOKEN,  # those of the golden
     "I want to speak to you.",
     "One two three four five.",
     "This is a blend of two voices.",
@@ -51,12 +50,6 @@ def low(miniature):
 @pytest.fixture(scope="module")
 def high(miniature):
     return miniature.embed(FOLDER / "recordings" / "high.flac")
-
-
-def rate(hear, texts, sounds):
-    """Word error rate."""
-    wrong = sum(errors(words(text), hear(np.array(sound))) for text, sound in zip(texts, sounds, strict=True))
-    return wrong / sum(len(words(text)) for text in texts)
 
 
 SAID = {}  # what `say` gave before
@@ -92,7 +85,7 @@ def test_what_is_said_is_understood(miniature, hear, low, high, greedy):
     texts, vectors = list(LINES), [low, high] * 3
     spoken = miniature.generate_batch(texts, vectors, languages="english", greedy=greedy, seeds=list(range(len(texts))))
     assert sum(speech.finish_reason == "stop" for speech in spoken) >= len(texts) - (not greedy)
-    assert rate(hear, texts, [speech.audio for speech in spoken]) <= 0.12
+    assert hear.error_rate(texts, [speech.audio for speech in spoken]) <= 0.12
     for speech in spoken:
         level = np.sqrt(np.mean(np.array(speech.audio) ** 2))
         assert 0.01 < level < 0.3 and np.abs(np.array(speech.audio)).max() < 1
@@ -100,7 +93,7 @@ def test_what_is_said_is_understood(miniature, hear, low, high, greedy):
 
 def test_the_full_layout_is_understood_too(miniature, hear, low):
     spoken = [miniature.generate(text, low, text_mode="full", greedy=True) for text in LINES[:4]]
-    assert rate(hear, LINES[:4], [speech.audio for speech in spoken]) <= 0.15
+    assert hear.error_rate(LINES[:4], [speech.audio for speech in spoken]) <= 0.15
 
 
 def test_the_voice_is_that_of_the_recording(miniature, low, high):

@@ -22,7 +22,6 @@ from mlx_qwen3tts.voices.space import VoiceSpace
 from . import acoustics
 from .corpus import Corpus
 from .hearing import Hearing
-from .language import errors, words
 
 TOGETHER = 20  # texts of a batch
 LINES = (
@@ -32,7 +31,7 @@ LINES = (
 )
 SEMITONE = 12 / np.log(2)
 STEPS = (0.0, 0.25, 0.5, 0.75, 1.0)
-STRENGTHS = (-0.3, -0.15, 0.0, 0.15, 0.3)  # radii; half a radius of pitch either way spans the range of the voices
+STRENGTHS = (-0.3, -0.15, 0.0, 0.15, 0.3)  # radii
 
 
 class Evaluation:
@@ -58,11 +57,6 @@ class Evaluation:
 
     def text(self, utterance):
         return self.corpus.utterances[utterance][1]
-
-    def wrong(self, texts, sounds):
-        """Word error rate."""
-        wrong = sum(errors(words(text), self.hear(sound)) for text, sound in zip(texts, sounds, strict=True))
-        return wrong / sum(len(words(text)) for text in texts)
 
     def reference(self, voice, split="test"):
         """A recording of a voice: its first utterances, four seconds or more."""
@@ -92,14 +86,16 @@ class Evaluation:
 
     def espeak(self):
         chosen = self.corpus.novel("test")
-        rate = self.wrong([self.text(u) for u in chosen], [self.corpus.samples(u) for u in chosen])
+        rate = self.hear.error_rate([self.text(u) for u in chosen], [self.corpus.samples(u) for u in chosen])
         self.gate("recogniser on espeak-ng, word error rate", rate, 0.02)
 
     def codec(self):
         chosen = [u for of in self.utterances["test"].values() for u in of[:4]]
         meant = [self.corpus.samples(u) for u in chosen]
         made = [np.array(self.model.codec.decode(self.model.codec.encode(mx.array(sound)))) for sound in meant]
-        self.gate("codec resynthesis, word error rate", self.wrong([self.text(u) for u in chosen], made), 0.05)
+        self.gate(
+            "codec resynthesis, word error rate", self.hear.error_rate([self.text(u) for u in chosen], made), 0.05
+        )
         off = []
         for of in range(0, len(chosen), 4):
             one, other = (acoustics.f0(np.concatenate(s[of : of + 4])) for s in (meant, made))
@@ -116,7 +112,7 @@ class Evaluation:
         for name, greedy in (("greedy", True), ("sampled", False)):
             spoken = self.speak(texts, vectors, greedy)
             sounds = [np.array(s.audio) for s in spoken]
-            self.gate(f"speech, {name}: word error rate", self.wrong(texts, sounds), 0.08)
+            self.gate(f"speech, {name}: word error rate", self.hear.error_rate(texts, sounds), 0.08)
             self.gate(f"speech, {name}: ended", np.mean([s.finish_reason == "stop" for s in spoken]), 0.99, True)
             ratio = [len(sound) / self.corpus.utterances[u][3] for sound, (_, u) in zip(sounds, rows, strict=True)]
             self.gate(f"speech, {name}: mean length off espeak-ng's", abs(np.mean(ratio) - 1), 0.15)
@@ -156,7 +152,7 @@ class Evaluation:
         spoken = self.speak([t for _ in vectors for t in texts], [v for v in vectors for _ in texts])
         sounds = [np.array(s.audio) for s in spoken]
         of = [np.concatenate(sounds[k : k + len(texts)]) for k in range(0, len(sounds), len(texts))]
-        rate = self.wrong([t for _ in vectors for t in texts], sounds)
+        rate = self.hear.error_rate([t for _ in vectors for t in texts], sounds)
         return np.array([acoustics.f0(sound) for sound in of]), rate, of
 
     def blends(self):

@@ -10,6 +10,7 @@ from safetensors import safe_open
 from mlx_qwen3tts.networks.speaker.mel import log_mel
 
 from .ctc import read
+from .language import errors, words
 
 
 class Hearing:
@@ -44,3 +45,9 @@ class Hearing:
             hidden = mx.concatenate([forward(hidden), backward(hidden[:, ::-1])[:, ::-1]], -1)
         best = mx.argmax(hidden[0] @ self.tensors["out.weight"].T + self.tensors["out.bias"], -1).tolist()
         return read(best, self.words)
+
+    def error_rate(self, texts, sounds):
+        """Word errors in sounds, each a text spoken, over the words of the texts."""
+        meant = [words(text) for text in texts]
+        wrong = sum(errors(said, self(sound)) for said, sound in zip(meant, sounds, strict=True))
+        return wrong / sum(map(len, meant))

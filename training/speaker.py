@@ -134,8 +134,8 @@ def main():
 def evened(vectors):
     """A symmetric matrix that evens out the variances of vectors [N, D] and brings their sum to D.
 
-    What is learnt best, the pitch, comes to fill the vector: 96 % of the variance lay in one direction, and likeness
-    was likeness of pitch. As many principal components as there are attributes get a variance of what they had to the
+    One attribute comes to fill the vector: 96 % of the variance lay along the vocal tract, and likeness was likeness of
+    formants. As many principal components as there are attributes get a variance of what they had to the
     power of 0.4; what lies beyond is noise and goes along with the last of them.
     """
     variances, axes = torch.linalg.eigh(torch.cov(vectors.double().T))

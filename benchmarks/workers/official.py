@@ -1,27 +1,18 @@
 """The official PyTorch package, on the CPU in float32, as a worker of `benchmarks.compare`."""
 
-import importlib.machinery
+import convert.torchaudio_stand_in  # noqa: F401
+
+# isort: split
 import platform
-import sys
 import time
-import types
 from importlib import metadata
 
 import numpy as np
+import torch
+from qwen_tts import Qwen3TTSModel
+from qwen_tts.inference.qwen3_tts_model import VoiceClonePromptItem
 
-# torchaudio serves only the 25 Hz codec, which is not used here, and is not always to be had.
-for _name in ("torchaudio", "torchaudio.compliance", "torchaudio.compliance.kaldi"):
-    _module = types.ModuleType(_name)
-    _module.__spec__ = importlib.machinery.ModuleSpec(_name, None)
-    sys.modules.setdefault(_name, _module)
-sys.modules["torchaudio"].compliance = sys.modules["torchaudio.compliance"]
-sys.modules["torchaudio.compliance"].kaldi = sys.modules["torchaudio.compliance.kaldi"]
-
-import torch  # noqa: E402
-from qwen_tts import Qwen3TTSModel  # noqa: E402
-from qwen_tts.inference.qwen3_tts_model import VoiceClonePromptItem  # noqa: E402
-
-from .serve import serve  # noqa: E402
+from .serve import serve
 
 
 class Official:

@@ -270,21 +270,22 @@ def reduce(expression):
         (points if form.amounts else offsets).append((weight, form))
     total = math.fsum(weight for weight, _ in points)
     sizes = math.fsum(abs(weight) for weight, _ in points)
-    summed = Form({}, {}, {})
-    for weight, form in points:
-        _add(summed.voices, form.voices, weight)
-        _add(summed.directions, form.directions, weight)
+    summed = _total(points)
     left = math.fsum(map(abs, summed.voices.values()))
     cancel = abs(total) <= max(ROUNDING * sizes, CLOSE * left)
-    whole = Form({}, {}, {})
-    _add(whole.voices, summed.voices, 1.0 if cancel else 1 / total)
-    _add(whole.directions, summed.directions, 1.0 if cancel else 1 / total)
-    for weight, form in offsets:
-        _add(whole.voices, form.voices, weight)
-        _add(whole.directions, form.directions, weight)
+    whole = _total([(1.0 if cancel else 1 / total, summed), *offsets])
     if not cancel:
         for weight, form in points:
             _add(whole.amounts, form.amounts, abs(weight) / sizes)
+    return whole
+
+
+def _total(parts):
+    """The Form that weighted Forms add up to; `amounts` is left empty."""
+    whole = Form({}, {}, {})
+    for weight, form in parts:
+        _add(whole.voices, form.voices, weight)
+        _add(whole.directions, form.directions, weight)
     return whole
 
 

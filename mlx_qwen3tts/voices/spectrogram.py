@@ -3,17 +3,15 @@
 import numpy as np
 
 from ..files.output import whole_file
-from .measure import f0_track
 
 HIGHEST = 4000  # Hz shown
 WINDOW, HOP = 1024, 128  # samples at 24 kHz
 DEPTH = 70  # dB below the loudest
 
 
-def draw_spectrograms(path, sounds, rate=24000):
-    """Write a PNG file. sounds: {title: samples [n] at `rate`}; all share one axis of time.
-
-    Raises ValueError without matplotlib (the extra `voices`), MeasureError without librosa.
+def draw_spectrograms(path, sounds, tracks, rate=24000):
+    """Write a PNG file. sounds: {title: samples [n] at `rate`}, all on one axis of time; tracks: {title: what
+    `measure.f0_track` gives of them}. Raises ValueError without matplotlib (the extra `voices`).
     """
     try:
         import matplotlib.style
@@ -32,7 +30,7 @@ def draw_spectrograms(path, sounds, rate=24000):
             seconds = len(samples) / rate
             top = rate / 2 * levels.shape[0] / (WINDOW // 2 + 1)
             axes.imshow(levels, origin="lower", aspect="auto", cmap="magma", extent=(0, seconds, 0, top / 1000))
-            track = f0_track(samples, rate)
+            track = tracks[title]
             time = np.arange(len(track)) * seconds / max(1, len(track) - 1)
             overlay = axes.twinx()
             overlay.plot(time, track, ".", color="#3fd0ff", markersize=3)
