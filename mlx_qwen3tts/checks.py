@@ -36,7 +36,7 @@ def number(
 
 
 def _check_range(value: SupportsFloat, name: str, least: float | None, most: float | None) -> None:
-    if least is not None and float(value) < least or most is not None and float(value) > most:
+    if (least is not None and float(value) < least) or (most is not None and float(value) > most):
         wanted = f"{least} or more" if most is None else f"between {least} and {most}"
         raise InvalidValue(f"{name} {value} is not {wanted}", param=name)
 
