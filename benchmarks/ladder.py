@@ -47,8 +47,8 @@ from mlx_qwen3tts.convert import Q_BITS, Q_GROUP_SIZES, convert
 from mlx_qwen3tts.errors import InvalidValue
 from mlx_qwen3tts.networks.cache import KVCache
 from mlx_qwen3tts.networks.device import on_gpu
-from mlx_qwen3tts.synthesis.prompt import LAYOUTS
-from mlx_qwen3tts.synthesis.sampling import check_seed
+from mlx_qwen3tts.synthesis.request import LAYOUTS, check_seed
+from mlx_qwen3tts.synthesis.sampling import unseen
 
 RECIPES = ("bf16", "8", "6", "4", "4+p8", "6+p8", "8+e8", "4g32")
 UNQUANTISED = {"bf16": "bfloat16", "fp32": "float32"}
@@ -146,8 +146,8 @@ def choices(talker, prompt, codes, sampler):
     """`replay` in float32 with codebook 0 as the sampler sees it: after penalty, minimum length and suppression."""
     first, rest = replay(talker, prompt, codes)
     spoke = (sampler.ids == codes[:, :1]).astype(mx.int32)
-    seen = mx.concatenate([sampler.unseen(1), mx.cumsum(spoke, axis=0) > 0])  # before each frame
-    mask = mx.stack([sampler.mask(frame) for frame in range(len(seen))])
+    seen = mx.concatenate([unseen(1, sampler.size), mx.cumsum(spoke, axis=0) > 0])  # before each frame
+    mask = mx.stack([sampler.mask([frame]) for frame in range(len(seen))])
     first, rest = sampler.processed(first, seen, mask), rest.astype(mx.float32)
     mx.eval(first, rest)
     return first, rest
@@ -232,7 +232,7 @@ def speak(tts, texts, options):
     for number, (text, prompt) in enumerate(zip(texts, prompts, strict=True)):
         cli.note(f"speaking text {number + 1} of {len(texts)}")
         generation = tts.generation([prompt], [options.seed + number], sampling)
-        sampler = generation.step.sampler
+        sampler = tts.steps.of([sampling])[0].sampler
         codes = mx.concatenate([frame.codes for frame in generation]).astype(mx.int32)
         utterances.append(Utterance(text, codes, *choices(tts.talker, prompt, codes, sampler)))
     return utterances, sampler, make_prompt

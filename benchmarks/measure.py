@@ -5,6 +5,7 @@ loops here wait for every step, so that the two can be told apart: a part's time
 building, which the real loop does while the device computes, is measured once for a whole frame (`host`).
 """
 
+import itertools
 import statistics
 import time
 from dataclasses import dataclass
@@ -16,9 +17,7 @@ from mlx.utils import tree_flatten
 from benchmarks.workers.memory import Memory
 from mlx_qwen3tts.networks.device import on_gpu
 from mlx_qwen3tts.networks.linear import Linear
-from mlx_qwen3tts.synthesis.decoding import Decoding
-from mlx_qwen3tts.synthesis.loop import Frame
-from mlx_qwen3tts.synthesis.sampling import noise_keys
+from mlx_qwen3tts.synthesis.sampling import unseen
 from mlx_qwen3tts.synthesis.speech import wired_limit
 from mlx_qwen3tts.voices.voice import Voice
 
@@ -51,10 +50,11 @@ class Speaker:
             texts, self.voice, instructs=self.instruct, max_tokens=frames + 1, seeds=list(range(len(texts)))
         )
 
-    def generation(self, text, frames):
-        """The loop that `generate` runs, for a text; its `step` has the model's own sampling."""
+    def generation(self, text, frames, morph=None):
+        """The loop that `generate` runs, for a text; morph: function from its prompt to a Morph."""
         prompt = self.tts.prompt(text, self.voice, instruct=self.instruct, max_tokens=frames + 1)
-        return self.tts.generation([prompt], [SEED], self.tts.sampling.override(max_tokens=frames + 1))
+        config = self.tts.sampling.override(max_tokens=frames + 1)
+        return self.tts.generation([prompt], [SEED], config, morph and morph(prompt))
 
 
 def median_of(dicts, key):
@@ -130,23 +130,24 @@ def predictor_frames(step, talker, config, steps):
 
     Each frame's embedding is the hidden state that the next one starts from. The first two are left out.
     """
-    dtype, seen, times = talker.dtype, step.sampler.unseen(1), []
+    dtype, seen, times = talker.dtype, unseen(1, config.vocab_size), []
     logits = mx.random.normal((1, config.vocab_size)).astype(dtype)
     hidden = mx.random.normal((1, 1, config.hidden_size)).astype(dtype)
     mx.eval(logits, hidden)
     for frame in range(2 + steps):
-        first, codes, hidden, seen = step(logits, hidden, seen, frame, noise_keys([SEED], frame))
+        first, codes, hidden, seen = step(logits, hidden, seen, [SEED], [frame])
         times.append(waited(first, codes, hidden, seen))
     return times[2:]
 
 
 def codec_frame(decoder, codes, schedule):
     """Seconds a frame of decoding codes [frames, codebooks] in chunks of a schedule, each waited for."""
-    frames = [Frame([0], codes[i : i + 1]) for i in range(len(codes))]
-    start = time.perf_counter()
-    for audio, _ in Decoding(frames, decoder, schedule):
-        mx.eval(audio)
-    return (time.perf_counter() - start) / len(frames)
+    start, state, first = time.perf_counter(), decoder.make_state(), 0
+    for size in itertools.chain(schedule, itertools.repeat(schedule[-1])):
+        mx.eval(decoder.step(codes[None, first : first + size], state), state.arrays)
+        first += size
+        if first >= len(codes):
+            return (time.perf_counter() - start) / len(codes)
 
 
 def host_frames(generation, frames):
@@ -158,12 +159,11 @@ def host_frames(generation, frames):
     """
     times = []
     with mock.patch.object(mx, "async_eval", lambda *_: None):
-        generation._start()
-        for frame in range(1 + frames):
+        for _ in range(1 + frames):
             start = time.perf_counter()
-            first, codes, _ = generation._enqueue(frame)
+            frame = generation.enqueue()
             times.append(time.perf_counter() - start)
-            mx.eval(first, codes, generation.embedding, generation.seen)
+            mx.eval(frame.first, frame.codes, generation.embedding, generation.seen)
     return times[1:]
 
 
@@ -179,7 +179,7 @@ def frame_parts(speaker, text, frames, repeats, schedules):
     schedules: name to codec schedule. "loop" is the real loop over the text, without codec. The parts take turns, so
     that a machine that grows slower or hotter does so for all of them.
     """
-    tts, step = speaker.tts, speaker.generation(text, frames).step
+    tts, step = speaker.tts, speaker.tts.steps.of([speaker.tts.sampling])[0]
     talker, config = tts.talker, tts.config.talker
     prompt = tts.prompt(text, speaker.voice, instruct=speaker.instruct).embeddings.shape[0]
     middle = prompt + frames // 2

@@ -28,10 +28,10 @@ from convert.random_checkpoint import SIZES, configs
 from mlx_qwen3tts.networks.config import ModelConfig
 from mlx_qwen3tts.networks.device import form
 from mlx_qwen3tts.networks.talker import Talker
-from mlx_qwen3tts.synthesis.frame import FrameStep
-from mlx_qwen3tts.synthesis.loop import Generation
+from mlx_qwen3tts.synthesis.frame import Steps
+from mlx_qwen3tts.synthesis.loop import Generation, Row
 from mlx_qwen3tts.synthesis.prompt import Prompt, Text
-from mlx_qwen3tts.synthesis.sampling import Sampler, Sampling
+from mlx_qwen3tts.synthesis.sampling import GenerationConfig
 
 # They give other names and shapes to what is there; nothing is computed.
 VIEWS = {"AsStrided", "Broadcast", "ExpandDims", "Flatten", "Reshape", "Slice", "Split", "Squeeze", "StopGradient"}
@@ -93,9 +93,9 @@ class FrameGraph:
     """The graph of one frame in the middle of speech, without weights."""
 
     def __init__(self, talker, config, sampling=None):
-        """sampling: Sampling, the official defaults if None."""
-        self.talker, self.width = talker, config.talker.hidden_size
-        self.step = FrameStep(talker, Sampler(sampling or Sampling(), config.talker, config.predictor))
+        """sampling: GenerationConfig, the official defaults if None."""
+        self.talker, self.width, self.steps = talker, config.talker.hidden_size, Steps(talker, config)
+        self.config = sampling or GenerationConfig()
         self.shape = 1, config.talker.num_key_value_heads, 256, config.talker.head_dim
 
     def hidden(self):
@@ -112,10 +112,10 @@ class FrameGraph:
         """A Generation that stands in the middle of speech."""
         text = Text(blank((1, self.width), self.talker.dtype), blank((self.width,), self.talker.dtype))
         prompt = Prompt(self.hidden()[0], text, None)
-        generation = Generation(self.talker, [prompt], self.step, [0], 200, 0)
-        generation.rows, generation.padding, generation.mask = [0], [0], None
+        generation = Generation(self.talker, self.steps, 0)
+        generation.rows, generation.padding = [Row(0, prompt, 0, self.config, None, tokens=POSITION)], [0]
         generation.caches, generation.embedding = self.caches(), self.hidden()
-        generation.seen = self.step.sampler.unseen(1)
+        generation.seen = self.steps.unseen(1)
         mx.eval(generation.seen)
         return generation
 
@@ -124,7 +124,7 @@ class FrameGraph:
         generation, enqueued = self.generation(), []
         with mock.patch.object(mx, "async_eval", lambda *arrays: enqueued.extend(arrays)):
             start = time.perf_counter()
-            generation._enqueue(POSITION)
+            generation.enqueue()
             return enqueued, 1000 * (time.perf_counter() - start)
 
     def talker_step(self):

@@ -86,10 +86,10 @@ def morphing(tts, frames, repeats):
     speaker = measure.Speaker(tts, tts.voice(a))
 
     def generation(morphs):
-        made = speaker.generation(TEXT, frames)
-        if morphs:
-            made.morph = Morph(tts.talker, made.prompts[0], path(a.embedding, b.embedding, frames))
-        return made
+        def morph(prompt):
+            return Morph(tts.talker, prompt, path(a.embedding, b.embedding, frames))
+
+        return speaker.generation(TEXT, frames, morph if morphs else None)
 
     for morphs in (False, True):
         measure.loop_frame(generation(morphs))

@@ -16,7 +16,7 @@ import numpy as np
 from mlx_qwen3tts.audio.reading import read_audio
 from mlx_qwen3tts.networks.codec import codec as codec_networks
 from mlx_qwen3tts.networks.speaker.mel import log_mel
-from mlx_qwen3tts.synthesis.sampling import Sampler, Sampling, filter_logits
+from mlx_qwen3tts.synthesis.sampling import GenerationConfig, Sampler, filter_logits, unseen
 from mlx_qwen3tts.voices.voice import Voice
 
 NEAR_TIE = 1e-4  # where the reference's two best logits lie closer, a greedy code may differ honestly
@@ -220,13 +220,13 @@ def check_sampling(tts, case, expected):
     end = settings.pop("end")
     talker = tts.config.talker
     assert (talker.vocab_size, talker.codec_eos_token_id) == (case["vocabulary"], end)
-    sampling = Sampling(**settings)
+    sampling = GenerationConfig(**settings)
     sampler = Sampler(sampling, talker, tts.config.predictor)
     logits = mx.array(np.load(case["logits"]))
-    seen = sampler.unseen(1)
+    seen = unseen(1, talker.vocab_size)
     for token in case["history"]:
         seen = seen | (mx.arange(logits.shape[1])[None] == token)
-    processed = sampler.processed(logits, seen, sampler.mask(len(case["history"])))
+    processed = sampler.processed(logits, seen, sampler.mask([len(case["history"])]))
     kept = filter_logits(processed, sampling.temperature, sampling.top_k, sampling.top_p)
     ours = np.array(mx.softmax(kept, axis=-1))
     theirs = np.zeros_like(ours)

@@ -3,14 +3,45 @@
 Importing this is cheap; MLX is loaded when a name is first used.
 """
 
+from typing import TYPE_CHECKING
+
 __version__ = "0.1.0"
-__all__ = ["Codec", "Direction", "Library", "Qwen3TTS", "Voice", "VoiceSpace"]
+__all__ = [
+    "Codec",
+    "Direction",
+    "Library",
+    "Qwen3TTS",
+    "QwenTTSError",
+    "Request",
+    "Sampling",
+    "SpeakerEncoder",
+    "Speech",
+    "Voice",
+    "VoiceSpace",
+]
+
+if TYPE_CHECKING:
+    from .checkpoint.codec import Codec
+    from .checkpoint.speaker import SpeakerEncoder
+    from .errors import QwenTTSError
+    from .synthesis.request import Request, Sampling
+    from .synthesis.speech import Speech
+    from .synthesis.tts import Qwen3TTS
+    from .voices.directions.direction import Direction
+    from .voices.library.library import Library
+    from .voices.space import VoiceSpace
+    from .voices.voice import Voice
 
 _HOMES = {
     "Codec": ".checkpoint.codec",
     "Direction": ".voices.directions.direction",
     "Library": ".voices.library.library",
     "Qwen3TTS": ".synthesis.tts",
+    "QwenTTSError": ".errors",
+    "Request": ".synthesis.request",
+    "Sampling": ".synthesis.request",
+    "SpeakerEncoder": ".checkpoint.speaker",
+    "Speech": ".synthesis.speech",
     "Voice": ".voices.voice",
     "VoiceSpace": ".voices.space",
 }

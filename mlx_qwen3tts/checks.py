@@ -27,16 +27,17 @@ def number(
         value = value.item()  # pyright: ignore[reportAttributeAccessIssue]
     if isinstance(value, bool) or not isinstance(value, Real):
         raise WrongType(f"{name} must be a number, not {value!r}", param=name)
+    _check_range(value, name, least, most)
     if not math.isfinite(value):
         raise InvalidValue(f"{name} {value} is not finite", param=name)
-    _check_range(value, name, least, most)
     if above is not None and value <= above:
         raise InvalidValue(f"{name} {value} is not above {above:g}", param=name)
     return float(value)
 
 
 def _check_range(value: SupportsFloat, name: str, least: float | None, most: float | None) -> None:
-    if (least is not None and float(value) < least) or (most is not None and float(value) > most):
+    low, high = -math.inf if least is None else least, math.inf if most is None else most
+    if not (low <= float(value) <= high) and (least is not None or most is not None):  # NaN is in no range
         wanted = f"{least} or more" if most is None else f"between {least} and {most}"
         raise InvalidValue(f"{name} {value} is not {wanted}", param=name)
 

@@ -4,10 +4,12 @@ import codecs
 import contextlib
 import re
 import sys
+from dataclasses import fields
 from pathlib import Path
 
 from . import cli
 from .errors import InvalidValue
+from .synthesis.request import MORPH_MODES, Request, Sampling, naming
 
 EXAMPLES = """\
   mlx_qwen3tts.generate --ref-audio speaker.wav "Hello, this is my voice."
@@ -20,17 +22,7 @@ EXAMPLES = """\
   mlx_qwen3tts.generate --voice anna --morph-to ben "It begins as one and ends as another."
 """
 
-SAMPLING = (
-    ("--temperature", float, "of codebook 0; 0 is greedy"),
-    ("--top-k", int, "0 keeps all"),
-    ("--top-p", float, "1 keeps all"),
-    ("--repetition-penalty", float, "1 does nothing"),
-    ("--subtalker-temperature", float, "of the code predictor; 0 makes it alone greedy"),
-    ("--subtalker-top-k", int, "0 keeps all"),
-    ("--subtalker-top-p", float, "1 keeps all"),
-    ("--max-tokens", int, "N tokens give at most N - 1 frames of 80 ms"),
-    ("--seed", int, "0 to 4294967295; makes the run reproducible (default: random, reported)"),
-)
+SEED = "0 to 4294967295; makes the run reproducible (default: random, reported)"
 
 
 def build_parser():
@@ -65,8 +57,10 @@ def build_parser():
         metavar="MODE",
         help="streaming or full (default: streaming for clones and embeddings, full for presets and designed voices)",
     )
-    for name, kind, explained in SAMPLING:
-        options.add_argument(name, type=kind, metavar="N" if kind is int else "X", help=explained)
+    for field in fields(Sampling)[1:]:
+        kind, name = field.metadata["kind"], field.name.replace("_", "-")
+        options.add_argument(f"--{name}", type=kind, metavar="N" if kind is int else "X", help=field.metadata["help"])
+    options.add_argument("--seed", type=int, metavar="N", help=SEED)
     options.add_argument("--greedy", action="store_true", help="no sampling; the repetition penalty still applies")
     options.add_argument("--output", help=".wav .flac .mp3 .ogg, or - for WAV on stdout (default: out.wav)")
     options.add_argument(
@@ -178,7 +172,7 @@ def check_batch(options):
 
 def generate(options):
     check_options(options)
-    from .synthesis.tokenizer import check_text
+    from .synthesis.text import check_text
 
     text = read_text(options)
     if isinstance(text, str):
@@ -195,22 +189,42 @@ def generate(options):
             voice = tts.clone(options.ref_audio, options.ref_text, prepare=options.prepare)
         else:
             voice = Voice.load(options.embedding) if options.embedding else options.voice
-        how = {name.lstrip("-").replace("-", "_"): None for name, *_ in SAMPLING}
-        how = {name: getattr(options, name) for name in how} | {"greedy": options.greedy}
-        if options.batch_size is None:
-            speak(tts, text, voice, how, options, player)
+        sampling = Sampling(**{field.name: getattr(options, field.name) for field in fields(Sampling)})
+        if isinstance(text, list):
+            speak_batch(tts, requests(text, voice, sampling, options), options)
         else:
-            speak_batch(tts, text, voice, how, options)
+            speak(tts, request(text, voice, sampling, options), options, player)
 
 
-def speak(tts, text, voice, how, options, player):
+def request(text, voice, sampling, options):
+    """What the options ask for, with a text."""
+    return Request(
+        text,
+        voice,
+        language=options.language,
+        instruct=options.instruct,
+        text_mode=options.text_mode,
+        seed=options.seed,
+        sampling=sampling,
+        morph=options.morph_to,
+        morph_seconds=options.morph_seconds,
+        morph_mode=options.morph_mode or MORPH_MODES[0],
+    )
+
+
+def requests(texts, voice, sampling, options):
+    """The same for each of several texts; an error names the text it is about."""
+    made = []
+    for number, text in enumerate(texts):
+        with naming(number):
+            made.append(request(text, voice, sampling, options))
+    return made
+
+
+def speak(tts, asked, options, player):
     """One text, whole or streamed."""
     from .synthesis.speech import Interrupted
 
-    how |= {"language": options.language, "instruct": options.instruct, "text_mode": options.text_mode}
-    if options.morph_to is not None:
-        how |= {"morph": options.morph_to, "morph_seconds": options.morph_seconds}
-        how |= {"morph_mode": options.morph_mode} if options.morph_mode else {}
     piped, left, head = options.output == "-" and options.stream, None, b""
 
     def heard(chunk):
@@ -231,16 +245,19 @@ def speak(tts, text, voice, how, options, player):
     interrupted = False
     # One frame is 80 ms: the bar counts seconds of sound.
     with cli.bar("speaking", "s", form="{desc}: {n:.1f} s of sound [{elapsed}]") as advance:
-        how["progress"] = lambda frames: advance(tts.codec.samples_per_frame / tts.sample_rate)
+
+        def progress(frames):
+            advance(tts.codec.samples_per_frame / tts.sample_rate)
+
         try:
             if options.stream or player:
                 from .audio.writing import wav_head, wav_samples
 
-                stream = tts.stream(text, voice, **how)
+                stream = tts.stream(asked, progress=progress)
                 head = wav_head(tts.sample_rate)
                 speech = stream.speech(heard)
             else:
-                speech = tts.generate(text, voice, **how)
+                speech = tts.generate(asked, progress=progress)
         except Interrupted as stopped:
             speech, interrupted = stopped.speech, True
     if not piped:
@@ -255,14 +272,12 @@ def speak(tts, text, voice, how, options, player):
         sys.exit(130)
 
 
-def speak_batch(tts, texts, voice, how, options):
-    """A text a line, each written as soon as its batch is spoken."""
+def speak_batch(tts, asked, options):
+    """A text a line, each written as soon as it is spoken."""
     from .synthesis.speech import Interrupted
 
-    how["seeds"] = how.pop("seed")
-    how |= {"languages": options.language, "instructs": options.instruct, "text_modes": options.text_mode}
     folders = [Path(folder) for folder in (options.output, options.codes_output) if folder is not None]
-    written = []
+    written = {}
 
     def done(number, speech):
         for folder in folders:
@@ -271,18 +286,18 @@ def speak_batch(tts, texts, voice, how, options):
         speech.save(path)
         if options.codes_output:
             write_codes(Path(options.codes_output) / f"{number + 1:04d}.npy", speech)
-        written.append((str(path), speech))
+        written[number] = str(path), speech
 
     interrupted = False
     with cli.bar("speaking", "steps", form="{desc}: {n} steps [{elapsed}]") as advance:
-        how["progress"] = lambda steps: advance(1)
         try:
-            tts.generate_batch(texts, voice, batch_size=options.batch_size, done=done, **how)
+            tts.generate_batch(asked, batch_size=options.batch_size, progress=lambda steps: advance(1), done=done)
         except Interrupted as stopped:
             interrupted = True
-            for number in range(len(written), len(stopped.speeches)):
-                done(number, stopped.speeches[number])
-    report_batch(written, options)
+            for number, speech in zip(stopped.numbers, stopped.speeches, strict=True):
+                if number not in written:
+                    done(number, speech)
+    report_batch([written[number] for number in sorted(written)], options)
     if interrupted:
         cli.note("interrupted: what was spoken so far is kept")
         sys.exit(130)
@@ -336,8 +351,7 @@ def report(speech, options, player):
 
 def report_batch(written, options):
     seconds = sum(speech.stats["seconds"] for _, speech in written)
-    # Rows of a batch share its elapsed time.
-    elapsed = sum({speech.stats["elapsed"] for _, speech in written})
+    elapsed = max((speech.stats["elapsed"] for _, speech in written), default=0)  # they share that of all
     if elapsed:
         cli.note(
             f"{len(written)} texts, {seconds:.2f} s of speech in {elapsed:.2f} s: RTF {elapsed / seconds:.2f}, "

@@ -5,9 +5,8 @@ import numpy as np
 import pytest
 
 from convert.parity import recording, vector
+from mlx_qwen3tts.networks.codec.decoder import CodecDecoder
 from mlx_qwen3tts.networks.talker import Talker
-from mlx_qwen3tts.synthesis import speech
-from mlx_qwen3tts.synthesis.loop import Generation
 from mlx_qwen3tts.synthesis.speech import Interrupted
 
 TEXTS = ["Hello, the weather is fine today.", "One.", "The user, as is, in the assistant; hello hello hello."]
@@ -94,15 +93,15 @@ def test_what_has_ended_leaves_the_batch(model, calls):
     assert len(calls) == max(lengths) + 2 or "length" in {row.finish_reason for row in rows}
 
 
-def test_batches_of_a_size(model, monkeypatch):
-    tts, sizes = model("base"), []
-    start = Generation._start
-    monkeypatch.setattr(Generation, "_start", lambda self: sizes.append(len(self.prompts)) or start(self))
-    done, how = [], {"seeds": [1, 2, 3], "max_tokens": 8}
-    rows = tts.generate_batch(TEXTS, vector(64, 1), batch_size=2, done=lambda i, s: done.append((i, s)), **how)
-    assert sizes == [2, 1] and [number for number, _ in done] == [0, 1, 2]
-    for (_, told), row, alone in zip(done, rows, tts.generate_batch(TEXTS, vector(64, 1), **how), strict=True):
-        assert told is row
+def test_the_next_text_joins_when_one_has_ended(model, calls):
+    tts, done = model("base-ends"), []
+    how = {"seeds": list(range(6)), "max_tokens": 60}
+    rows = tts.generate_batch(TEXTS * 2, vector(64, 1), batch_size=2, done=lambda i, s: done.append((i, s)), **how)
+    assert max(calls) == 2 and calls.count(1) >= 4, "at most two at once, and those that join are prefilled alone"
+    assert sorted(number for number, _ in done) == list(range(6)), "each is told of once"
+    assert [number for number, _ in done] != list(range(6)), "in the order in which they end"
+    assert all(told is rows[number] for number, told in done)
+    for row, alone in zip(rows, tts.generate_batch(TEXTS * 2, vector(64, 1), **how), strict=True):
         same(row, alone)
 
 
@@ -147,35 +146,45 @@ def test_ctrl_c_keeps_what_every_row_has_spoken(model):
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
-def test_padding_is_never_seen(checkpoint, dtype):
+def test_padding_is_never_seen(checkpoint, dtype, monkeypatch):
     """A row's logits do not depend on how far it is padded, nor on who is beside it."""
     from mlx_qwen3tts import Qwen3TTS
 
     tts = Qwen3TTS.from_pretrained(checkpoint("base"), dtype=dtype)
-    prompts = [tts.prompt(text, tts.voice(vector(64, 1))) for text in ("One.", "Hello. " * 30)]
     prompts = [tts.prompt(text, tts.voice(vector(64, 1)), text_mode="full") for text in ("One.", "Hello. " * 30)]
-    together = tts.generation(prompts, [1, 2], tts.sampling)
-    together._start()
-    alone = tts.generation(prompts[:1], [1], tts.sampling)
-    alone._start()
-    ours, theirs = (np.array(g.logits[0].astype(mx.float32)) for g in (together, alone))
+    logits, call = [], Talker.__call__
+
+    def noted(self, *arguments):
+        logits.append(call(self, *arguments)[0])
+        return logits[-1], mx.zeros((logits[-1].shape[0], 1, 64), logits[-1].dtype)
+
+    monkeypatch.setattr(Talker, "__call__", noted)
+    for chosen in (prompts, prompts[:1]):
+        tts.generation(chosen, range(len(chosen)), tts.sampling).enqueue()
+    ours, theirs = (np.array(rows[0].astype(mx.float32)) for rows in logits)
     assert np.isfinite(ours).all() and np.abs(ours - theirs).max() <= (1e-4 if dtype == "float32" else 0.15)
 
 
 def test_ctrl_c_while_a_batch_is_decoded(model, monkeypatch):
-    calls = []
-    original = speech.decode
+    """What the interrupted call of the decoder was to decode is decoded again."""
+    calls, step = [], CodecDecoder.step
 
-    def interrupted_once(*arguments):
-        calls.append(1)
+    def interrupted_once(self, codes, state):
+        calls.append(codes.shape)
+        sound = step(self, codes, state)
         if len(calls) == 2:
             raise KeyboardInterrupt
-        return original(*arguments)
+        return sound
 
-    monkeypatch.setattr(speech, "decode", interrupted_once)
+    tts, how = model("base"), {"seeds": [1, 2, 3], "max_tokens": 40}
+    whole = tts.generate_batch(TEXTS, vector(64, 1), **how)
+    monkeypatch.setattr(CodecDecoder, "step", interrupted_once)
     with pytest.raises(Interrupted) as stopped:
-        model("base").generate_batch(TEXTS, vector(64, 1), seeds=[1, 2, 3], max_tokens=9)
-    assert [len(made.codes) for made in stopped.value.speeches] == [8, 8, 8]
+        tts.generate_batch(TEXTS, vector(64, 1), **how)
+    assert stopped.value.numbers == [0, 1, 2]
+    for made, row in zip(stopped.value.speeches, whole, strict=True):
+        assert 0 < len(made.codes) < len(row.codes) and made.audio.shape[0] == 1920 * len(made.codes)
+        assert np.abs(np.array(made.audio) - np.array(row.audio)[: made.audio.shape[0]]).max() <= 1e-5
 
 
 def test_ctrl_c_before_a_later_batch_has_spoken_keeps_the_first(model):

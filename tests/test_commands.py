@@ -21,6 +21,7 @@ from convert.parity import recording, vector
 from mlx_qwen3tts import Qwen3TTS, Voice, cli
 from mlx_qwen3tts.audio.writing import FORMATS, audio_bytes
 from mlx_qwen3tts.networks.codec.decoder import CodecDecoder
+from mlx_qwen3tts.synthesis.planning import Planner
 
 ROOT = Path(__file__).parent.parent
 HEAVY = ("mlx.core", "numpy", "transformers", "mlx_lm", "huggingface_hub", "tokenizers", "soundfile", "tqdm")
@@ -565,11 +566,11 @@ def test_ctrl_c_keeps_what_was_spoken(checkpoint, tmp_path):
     code = (
         "import sys\n"
         "from mlx_qwen3tts.synthesis.loop import Generation\n"
-        "enqueue = Generation._enqueue\n"
-        "def told(self, frame, **how):\n"
-        "    if frame == 10: print('ten', file=sys.stderr, flush=True)\n"
-        "    return enqueue(self, frame, **how)\n"
-        "Generation._enqueue = told\n"
+        "enqueue = Generation.enqueue\n"
+        "def told(self):\n"
+        "    if self.rows and self.rows[0].tokens == 10: print('ten', file=sys.stderr, flush=True)\n"
+        "    return enqueue(self)\n"
+        "Generation.enqueue = told\n"
         "from mlx_qwen3tts.generate import main; main()\n"
     )
     arguments = ["--model", str(checkpoint("base")), "--embedding", "voice.npy", "--max-tokens", "20000", "--json"]
@@ -599,9 +600,9 @@ def interrupt(*_, **__):
     raise KeyboardInterrupt
 
 
-@pytest.mark.parametrize("where", ["from_pretrained", "prompt"])
-def test_ctrl_c_before_anything_was_spoken(where, command, clone, tmp_path, monkeypatch):
-    monkeypatch.setattr(Qwen3TTS, where, interrupt)
+@pytest.mark.parametrize(("of", "where"), [(Qwen3TTS, "from_pretrained"), (Planner, "prompt")])
+def test_ctrl_c_before_anything_was_spoken(of, where, command, clone, tmp_path, monkeypatch):
+    monkeypatch.setattr(of, where, interrupt)
     ran = command(*clone, "Hello.")
     assert (ran.status, ran.out, ran.err) == (130, "", "interrupted\n")
     assert [path.name for path in tmp_path.iterdir()] == ["voice.npy"]

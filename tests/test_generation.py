@@ -35,7 +35,7 @@ def test_a_float32_embedding_promotes_nothing(checkpoint, dtype):
     prompt = tts.prompt("Hello.", tts.voice(vector(64, 1)))
     assert {prompt.embeddings.dtype, prompt.text.known.dtype, prompt.text.pad.dtype} == {wanted}
     generation = tts.generation([prompt], [0], tts.sampling.override(greedy=True, max_tokens=4))
-    list(generation)
+    next(iter(generation))
     assert {array.dtype for cache in generation.caches for array in cache.state} == {wanted}
     assert tts.generate("Hello.", vector(64, 1), max_tokens=4, seed=1).audio.dtype == mx.float32
 
@@ -127,9 +127,11 @@ def test_layout_defaults_follow_the_official_package(model):
 
 
 def test_unknown_keywords_are_not_swallowed(model):
-    with pytest.raises(TypeError, match="temprature"):
-        model("base").generate("Hello.", vector(64, 1), temprature=0.5)
-    for function in (Qwen3TTS.generate, Qwen3TTS.from_pretrained, build_prompt):
+    tts = model("base")
+    for speak in (tts.generate, tts.stream, lambda text, voice, **how: tts.generate_batch([text], voice, **how)):
+        with pytest.raises(TypeError, match="temprature"):
+            speak("Hello.", vector(64, 1), temprature=0.5)
+    for function in (Qwen3TTS.from_pretrained, build_prompt):
         kinds = {parameter.kind for parameter in inspect.signature(function).parameters.values()}
         assert inspect.Parameter.VAR_KEYWORD not in kinds
 

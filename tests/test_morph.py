@@ -7,7 +7,8 @@ import pytest
 from convert.parity import recording, vector
 from mlx_qwen3tts import Voice
 from mlx_qwen3tts.networks.talker import Talker
-from mlx_qwen3tts.synthesis.morph import path, split_sentences
+from mlx_qwen3tts.synthesis.morph import path
+from mlx_qwen3tts.synthesis.text import split_sentences
 
 TEXT = "Hello there, the weather is fine; we'll walk to the old harbour, you and I."
 A, B = vector(64, 1), vector(64, 2)

@@ -4,8 +4,16 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
+from mlx_qwen3tts.errors import InvalidValue, WrongType
 from mlx_qwen3tts.networks.config import TalkerConfig, TransformerConfig
-from mlx_qwen3tts.synthesis.sampling import Sampler, Sampling, filter_logits, noise_keys
+from mlx_qwen3tts.synthesis.sampling import (
+    GenerationConfig,
+    MixedSampler,
+    Sampler,
+    filter_logits,
+    noise_keys,
+    unseen,
+)
 
 SHAPE = {
     "hidden_size": 8,
@@ -20,7 +28,7 @@ PREDICTOR = TransformerConfig(vocab_size=8, **SHAPE)
 
 
 def sampler(**settings):
-    return Sampler(Sampling(**{"repetition_penalty": 1.0, "top_k": 0, **settings}), TALKER, PREDICTOR)
+    return Sampler(GenerationConfig(**{"repetition_penalty": 1.0, "top_k": 0, **settings}), TALKER, PREDICTOR)
 
 
 class Drawing:
@@ -28,15 +36,15 @@ class Drawing:
 
     def __init__(self, seed=0, **settings):
         self.sampler, self.seed = sampler(**settings), seed
-        self.seen = self.sampler.unseen(1)
+        self.seen = unseen(1, TALKER.vocab_size)
 
     def first(self, frame, row):
-        noise, _ = self.sampler.noise(noise_keys([self.seed], frame))
-        code, self.seen = self.sampler.first(row, self.seen, self.sampler.mask(frame), noise)
+        noise, _ = self.sampler.noise(noise_keys([self.seed], [frame]))
+        code, self.seen = self.sampler.first(row, self.seen, self.sampler.mask([frame]), noise)
         return code.item()
 
     def rest(self, step, row):
-        _, noise = self.sampler.noise(noise_keys([self.seed], 0))
+        _, noise = self.sampler.noise(noise_keys([self.seed], [0]))
         return self.sampler.rest(row, noise[step]).item()
 
 
@@ -60,7 +68,7 @@ def test_draws_follow_the_probabilities():
 
 
 def noise(seed, frame):
-    return [np.array(part) for part in sampler().noise(noise_keys([seed], frame))]
+    return [np.array(part) for part in sampler().noise(noise_keys([seed], [frame]))]
 
 
 def test_noise_is_a_function_of_seed_and_frame():
@@ -74,7 +82,7 @@ def test_noise_is_a_function_of_seed_and_frame():
 
 
 def test_rows_have_the_noise_of_their_seeds():
-    together = [np.array(part) for part in sampler().noise(noise_keys([7, 9, 7], 3))]
+    together = [np.array(part) for part in sampler().noise(noise_keys([7, 9, 7], [3, 3, 3]))]
     for row, seed in enumerate((7, 9, 7)):
         first, rest = noise(seed, 3)
         assert (together[0][row] == first[0]).all() and (together[1][:, row] == rest[:, 0]).all()
@@ -96,14 +104,14 @@ def test_penalty_counts_a_code_once_over_the_whole_history():
     greedy = Drawing(do_sample=False, repetition_penalty=2.0)
     row = logits([4.0, 3.0, -1.0, 0, 0, 0, 0, 0])
     assert [greedy.first(frame, row) for frame in range(4)] == [0, 1, 0, 0]
-    processed = np.array(greedy.sampler.processed(row, greedy.seen, greedy.sampler.mask(4)))[0, :3]
+    processed = np.array(greedy.sampler.processed(row, greedy.seen, greedy.sampler.mask([4])))[0, :3]
     assert processed.tolist() == [2.0, 1.5, -1.0]
 
 
 def test_a_seen_negative_logit_is_multiplied():
     greedy, row = Drawing(do_sample=False, repetition_penalty=2.0), logits([-1.0] + [-5.0] * 7)
     greedy.first(0, row)
-    processed = greedy.sampler.processed(row, greedy.seen, greedy.sampler.mask(1))
+    processed = greedy.sampler.processed(row, greedy.seen, greedy.sampler.mask([1]))
     assert np.array(processed)[0, :2].tolist() == [-2.0, -5.0]
 
 
@@ -124,15 +132,15 @@ def test_top_k_keeps_ties_and_top_p_keeps_at_least_one():
 
 def test_settings_come_from_the_config_then_from_the_official_defaults():
     config = {"temperature": 0.5, "max_new_tokens": 99, "subtalker_dosample": False, "eos_token_id": 3, "top_p": None}
-    found = Sampling.from_config(config)
+    found = GenerationConfig.from_config(config)
     assert (found.temperature, found.max_tokens, found.subtalker_dosample) == (0.5, 99, False)
     assert (found.top_k, found.top_p, found.repetition_penalty) == (50, 1.0, 1.05)
-    assert Sampling.from_config({}) == Sampling()
+    assert GenerationConfig.from_config({}) == GenerationConfig()
 
 
 @pytest.mark.parametrize("values", [{"greedy": True}, {"temperature": 0}, {"temperature": 0.0}])
 def test_greedy_and_temperature_zero_make_both_samplers_argmax(values):
-    found = Sampling().override(**values)
+    found = GenerationConfig().override(**values)
     assert not found.do_sample and not found.subtalker_dosample
     assert found.repetition_penalty == 1.05
 
@@ -140,11 +148,42 @@ def test_greedy_and_temperature_zero_make_both_samplers_argmax(values):
 @pytest.mark.parametrize(
     ("values", "error", "message"),
     [
-        ({"temperature": 1e-9}, ValueError, "temperature 1e-09 is too small; 0 is greedy"),
-        ({"repetition_penalty": 101}, ValueError, "repetition_penalty 101 is not between 0 and 100"),
-        ({"do_sample": "yes"}, TypeError, "do_sample must be true or false, not 'yes'"),
+        ({"temperature": 1e-9}, InvalidValue, "temperature 1e-09 is too small; 0 is greedy"),
+        ({"repetition_penalty": 101}, InvalidValue, "repetition_penalty 101 is not between 0 and 100"),
+        ({"do_sample": "yes"}, WrongType, "do_sample must be true or false, not 'yes'"),
     ],
 )
 def test_values_that_would_give_wrong_codes_are_refused(values, error, message):
     with pytest.raises(error, match=message):
-        Sampling.from_config(values)
+        GenerationConfig.from_config(values)
+
+
+CONFIGS = [
+    {},
+    {"temperature": 1.0, "top_k": 3},
+    {"temperature": 0.3, "top_k": 0, "top_p": 0.6, "repetition_penalty": 1.3},
+    {"do_sample": False, "subtalker_dosample": False, "repetition_penalty": 2.0},
+    {"subtalker_temperature": 0.0, "top_k": 5000, "subtalker_top_p": 0.7},
+    {"subtalker_top_k": 2, "subtalker_temperature": 1.4},
+]
+
+
+@pytest.mark.parametrize("chosen", [CONFIGS, CONFIGS[3:4] * 2, CONFIGS[:2]], ids=["all", "greedy", "without tails"])
+def test_rows_with_values_of_their_own_draw_what_they_draw_alone(chosen):
+    """Equal to the last bit, ties in the logits included."""
+    configs = [GenerationConfig(**values) for values in chosen]
+    mixed, random = MixedSampler(configs, TALKER, PREDICTOR), np.random.default_rng(1)
+    count, settings = len(configs), mixed.settings()
+    seeds, frames = list(range(count)), [frame % 4 for frame in range(count)]
+    noises = mixed.noise(noise_keys(seeds, frames))
+    for _ in range(20):
+        first, rest = (np.round(random.normal(0, 3, (count, size)), 1) for size in (TALKER.vocab_size, 8))
+        first, rest, seen = mx.array(first), mx.array(rest), mx.array(random.random(first.shape) < 0.3)
+        codes, history = mixed.first(first, seen, mixed.mask(frames), noises[0], settings)
+        later = mixed.rest(rest, noises[1] if noises[1] is None else noises[1][4], settings)
+        for i, config in enumerate(configs):
+            alone = Sampler(config, TALKER, PREDICTOR)
+            own = alone.noise(noise_keys(seeds[i : i + 1], frames[i : i + 1]))
+            code, seen_alone = alone.first(first[i : i + 1], seen[i : i + 1], alone.mask(frames[i : i + 1]), own[0])
+            assert codes[i].item() == code.item() and (history[i] == seen_alone[0]).all().item()
+            assert later[i].item() == alone.rest(rest[i : i + 1], own[1] if own[1] is None else own[1][4]).item()

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from convert.parity import codes, recording, vector
 from mlx_qwen3tts.networks.talker import Talker
+from mlx_qwen3tts.synthesis.frame import Steps
 
 TEXT = "Hello there, the weather is fine; we'll walk to the old harbour, you and I."
 
@@ -99,7 +100,7 @@ def test_what_the_convolutions_reach_back_over_is_all_of_it(model):
 def test_a_consumer_that_stops_after_a_chunk_has_caused_three_frames_at_most(model, monkeypatch, end):
     tts, calls = model("base"), []
     predict = Talker.predict
-    tts._steps.clear()  # compiled functions would not come by again
+    monkeypatch.setattr(tts, "steps", Steps(tts.talker, tts.config))  # compiled functions would not come by again
     monkeypatch.setattr(mx, "compile", lambda function, **_: function)
     monkeypatch.setattr(Talker, "predict", lambda *a: calls.append(1) or predict(*a))
     stream = tts.stream(TEXT, vector(64, 1), seed=1, max_tokens=500)
@@ -109,7 +110,6 @@ def test_a_consumer_that_stops_after_a_chunk_has_caused_three_frames_at_most(mod
         stream.close()
         assert next(stream, None) is None
     del stream
-    tts._steps.clear()
     assert len(calls) <= 3
 
 

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, trainers
 
 from mlx_qwen3tts.synthesis import text_stream
+from mlx_qwen3tts.synthesis.text import check_text
 from mlx_qwen3tts.synthesis.text_stream import TextStream
-from mlx_qwen3tts.synthesis.tokenizer import PATTERN, TextTokenizer, check_text
+from mlx_qwen3tts.synthesis.tokenizer import PATTERN, TextTokenizer
 
 # (what has come, what comes next): to tokenise the two apart would be wrong, a rule for each.
 HARD = {

@@ -17,16 +17,15 @@ class Vocabulary:
         words = {word.rstrip(self.punctuation) or word: None for word in text.split()}
         return [word for word in words if word not in self._known]
 
-    def check(self, text):
-        """Warn of unknown words, naming them."""
+    def check(self, text, warn=warnings.warn):
+        """Warn of unknown words, naming them. warn: called with the message."""
         if unknown := self.unknown(text):
-            warnings.warn(
+            warn(
                 f"this model knows {len(self.words)} words, and speaks no others clearly; "
-                f"it does not know: {listed(unknown, 8)} (mlx_qwen3tts.info lists its words)",
-                stacklevel=4,
+                f"it does not know: {listed(unknown, 8)} (mlx_qwen3tts.info lists its words)"
             )
 
-    def watch(self, pieces):
+    def watch(self, pieces, warn=warnings.warn):
         """The same pieces of a text that is still being written; each word is checked once it has ended."""
         open_word = ""
         for piece in pieces:
@@ -35,6 +34,6 @@ class Vocabulary:
                 closed = len(text.rstrip()) < len(text) or not text
                 words = text.split()
                 open_word = "" if closed else words.pop()
-                self.check(" ".join(words))
+                self.check(" ".join(words), warn)
             yield piece
-        self.check(open_word)
+        self.check(open_word, warn)

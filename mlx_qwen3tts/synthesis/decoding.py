@@ -1,57 +1,169 @@
-"""Frames to sound while they are made: chunks of samples on a growing schedule."""
+"""Frames to sound while they are made: utterances of any number, their chunks on growing schedules.
+
+The decoder streams exactly, so every schedule and every company gives the same sound. B utterances.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import mlx.core as mx
 
 from ..errors import InvalidValue, WrongType
+from ..networks.codec.decoder import CodecDecoder, State
+from .loop import Frame, Generation
+from .morph import Morph
+from .prompt import Prompt
+from .sampling import GenerationConfig
 
 # Frames of each chunk, the last number for all that follow: sound at once, then ever fewer interruptions.
 SCHEDULE = (1, 2, 4, 8, 12)
+MOST = 32  # frames of all utterances together in one call of the decoder: memory grows with them
 
 
-def check_schedule(schedule):
+def check_schedule(schedule: object) -> tuple[int, ...]:
     """A schedule as a tuple of positive integers, or an error that says what is wrong with it."""
     if not isinstance(schedule, tuple | list) or not all(type(size) is int for size in schedule):
-        raise WrongType(f"chunks must be a list of integers (frames), not {schedule!r}")
+        raise WrongType(f"chunks must be a list of integers (frames), not {schedule!r}", param="chunks")
     if not schedule or min(schedule) < 1:
-        raise InvalidValue(f"chunks {list(schedule)} must be one or more frames each")
+        raise InvalidValue(f"chunks {list(schedule)} must be one or more frames each", param="chunks")
     return tuple(schedule)
 
 
-class Decoding:
-    """Iterate over a Generation of one prompt to get pieces of it: (audio [samples] within ±1, codes [frames, 16]).
+class Part(NamedTuple):
+    """A stretch of an utterance that has a prompt of its own: all of it, or a sentence."""
 
-    The pieces are under way when they come, not waited for. Every schedule gives the same sound, as the decoder streams
-    exactly.
+    prompt: Prompt
+    seed: int
+    config: GenerationConfig
+    morph: Morph | None = None
+
+
+@dataclass(eq=False)
+class Utterance:
+    """One text that is spoken: what is to be said, and while it is said, how far it is.
+
+    following: function from the frames spoken so far to the Part that comes next, or None where it was the last.
+    schedule: frames of each chunk, the last number for all that follow. context: codes [frames, codebooks] of a
+    reference, which the sound continues and which is not heard.
+
+    frames: spoken so far; finish_reason: "stop" or "length" once it is over.
     """
 
-    def __init__(self, generation, decoder, schedule, context=None, progress=None):
-        """schedule: frames of each piece, the last number for all that follow. context: codes [frames, 16] of a
-        reference, which the sound continues and which is not heard. progress: called with the number of frames made."""
-        self.generation, self.decoder, self.schedule, self.context = generation, decoder, schedule, context
-        self.progress = progress
-        self.state, self.held, self.frames = decoder.make_state(), [], 0
+    part: Part
+    following: Callable[[int], Part | None] | None = None
+    schedule: Sequence[int] = SCHEDULE
+    context: mx.array | None = None
+    frames: int = 0
+    finish_reason: str | None = None
+    state: State | None = None
+    held: list[mx.array] = field(default_factory=list)  # codes [1, codebooks] of frames that are not decoded yet
+    chunks: int = 0  # decoded so far
 
-    def __iter__(self):
-        if self.context is not None:
-            self.decoder.skip(self.context[None], self.state)
-        sizes = iter(self.schedule)
-        size = next(sizes)
-        for frame in self.generation:
-            self.held.append(frame.codes)
-            self.frames += 1
-            if self.progress:
-                self.progress(self.frames)
-            # Frames that wait for text would wait with it: they are heard first.
-            if len(self.held) >= size or frame.waits:
-                yield self.rest()
-                size = next(sizes, size)
-        if self.held:
-            yield self.rest()
+    @property
+    def due(self) -> bool:
+        """Whether it has frames enough for its next chunk, or for its last."""
+        size = self.schedule[min(self.chunks, len(self.schedule) - 1)]
+        return len(self.held) >= size or (bool(self.held) and self.finish_reason is not None)
 
-    def rest(self):
-        """The frames that are held back, decoded."""
-        codes, state = mx.concatenate(self.held).astype(mx.int32), self.state.copy()
-        audio = mx.clip(self.decoder.step(codes[None], state)[0], -1, 1)
-        mx.async_eval(audio, codes, *state.arrays)
-        self.held, self.state = [], state  # not before: Ctrl-C may come at any time, and then this is done again
-        return audio, codes
+
+class Piece(NamedTuple):
+    """A decoded stretch of an utterance: audio [samples] within ±1, codes [frames, codebooks] int32."""
+
+    utterance: Utterance
+    audio: mx.array
+    codes: mx.array
+
+
+class Decoding:
+    """Utterances that are spoken together: their rows in one Generation, their sound each through its own state.
+
+    The pieces are under way when they come, not waited for.
+    """
+
+    def __init__(self, generation: Generation, decoder: CodecDecoder) -> None:
+        self.generation, self.decoder = generation, decoder
+        self.spoken: dict[int, Utterance] = {}  # by the number of their row
+        self.ready: list[Piece] = []  # decoded and not handed out: Ctrl-C may come between two calls of the decoder
+
+    def add(self, utterance: Utterance) -> None:
+        """Speak an utterance too, from the next frame on."""
+        self.spoken[self.generation.insert(*utterance.part)] = utterance
+
+    def remove(self, utterance: Utterance) -> None:
+        """Stop speaking an utterance; what it holds can still be had by `decode`."""
+        for row, other in list(self.spoken.items()):
+            if other is utterance:
+                self.generation.remove(row)
+                del self.spoken[row]
+
+    def __iter__(self) -> Iterator[Piece]:
+        while (pieces := self.step()) is not None:
+            yield from pieces
+
+    def step(self) -> list[Piece] | None:
+        """Make a frame of every utterance and decode what is due; None where none is left."""
+        frame = self.generation.step()
+        if frame is None:
+            return None
+        touched = self._take(frame)
+        # Frames that wait for text would wait with it: they are heard first.
+        return self.decode([one for one in touched if one.due or (frame.waits and one.held)])
+
+    def _take(self, frame: Frame) -> list[Utterance]:
+        """Give every utterance its codes and its end; those that got something."""
+        touched = {}
+        for place, row in enumerate(frame.rows):
+            if row in self.spoken:
+                one = touched[row] = self.spoken[row]
+                one.held.append(frame.codes[place : place + 1] if len(frame.rows) > 1 else frame.codes)
+                one.frames += 1
+        for row, reason in frame.ended.items():
+            if row not in self.spoken:
+                continue
+            one = touched[row] = self.spoken.pop(row)
+            following = one.following(one.frames) if one.following and reason == "stop" else None
+            if following is None:
+                one.finish_reason = reason
+            else:
+                one.part = following
+                self.add(one)
+        return list(touched.values())
+
+    def decode(self, utterances: Sequence[Utterance]) -> list[Piece]:
+        """Decode what utterances hold, as many as can be in one call of the decoder."""
+        holding = sorted((one for one in utterances if one.held), key=_held)
+        for count, group in itertools.groupby(holding, key=_held):
+            alike, size = list(group), max(1, MOST // count)
+            for start in range(0, len(alike), size):
+                self._decode(alike[start : start + size])
+        pieces, self.ready = self.ready, []
+        return pieces
+
+    def _decode(self, utterances: list[Utterance]) -> None:
+        """Decode utterances that hold equally many frames, in one call."""
+        codes = [mx.concatenate(one.held).astype(mx.int32) for one in utterances]
+        state = State.stack([self._state(one) for one in utterances])
+        together = codes[0][None] if len(codes) == 1 else mx.stack(codes)
+        audio = mx.clip(self.decoder.step(together, state), -1, 1)
+        states, sounds = state.rows(len(utterances)), [audio[i] for i in range(len(utterances))]
+        mx.async_eval(*sounds, *codes, *(array for own in states for array in own.arrays))
+        for one, own, sound, said in zip(utterances, states, sounds, codes, strict=True):
+            # Not before: Ctrl-C may come at any time, and then this is done again.
+            one.held, one.state, one.chunks = [], own, one.chunks + 1
+            self.ready.append(Piece(one, sound, said))
+
+    def _state(self, one: Utterance) -> State:
+        if one.state is None:
+            state = self.decoder.make_state()
+            if one.context is not None:
+                self.decoder.skip(one.context[None], state)
+            one.state = state
+        return one.state
+
+
+def _held(one: Utterance) -> int:
+    return len(one.held)

@@ -1,38 +1,123 @@
-"""What happens between two talker steps, as one compiled function: sampling, the predictor's steps, the next input."""
+"""What happens between two talker steps, as one compiled function: sampling, the predictor's steps, the next input.
+
+A compiled function is made anew for every batch size, so batches are filled up to a few sizes (buckets) and the
+surplus rows thrown away: rows that join and leave then meet functions that exist.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
 
 import mlx.core as mx
+from mlx.utils import tree_map
+
+from ..networks.config import ModelConfig
+from ..networks.device import on_gpu
+from ..networks.talker import Talker
+from .sampling import GenerationConfig, MixedSampler, Sampler, noise_keys, unseen
+
+KEPT = 8  # compiled steps of different settings
+
+
+def bucket(rows: int) -> int:
+    """The batch size that `rows` rows are filled up to: 1, 2, 4, 8, …"""
+    return 1 << (rows - 1).bit_length()
 
 
 class FrameStep:
-    """Make frames from the talker's output. Compiled once for a batch size; the weights must not change afterwards.
+    """Make frames from the talker's output. Compiled once for a bucket; the weights must not change afterwards.
 
     B batch, E talker width, V codec vocabulary.
     """
 
-    def __init__(self, talker, sampler):
-        """talker: Talker; sampler: Sampler."""
+    def __init__(self, talker: Talker, sampler: Sampler) -> None:
         self.talker, self.sampler = talker, sampler
         self.noise = mx.compile(sampler.noise)
-        self.make = mx.compile(self._make)
+        self.make = mx.compile(self.trace)
 
-    def _make(self, logits, hidden, seen, mask, first_noise, rest_noise):
+    def trace(
+        self,
+        logits: mx.array,
+        hidden: mx.array,
+        seen: mx.array,
+        mask: mx.array,
+        first_noise: mx.array | None,
+        rest_noise: mx.array | None,
+        settings: Any,
+    ) -> tuple[mx.array, mx.array, mx.array, mx.array]:
+        """What `make` is compiled from."""
         sampler = self.sampler
-        first, seen = sampler.first(logits, seen, mask, first_noise)
+        first, seen = sampler.first(logits, seen, mask, first_noise, settings)
         codes = self.talker.predict(
             hidden,
             first,
-            lambda step, row: sampler.rest(row, None if rest_noise is None else rest_noise[step]),
+            lambda step, row: sampler.rest(row, None if rest_noise is None else rest_noise[step], settings),
         )
         return first, codes, self.talker.embed_frames(codes)[:, None], seen
 
-    def __call__(self, logits, hidden, seen, frame, keys):
+    def __call__(
+        self,
+        logits: mx.array,
+        hidden: mx.array,
+        seen: mx.array,
+        seeds: Sequence[int],
+        frames: Sequence[int],
+        settings: Any = None,
+    ) -> tuple[mx.array, mx.array, mx.array, mx.array]:
         """A frame from the talker's logits [B, V] and hidden state [B, 1, E].
 
-        seen: the history [B, V]; frame: its number; keys: from `noise_keys`. Returns (code 0 [B], codes [B, 16], their
-        summed embeddings [B, 1, E], the new history).
+        seen: the history [B, V]; seeds, frames: of every row, the number of its frame; settings: of a MixedSampler's
+        bucket. Returns (code 0 [B], codes [B, 16], their summed embeddings [B, 1, E], the new history).
         """
-        return self.make(logits, hidden, seen, self.sampler.mask(frame), *self.noise(keys))
+        rows = len(seeds)
+        more = bucket(rows) - rows
+        if more:
+            logits, hidden, seen = (mx.pad(x, [(0, more)] + [(0, 0)] * (x.ndim - 1)) for x in (logits, hidden, seen))
+            seeds, frames = [*seeds, *[0] * more], [*frames, *[2] * more]
+        noise = self.noise(noise_keys(seeds, frames))
+        made = self.make(logits, hidden, seen, self.sampler.mask(frames), *noise, settings)
+        return tuple(x[:rows] for x in made) if more else made  # pyright: ignore[reportReturnType]  (four stay four)
 
-    def first(self, logits, seen, frame, keys):
+    def first(
+        self,
+        logits: mx.array,
+        seen: mx.array,
+        seeds: Sequence[int],
+        frames: Sequence[int],
+        settings: Any = None,
+    ) -> mx.array:
         """Code 0 [B] of a frame that is not made."""
-        return self.sampler.first(logits, seen, self.sampler.mask(frame), self.noise(keys)[0])[0]
+        noise = self.noise(noise_keys(seeds, frames))[0]
+        if settings is not None:
+            settings = tree_map(lambda values: values[: len(seeds)], settings)
+        return self.sampler.first(logits, seen, self.sampler.mask(frames), noise, settings)[0]
+
+
+class Steps:
+    """The compiled steps of a model, kept by what they depend on."""
+
+    def __init__(self, talker: Talker, config: ModelConfig) -> None:
+        self.talker, self.config = talker, config
+        self._made: dict[Any, FrameStep] = {}
+
+    def unseen(self, rows: int) -> mx.array:
+        """The history [rows, V] of utterances that have not begun."""
+        return unseen(rows, self.config.talker.vocab_size)
+
+    def of(self, configs: Sequence[GenerationConfig]) -> tuple[FrameStep, Any]:
+        """(the FrameStep for rows with these settings, what it is to be given as `settings`)."""
+        alike = [replace(config, max_tokens=2) for config in configs]  # which no code depends on
+        if all(config == alike[0] for config in alike):
+            sampler = None
+            key: Any = alike[0], on_gpu()
+        else:
+            sampler = MixedSampler(alike, self.config.talker, self.config.predictor)
+            key = sampler.form, on_gpu()
+        if key not in self._made:
+            if len(self._made) == KEPT:
+                self._made.pop(next(iter(self._made)))
+            own = sampler or Sampler(alike[0], self.config.talker, self.config.predictor)
+            self._made[key] = FrameStep(self.talker, own)
+        return self._made[key], sampler and sampler.settings(bucket(len(configs)))

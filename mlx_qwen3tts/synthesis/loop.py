@@ -1,131 +1,254 @@
-"""The one generation loop: prompts and seeds in, frames of codes out, for one utterance or a batch.
+"""The one generation loop: prompts and seeds in, frames of codes out, for any number of rows that come and go.
 
-It knows neither strings nor files. Every mode, and whatever streams, batches or serves, consumes this generator.
+It knows neither strings nor files. Every mode, and whatever streams, batches or serves, consumes this.
 
 A frame is one graph: the talker's step, sampling, the predictor's steps, the sum of the code embeddings. The codes do
 not visit the host on the way, and frame t + 1 is under way before frame t is read: the end of speech is noticed one
 frame late, and the surplus frame is dropped.
+
+Rows lie in one cache, each behind padding of its own on the left, so that all of them end at one position. A row that
+joins is prefilled by itself and then laid beside the others; keys are stored rotated to the row's own positions, so
+they may lie anywhere. What a row speaks does not depend on who is beside it.
+B rows, T positions, E talker width, V codec vocabulary.
 """
 
-from dataclasses import dataclass
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import mlx.core as mx
 
-from .sampling import noise_keys
+from ..networks.cache import KVCache
+from ..networks.talker import Talker
+from .frame import Steps
+from .prompt import Prompt
+from .sampling import GenerationConfig
+
+if TYPE_CHECKING:
+    from .morph import Morph
+
+ROOM = 256  # positions that a mask has room for beyond those that are needed
 
 
 @dataclass
 class Frame:
-    """codes [B, 16] of the rows (indices of prompts) that spoke it.
+    """codes [n, codebooks] of the n `rows` that spoke it.
 
-    waits: the loop has to wait for text before it can make another frame, so whoever holds frames back should not.
+    ended: {row: "stop" or "length"} of the rows that turned out to be over; they speak no more. waits: the loop has to
+    wait for text before it can make another frame, so whoever holds frames back should not.
     """
 
-    rows: list
+    rows: list[int]
     codes: mx.array
+    ended: dict[int, str] = field(default_factory=dict)
     waits: bool = False
 
 
+@dataclass(eq=False)
+class Row:
+    """A prompt that is being spoken. tokens: how many were put under way so far, the last one is not a frame's."""
+
+    number: int
+    prompt: Prompt
+    seed: int
+    config: GenerationConfig
+    morph: Morph | None
+    tokens: int = 0
+    over: bool = False
+
+
+@dataclass
+class Enqueued:
+    """A frame under way: its rows with the number of the token, code 0 [B], codes [B, codebooks], None if not made."""
+
+    rows: list[tuple[Row, int]]
+    first: mx.array
+    codes: mx.array | None
+
+
 class Generation:
-    """Iterate to get Frames. `finish_reasons` has "stop" or "length" for each prompt once its frames are over."""
+    """Rows that are spoken together. Iterate, or call `step`, to get Frames; `insert` and `remove` rows in between.
 
-    def __init__(self, talker, prompts, step, seeds, max_tokens, end, morph=None):
-        """talker: Talker; prompts: list of Prompt; step: FrameStep; seeds: one a prompt; end: id of end of speech;
-        morph: Morph that changes the voice of the prompt, which is the only one then.
+    A row's max_tokens counts as in the official package: the last token would be spoken by a frame that is not made,
+    so N tokens give at most N - 1 frames.
+    """
 
-        max_tokens counts as in the official package: the last token would be spoken by a frame that is not made, so N
-        tokens give at most N - 1 frames.
+    def __init__(self, talker: Talker, steps: Steps, end: int) -> None:
+        """steps: the talker's compiled steps; end: the id of end of speech."""
+        self.talker, self.steps, self.end = talker, steps, end
+        self.rows: list[Row] = []  # in the order of the arrays' rows
+        self.waiting: list[Row] = []  # inserted and not yet prefilled
+        self.caches: list[KVCache] = []
+        self.padding: list[int] = []  # of each row, on the left
+        self._numbers = itertools.count()
+        self._ahead: Enqueued | None = None
+        self._mask: mx.array | None = None  # [B, 1, 1, positions]: what may be looked at
+        self.embedding = self.seen = mx.zeros(0)  # next inputs [B, 1, E] and histories [B, V]
+        self._alike = False  # whether `_step` is that of the rows as they are
+        self._step = None, None
+
+    def insert(self, prompt: Prompt, seed: int, config: GenerationConfig, morph: Morph | None = None) -> int:
+        """Add a row, which speaks from the next frame that is put under way on. Returns its number.
+
+        morph: changes the voice of the prompt while it is spoken.
         """
-        self.talker, self.prompts, self.step, self.seeds = talker, prompts, step, seeds
-        self.max_tokens, self.end, self.morph = max_tokens, end, morph
-        self.finish_reasons = [None] * len(prompts)
+        row = Row(next(self._numbers), prompt, seed, config, morph)
+        self.waiting.append(row)
+        return row.number
 
-    def __iter__(self):
-        self._start()
-        frames = self.max_tokens - 1
-        following = self._enqueue(0)
-        for frame in range(frames):
-            first, codes, rows = following
-            ready = all(self.prompts[row].text.ready(frame) for row in self.rows)
-            following = self._enqueue(frame + 1, made=frame + 1 < frames) if ready else None
-            spoke = self._read(rows, first)
-            if spoke:
-                yield Frame(
-                    [rows[i] for i in spoke], codes if len(spoke) == len(rows) else codes[mx.array(spoke)], not ready
-                )
-            if None not in self.finish_reasons:
-                return
-            if following is None:
-                following = self._enqueue(frame + 1, made=frame + 1 < frames)
-        # One token is left. It has no frame of its own, but it may be the end of speech.
-        first, _, rows = following
-        for row in [rows[i] for i in self._read(rows, first)]:
-            self.finish_reasons[row] = "length"
+    def remove(self, number: int) -> None:
+        """Let a row end here; nothing of it is handed out any more. One that has ended already stays so."""
+        for row in (*self.rows, *self.waiting):
+            if row.number == number:
+                row.over = True
+        self.waiting = [row for row in self.waiting if not row.over]
 
-    def _start(self):
-        """Prefill: prompts padded on the left to one length, [B, T, E]."""
-        lengths = [prompt.embeddings.shape[0] for prompt in self.prompts]
-        longest = max(lengths)
-        self.rows = list(range(len(lengths)))
-        self.padding = [longest - length for length in lengths]
-        self.caches = self.talker.make_cache()
-        self.seen = self.step.sampler.unseen(len(lengths))
-        padded = [
-            mx.pad(prompt.embeddings, ((padding, 0), (0, 0)))
-            for prompt, padding in zip(self.prompts, self.padding, strict=True)
-        ]
-        self.mask, mask, positions = None, "causal", None
-        if any(self.padding):
-            # What may be looked at, for all steps to come. A padded position sees itself, or it would see nothing.
-            places = mx.arange(longest + self.max_tokens)
-            self.mask = (places >= mx.array(self.padding)[:, None])[:, None, None]  # [B, 1, 1, positions]
-            own = places[:longest]
-            mask = (self.mask[..., :longest] & (own <= own[:, None])) | (own == own[:, None])  # [B, 1, T, T]
-            positions = [-padding for padding in self.padding]
-        self.logits, self.hidden = self.talker(mx.stack(padded), self.caches, mask, positions)
+    def __iter__(self) -> Iterator[Frame]:
+        while (frame := self.step()) is not None:
+            yield frame
 
-    def _enqueue(self, frame, made=True):
-        """Put a frame's work under way: (code 0 [B], codes [B, 16] or None if the frame is not `made`, rows)."""
-        if frame:
-            self._leave()
-            if self.morph:
-                self.morph.revise(self.caches, frame)
-            text = [self.prompts[row].text.at(frame - 1) for row in self.rows]
-            offset, mask, positions = self.caches[0].offset, None, None
-            if self.mask is not None:
-                mask, positions = self.mask[..., : offset + 1], [offset - padding for padding in self.padding]
-            self.logits, self.hidden = self.talker(
-                self.embedding + mx.stack(text)[:, None], self.caches, mask, positions
-            )
-        keys = noise_keys([self.seeds[row] for row in self.rows], frame)
+    def step(self) -> Frame | None:
+        """The next frame of every row; None when no row is left. It may have ends alone and no codes."""
+        if self._ahead and all(row.over for row, _ in self._ahead.rows):
+            self._ahead = None  # surplus of rows that have ended: nobody waits for it
+        self._ahead = self._ahead or self.enqueue()
+        if self._ahead is None:
+            return None
+        current, self._ahead = self._ahead, None
+        ready = all(row.prompt.text.ready(row.tokens - 1) for row in self._going())
+        if ready:
+            self._ahead = self.enqueue()
+        return self._read(current, waits=not ready)
+
+    def _going(self) -> list[Row]:
+        """The rows that have something more to say."""
+        return [row for row in self.rows if not row.over and row.tokens < row.config.max_tokens]
+
+    def enqueue(self) -> Enqueued | None:
+        """Put a frame's work under way; None where there are no rows."""
+        going = self._going()
+        # Before anything changes, as it may wait for text, and a writer may fail.
+        texts = [row.prompt.text.at(row.tokens - 1) for row in going]
+        self._leave(going)
+        logits, hidden = self._talk(texts) if going else (None, None)
+        if self.waiting:
+            logits, hidden = self._join(logits, hidden)
+        if logits is None or hidden is None:
+            return None
+        if not self._alike:
+            self._step, self._alike = self.steps.of([row.config for row in self.rows]), True
+        step, settings = self._step
+        seeds, frames = [row.seed for row in self.rows], [row.tokens for row in self.rows]
+        made = any(row.tokens < row.config.max_tokens - 1 for row in self.rows)
+        numbered = list(zip(self.rows, frames, strict=True))
+        for row in self.rows:
+            row.tokens += 1
         if not made:
-            first = self.step.first(self.logits, self.seen, frame, keys)
+            first = step.first(logits, self.seen, seeds, frames, settings)
             mx.async_eval(first)
-            return first, None, list(self.rows)
-        first, codes, self.embedding, self.seen = self.step(self.logits, self.hidden, self.seen, frame, keys)
+            return Enqueued(numbered, first, None)
+        first, codes, self.embedding, self.seen = step(logits, hidden, self.seen, seeds, frames, settings)
         mx.async_eval(first, codes, self.embedding, self.seen)
-        return first, codes, list(self.rows)
+        return Enqueued(numbered, first, codes)
 
-    def _leave(self):
-        """Drop the rows that have ended from everything that is computed on."""
-        alive = [i for i, row in enumerate(self.rows) if self.finish_reasons[row] is None]
-        if len(alive) == len(self.rows):
+    def _leave(self, going: list[Row]) -> None:
+        """Drop the rows that do not go on from everything that is computed on."""
+        if len(going) == len(self.rows):
             return
-        self.rows, self.padding = ([values[i] for i in alive] for values in (self.rows, self.padding))
-        kept = mx.array(alive)
-        self.embedding, self.seen = self.embedding[kept], self.seen[kept]
-        self.mask = None if self.mask is None else self.mask[kept]
+        kept = [i for i, row in enumerate(self.rows) if row in going]
+        self.rows, self._alike, self._mask = going, False, None
+        if not kept:
+            self.caches, self.padding = [], []
+            return
+        padding = [self.padding[i] for i in kept]
+        cut, places = min(padding), mx.array(kept)
+        self.padding = [pad - cut for pad in padding]
+        self.embedding, self.seen = self.embedding[places], self.seen[places]
         for cache in self.caches:
-            cache.keep(kept)
+            cache.keep(places, cut)
 
-    def _read(self, rows, first):
-        """Wait for a frame's code 0 and note what ends with it; the indices of the rows that speak."""
-        spoke = []
-        for i, code in enumerate(first.tolist()):
-            if self.finish_reasons[rows[i]] is not None:
+    def _talk(self, texts: list[mx.array]) -> tuple[mx.array, mx.array]:
+        """The talker's step for all rows: logits [B, V], hidden states [B, 1, E]."""
+        for place, row in enumerate(self.rows):
+            if row.morph:
+                self._revise(place, row, row.morph)
+        offset, mask, positions = self.caches[0].offset, None, None
+        if any(self.padding):
+            mask, positions = self._sight(offset + 1), [offset - pad for pad in self.padding]
+        return self.talker(self.embedding + mx.stack(texts)[:, None], self.caches, mask, positions)
+
+    def _sight(self, positions: int) -> mx.array:
+        """The mask [B, 1, 1, positions] of a single position: a row sees all but its padding."""
+        if self._mask is None or self._mask.shape[-1] < positions:
+            places = mx.arange(positions + ROOM)
+            self._mask = (places >= mx.array(self.padding)[:, None])[:, None, None]
+        return self._mask[..., :positions]
+
+    def _revise(self, place: int, row: Row, morph: Morph) -> None:
+        """Put the voice of a row's frame into its part of the caches."""
+        if len(self.rows) == 1 and not self.padding[0]:
+            morph.revise(self.caches, row.tokens)
+            return
+        own = [cache.row(place, self.padding[place]) for cache in self.caches]
+        morph.revise(own, row.tokens)
+        for cache, part in zip(self.caches, own, strict=True):
+            cache.put_row(place, self.padding[place], part, morph.span)
+
+    def _join(self, logits: mx.array | None, hidden: mx.array | None) -> tuple[mx.array, mx.array]:
+        """Prefill the rows that wait and lay them beside those that speak, whose logits and hidden states are given.
+
+        Returns the logits [B, V] and hidden states [B, 1, E] of all.
+        """
+        new, self.waiting = self.waiting, []
+        caches, padding, new_logits, new_hidden = self._prefill(new)
+        unseen = self.steps.unseen(len(new))
+        if logits is None or hidden is None:
+            self.caches, self.padding, self.seen = caches, padding, unseen
+        else:
+            length, more = self.caches[0].offset, caches[0].offset
+            end = max(length, more)
+            self.padding = [pad + end - length for pad in self.padding] + [pad + end - more for pad in padding]
+            for cache, other in zip(self.caches, caches, strict=True):
+                cache.join(other)
+            self.seen = mx.concatenate([self.seen, unseen])
+            new_logits, new_hidden = mx.concatenate([logits, new_logits]), mx.concatenate([hidden, new_hidden])
+        self.rows, self._alike, self._mask = [*self.rows, *new], False, None
+        return new_logits, new_hidden
+
+    def _prefill(self, rows: list[Row]) -> tuple[list[KVCache], list[int], mx.array, mx.array]:
+        """Prompts padded on the left to one length, [B, T, E]: (caches, padding of each, logits, hidden states)."""
+        lengths = [row.prompt.embeddings.shape[0] for row in rows]
+        longest, caches = max(lengths), self.talker.make_cache()
+        padding = [longest - length for length in lengths]
+        padded = [mx.pad(row.prompt.embeddings, ((pad, 0), (0, 0))) for row, pad in zip(rows, padding, strict=True)]
+        mask, positions = "causal", None
+        if any(padding):
+            # A padded position sees itself, or it would see nothing.
+            own = mx.arange(longest)
+            seen = (own >= mx.array(padding)[:, None])[:, None, None]  # [B, 1, 1, T]
+            mask = (seen & (own <= own[:, None])) | (own == own[:, None])  # [B, 1, T, T]
+            positions = [-pad for pad in padding]
+        logits, hidden = self.talker(mx.stack(padded), caches, mask, positions)
+        return caches, padding, logits, hidden
+
+    def _read(self, current: Enqueued, waits: bool) -> Frame:
+        """Wait for a frame's code 0 and note what ends with it."""
+        spoke, ended = [], {}
+        for place, ((row, token), code) in enumerate(zip(current.rows, current.first.tolist(), strict=True)):
+            if row.over:
                 continue
-            if code == self.end:
-                self.finish_reasons[rows[i]] = "stop"
+            if code == self.end or token == row.config.max_tokens - 1:
+                row.over = True
+                ended[row.number] = "stop" if code == self.end else "length"
             else:
-                spoke.append(i)
-        return spoke
+                spoke.append(place)
+        numbers = [current.rows[place][0].number for place in spoke]
+        codes = current.codes
+        if codes is None or not spoke:
+            codes = mx.zeros((0, self.steps.config.talker.num_code_groups), mx.uint32)
+        elif len(spoke) < len(current.rows):
+            codes = codes[mx.array(spoke)]
+        return Frame(numbers, codes, ended, waits)

@@ -14,8 +14,6 @@ from dataclasses import dataclass
 
 import mlx.core as mx
 
-LAYOUTS = ("streaming", "full")
-
 
 class Text:
     """The text side of what comes: one embedding [E] a step, in order, then pad for ever.

@@ -6,31 +6,30 @@ the noise of frame t is a function of (seed, t) alone, so that a run can be repe
 B batch, V vocabulary.
 """
 
-from dataclasses import dataclass, fields, replace
-from numbers import Integral, Real
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from typing import TYPE_CHECKING, Any
 
 import mlx.core as mx
 
-from ..errors import InvalidValue, WrongType
+from .. import checks
+from ..networks.config import TalkerConfig, TransformerConfig
+from .request import Sampling
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from .request import SamplingOptions
 
 # Names in generation_config.json that differ from ours; `max_new_tokens` counts the first, unspoken token too.
 CONFIG_NAMES = {"max_tokens": "max_new_tokens"}
 
-RANGES = {
-    "temperature": (0, 100),
-    "top_k": (0, None),
-    "top_p": (0, 1),
-    "repetition_penalty": (0, 100),
-    "subtalker_temperature": (0, 100),
-    "subtalker_top_k": (0, None),
-    "subtalker_top_p": (0, 1),
-    "max_tokens": (2, None),
-}
-
 
 @dataclass(frozen=True)
-class Sampling:
-    """How tokens are drawn. The official package's defaults; a checkpoint's generation_config.json goes before them."""
+class GenerationConfig:
+    """How tokens are drawn, every value decided: the official package's defaults, or a generation_config.json's."""
 
     do_sample: bool = True
     temperature: float = 0.9
@@ -43,56 +42,36 @@ class Sampling:
     subtalker_top_p: float = 1.0
     max_tokens: int = 2048
 
+    def __post_init__(self) -> None:
+        values = asdict(self)
+        for name in ("do_sample", "subtalker_dosample"):
+            checks.flag(values.pop(name), name)
+        checked = Sampling(**values)
+        for name in values:
+            if getattr(checked, name) is None:
+                checks.number(None, name)
+            object.__setattr__(self, name, getattr(checked, name))
+
     @classmethod
-    def from_config(cls, values):
+    def from_config(cls, values: Mapping[str, Any]) -> GenerationConfig:
         """values: the content of generation_config.json; keys that are not about sampling are ignored."""
         names = {f.name: CONFIG_NAMES.get(f.name, f.name) for f in fields(cls)}
-        return cls(**{name: values[key] for name, key in names.items() if values.get(key) is not None}).checked()
+        return cls(**{name: values[key] for name, key in names.items() if values.get(key) is not None})
 
-    def override(self, greedy=False, **values):
-        """A copy with the values that are not None; `greedy` or temperature 0 makes both samplers argmax."""
-        result = replace(self, **{name: value for name, value in values.items() if value is not None}).checked()
-        if greedy or result.temperature == 0:
+    def sampled(self, sampling: Sampling) -> GenerationConfig:
+        """A copy with what is asked for; `greedy` or temperature 0 makes both samplers argmax."""
+        values = {name: value for name, value in asdict(sampling).items() if value is not None and name != "greedy"}
+        result = replace(self, **values)
+        if sampling.greedy or result.temperature == 0:
             result = replace(result, do_sample=False, subtalker_dosample=False)
         return result
 
-    def checked(self):
-        """A copy with plain Python numbers, or an error naming the value that is of a wrong type or out of range."""
-        values = {}
-        for f in fields(self):
-            value = getattr(self, f.name)
-            if f.type is bool:
-                if not isinstance(value, bool):
-                    raise WrongType(f"{f.name} must be true or false, not {value!r}")
-                continue
-            if isinstance(value, bool) or not isinstance(value, Integral if f.type is int else Real):
-                raise WrongType(f"{f.name} must be {'an integer' if f.type is int else 'a number'}, not {value!r}")
-            values[f.name] = f.type(value)
-            low, high = RANGES[f.name]
-            if not (low <= value and (high is None or value <= high)):
-                raise InvalidValue(
-                    f"{f.name} {value} is not {f'between {low} and {high}' if high else f'{low} or more'}"
-                )
-        for name in ("temperature", "subtalker_temperature"):
-            # Below this, logits divided by it overflow float32.
-            if 0 < values[name] < 1e-6:
-                raise InvalidValue(f"{name} {values[name]} is too small; 0 is greedy")
-        for name in ("top_p", "subtalker_top_p", "repetition_penalty"):
-            if values[name] == 0:
-                raise InvalidValue(f"{name} must be above 0")
-        return replace(self, **values)
+    def override(self, **values: Unpack[SamplingOptions]) -> GenerationConfig:
+        """`sampled` with Sampling's values as keyword arguments."""
+        return self.sampled(Sampling(**values))
 
 
-def check_seed(seed):
-    """Seeds are the first word of the noise's key: integers of 32 bits."""
-    if isinstance(seed, bool) or not isinstance(seed, Integral):
-        raise WrongType(f"seed must be an integer, not {seed!r}")
-    if not 0 <= seed < 2**32:
-        raise InvalidValue(f"seed {seed} is not between 0 and {2**32 - 1}")
-    return int(seed)
-
-
-def filter_logits(logits, temperature, top_k, top_p):
+def filter_logits(logits: mx.array, temperature: float, top_k: int, top_p: float) -> mx.array:
     """Temperature, top-k and top-p on float32 logits [B, V]; what is cut becomes -inf."""
     if temperature != 1:
         logits = logits / temperature
@@ -101,73 +80,166 @@ def filter_logits(logits, temperature, top_k, top_p):
         smallest = mx.partition(logits, size - top_k, axis=-1)[..., size - top_k : size - top_k + 1]
         logits = mx.where(logits < smallest, float("-inf"), logits)  # ties with the k-th stay
     if top_p < 1:
-        order = mx.argsort(logits, axis=-1)  # ascending: what is summed up first is cut first
-        mass = mx.cumsum(mx.softmax(mx.take_along_axis(logits, order, axis=-1), axis=-1), axis=-1)
-        cut = mass <= 1 - top_p
-        cut[..., -1] = False
-        logits = mx.where(mx.put_along_axis(mx.zeros_like(cut), order, cut, axis=-1), float("-inf"), logits)
+        logits = _cut_tail(logits, 1 - top_p, True)
     return logits
 
 
-def penalise(logits, seen, penalty):
+def _cut_tail(logits: mx.array, tail: float | mx.array, rows: bool | mx.array) -> mx.array:
+    """Top-p: cut the least likely codes that together have `tail` of the probability or less, in `rows` alone."""
+    order = mx.argsort(logits, axis=-1)  # ascending: what is summed up first is cut first
+    mass = mx.cumsum(mx.softmax(mx.take_along_axis(logits, order, axis=-1), axis=-1), axis=-1)
+    cut = mass <= tail if rows is True else (mass <= tail) & rows
+    cut[..., -1] = False
+    return mx.where(mx.put_along_axis(mx.zeros_like(cut), order, cut, axis=-1), float("-inf"), logits)
+
+
+def penalise(logits: mx.array, seen: mx.array, penalty: float | mx.array) -> mx.array:
     """Divide positive and multiply negative logits of the codes seen so far (Keskar et al., CTRL, 2019)."""
     return mx.where(seen, mx.where(logits < 0, logits * penalty, logits / penalty), logits)
 
 
-def noise_keys(seeds, frame):
-    """Keys [B, 2] of a frame's noise, one a row."""
-    return mx.array([[seed, frame] for seed in seeds], mx.uint32)
+def unseen(rows: int, size: int) -> mx.array:
+    """The history [rows, V] of utterances that have not begun; size: V."""
+    return mx.zeros((rows, size), mx.bool_)
+
+
+def noise_keys(seeds: Sequence[int], frames: Sequence[int]) -> mx.array:
+    """Keys [B, 2] of a frame's noise, one a row: its seed and the number of its frame."""
+    return mx.array([[seed, frame] for seed, frame in zip(seeds, frames, strict=True)], mx.uint32)
 
 
 class Sampler:
-    """Both samplers, of codebook 0 with its history and of the predictor without, for B rows at once.
+    """Both samplers, of codebook 0 with its history and of the predictor without, for B rows that sample alike.
 
     It holds settings alone; what an utterance remembers goes in and comes out, so that everything here compiles.
     """
 
-    def __init__(self, sampling, talker, predictor):
-        """sampling: Sampling; talker: TalkerConfig; predictor: TransformerConfig."""
-        self.sampling = sampling
+    def __init__(self, config: GenerationConfig, talker: TalkerConfig, predictor: TransformerConfig) -> None:
+        self.config = config
         self.size, self.steps, self.rest_size = talker.vocab_size, talker.num_code_groups - 1, predictor.vocab_size
         self.ids = mx.arange(self.size)
         end = self.ids == talker.codec_eos_token_id
         # The last 1024 ids are control tokens, never spoken; end of speech alone may come, after two tokens.
         barred = (self.ids >= self.size - 1024) & ~end
         self.masks = [mx.where(cut, float("-inf"), 0.0) for cut in (barred | end, barred)]
-        mx.eval(self.ids, self.masks)
+        self.table = mx.stack(self.masks)
+        mx.eval(self.ids, self.masks, self.table)
 
-    def mask(self, frame):
-        """What is added to codebook 0's logits, [V]: -inf for ids that must not come in this frame."""
-        return self.masks[0 if frame < 2 else 1]
+    @property
+    def draws(self) -> bool:
+        """Whether anything is left to chance."""
+        return self.config.do_sample or self.config.subtalker_dosample
 
-    def unseen(self, rows):
-        """The history [rows, V] of utterances that have not begun."""
-        return mx.zeros((rows, self.size), mx.bool_)
+    def mask(self, frames: Sequence[int]) -> mx.array:
+        """What is added to codebook 0's logits: -inf for ids that must not come. [V] for one row, [B, V] for more.
 
-    def noise(self, keys):
+        frames: the number of each row's frame.
+        """
+        phases = [0 if frame < 2 else 1 for frame in frames]
+        return self.masks[phases[0]] if len(phases) == 1 else self.table[mx.array(phases)]
+
+    def noise(self, keys: mx.array) -> tuple[mx.array | None, mx.array | None]:
         """Gumbel noise of a frame: [B, V] for codebook 0 and [15, B, codebook] for the predictor; None in greedy."""
-        s, count = self.sampling, self.steps * self.rest_size
-        if not (s.do_sample or s.subtalker_dosample):
+        count = self.steps * self.rest_size
+        if not self.draws:
             return None, None
         drawn = mx.vmap(lambda key: mx.random.gumbel((self.size + count,), key=key))(keys)
         rest = drawn[:, self.size :].reshape(-1, self.steps, self.rest_size).transpose(1, 0, 2)
         return drawn[:, : self.size], rest
 
-    def processed(self, logits, seen, mask):
-        """Codebook 0's logits [B, V] after penalty, minimum length and suppression, float32."""
-        return penalise(logits.astype(mx.float32), seen, self.sampling.repetition_penalty) + mask
+    def settings(self) -> Any:
+        """What `first` and `rest` need beside the logits, as arrays: nothing, since it is the same for every row."""
+        return None
 
-    def first(self, logits, seen, mask, noise):
+    def processed(self, logits: mx.array, seen: mx.array, mask: mx.array) -> mx.array:
+        """Codebook 0's logits [B, V] after penalty, minimum length and suppression, float32."""
+        return penalise(logits.astype(mx.float32), seen, self.config.repetition_penalty) + mask
+
+    def first(
+        self, logits: mx.array, seen: mx.array, mask: mx.array, noise: mx.array | None, settings: Any = None
+    ) -> tuple[mx.array, mx.array]:
         """Codebook 0 from the talker's logits [B, V]: (codes [B], the history with them)."""
-        logits, s = self.processed(logits, seen, mask), self.sampling
-        if s.do_sample:
-            logits = filter_logits(logits, s.temperature, s.top_k, s.top_p) + noise
+        logits, c = self.processed(logits, seen, mask), self.config
+        if c.do_sample:
+            logits = filter_logits(logits, c.temperature, c.top_k, c.top_p) + noise
         codes = mx.argmax(logits, axis=-1)
         return codes, seen | (self.ids == codes[:, None])
 
-    def rest(self, logits, noise):
+    def rest(self, logits: mx.array, noise: mx.array | None, settings: Any = None) -> mx.array:
         """A later codebook from the predictor's logits [B, codebook]: codes [B]."""
-        logits, s = logits.astype(mx.float32), self.sampling
-        if s.subtalker_dosample and s.subtalker_temperature > 0:
-            logits = filter_logits(logits, s.subtalker_temperature, s.subtalker_top_k, s.subtalker_top_p) + noise
+        logits, c = logits.astype(mx.float32), self.config
+        if c.subtalker_dosample and c.subtalker_temperature > 0:
+            logits = filter_logits(logits, c.subtalker_temperature, c.subtalker_top_k, c.subtalker_top_p) + noise
         return mx.argmax(logits, axis=-1)
+
+
+class MixedSampler(Sampler):
+    """The same for rows that each have values of their own, which go in as arrays, so that one compiled form serves
+    all of them. Every row draws what it would draw alone; the price is a sort where equal rows have a partition.
+    """
+
+    def __init__(self, configs: Sequence[GenerationConfig], talker: TalkerConfig, predictor: TransformerConfig) -> None:
+        """configs: of each row. Rows may be added without one (padding to a bucket); they draw as the last one does."""
+        super().__init__(configs[0], talker, predictor)
+        self.configs = list(configs)
+        self.tails = any(config.top_p < 1 for config in configs), any(config.subtalker_top_p < 1 for config in configs)
+
+    @property
+    def draws(self) -> bool:
+        return any(config.do_sample or config.subtalker_dosample for config in self.configs)
+
+    @property
+    def form(self) -> tuple[bool, ...]:
+        """What the compiled form depends on."""
+        return (self.draws, *self.tails)
+
+    def settings(self, rows: int | None = None) -> list[dict[str, mx.array]]:
+        """For codebook 0 and for the rest: {name: [B, 1]} of `rows` rows."""
+        configs = [*self.configs, *self.configs[-1:] * ((rows or len(self.configs)) - len(self.configs))]
+        first = [(c.do_sample, c.temperature, c.top_k, c.top_p) for c in configs]
+        rest = [
+            (
+                c.subtalker_dosample and c.subtalker_temperature > 0,
+                c.subtalker_temperature,
+                c.subtalker_top_k,
+                c.subtalker_top_p,
+            )
+            for c in configs
+        ]
+        made = []
+        for size, values in ((self.size, first), (self.rest_size, rest)):
+            draws, temperatures, ks, ps = zip(*values, strict=True)
+            made.append(
+                {
+                    "draws": mx.array(draws)[:, None],
+                    "temperature": mx.array([t or 1.0 for t in temperatures])[:, None],
+                    # From below: where the k-th largest stands among the sorted; the first where all are kept.
+                    "place": mx.array([size - k if 0 < k < size else 0 for k in ks])[:, None],
+                    "tail": mx.array([1 - p for p in ps])[:, None],
+                    "cuts": mx.array([p < 1 for p in ps])[:, None],
+                }
+            )
+        made[0]["penalty"] = mx.array([c.repetition_penalty for c in configs])[:, None]
+        return made
+
+    def first(
+        self, logits: mx.array, seen: mx.array, mask: mx.array, noise: mx.array | None, settings: Any = None
+    ) -> tuple[mx.array, mx.array]:
+        logits = penalise(logits.astype(mx.float32), seen, settings[0]["penalty"]) + mask
+        codes = mx.argmax(_draw(logits, noise, settings[0], self.tails[0]), axis=-1)
+        return codes, seen | (self.ids == codes[:, None])
+
+    def rest(self, logits: mx.array, noise: mx.array | None, settings: Any = None) -> mx.array:
+        return mx.argmax(_draw(logits.astype(mx.float32), noise, settings[1], self.tails[1]), axis=-1)
+
+
+def _draw(logits: mx.array, noise: mx.array | None, values: dict[str, mx.array], tails: bool) -> mx.array:
+    """Logits [B, V] whose argmax is drawn, each row with its own values; rows that do not draw keep theirs."""
+    if noise is None:
+        return logits
+    filtered = logits / values["temperature"]
+    smallest = mx.take_along_axis(mx.sort(filtered, axis=-1), values["place"], axis=-1)
+    filtered = mx.where(filtered < smallest, float("-inf"), filtered)
+    if tails:
+        filtered = _cut_tail(filtered, values["tail"], values["cuts"])
+    return mx.where(values["draws"], filtered + noise, logits)

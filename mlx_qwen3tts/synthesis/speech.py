@@ -1,39 +1,54 @@
 """What speaking gives: Speech, whole, or a SpeechStream of Chunks."""
 
+from __future__ import annotations
+
 import contextlib
 import itertools
+import threading
 import time
 import warnings
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import mlx.core as mx
 import numpy as np
 
 from ..audio.writing import write_audio
-from ..networks.codec.codec import decode
+
+if TYPE_CHECKING:
+    from .decoding import Decoding, Piece
+    from .planning import Plan
 
 
-@dataclass
+@dataclass(repr=False)
 class Speech:
-    """audio [samples] float32 within ±1; codes [frames, 16] int32; finish_reason "stop" or "length".
+    """audio [samples] float32 within ±1; codes [frames, 16] int32; finish_reason: "stop", "length" (cut at max_tokens)
+    or "interrupted".
 
     stats: seconds of audio, frames, elapsed seconds, rtf, frames_per_second, peak_memory (bytes), seed; where chunks
     were waited for, also first_audio and largest_gap (seconds). In a batch elapsed, rtf and frames_per_second are those
-    of the whole batch.
+    of the whole batch. warnings: what was said about this speech, such as that it was cut or what it does not know.
     """
 
     audio: mx.array
     sample_rate: int
     codes: mx.array
     finish_reason: str
-    stats: dict = field(default_factory=dict)
+    stats: dict[str, Any] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
 
-    def save(self, path):
+    def __repr__(self) -> str:
+        seconds = self.audio.shape[0] / self.sample_rate
+        return f"Speech({seconds:.2f} s, {len(self.codes)} frames, {self.finish_reason})"
+
+    def save(self, path: str | Path) -> None:
         """Write .wav, .flac, .mp3 or .ogg by extension; the file appears whole or not at all."""
         write_audio(path, np.array(self.audio), self.sample_rate)
 
 
-@dataclass
+@dataclass(repr=False)
 class Chunk:
     """A piece of a speech, decoded: audio [samples] float32 within ±1; sample_rate; codes [frames, 16] int32."""
 
@@ -41,26 +56,29 @@ class Chunk:
     sample_rate: int
     codes: mx.array
 
+    def __repr__(self) -> str:
+        return f"Chunk({self.audio.shape[0] / self.sample_rate:.2f} s, {len(self.codes)} frames)"
+
 
 class Interrupted(KeyboardInterrupt):
-    """Ctrl-C while speaking; `speeches` is what was made so far, of a batch one for each row that has spoken."""
+    """Ctrl-C while speaking; `speeches` is what was made so far, `numbers` of which of several texts each is."""
 
-    def __init__(self, speeches):
+    def __init__(self, speeches: Sequence[Speech], numbers: Sequence[int] = (0,)) -> None:
         super().__init__("interrupted")
-        self.speeches = speeches
+        self.speeches, self.numbers = list(speeches), list(numbers)
 
     @property
-    def speech(self):
+    def speech(self) -> Speech:
         return self.speeches[0]
 
 
 @contextlib.contextmanager
-def wired_limit():
+def wired_limit() -> Iterator[None]:
     """Keep the weights in a Mac's memory while speaking, as mlx-lm does; elsewhere there is nothing to do."""
     if not mx.metal.is_available():
         yield
         return
-    limit = mx.device_info()["max_recommended_working_set_size"]
+    limit = int(mx.device_info()["max_recommended_working_set_size"])
     held = mx.get_active_memory()
     if held > 0.9 * limit:
         warnings.warn(
@@ -76,7 +94,7 @@ def wired_limit():
         mx.set_wired_limit(old)
 
 
-def make_stats(seconds, frames, start, **more):
+def make_stats(seconds: float, frames: int, start: float, **more: float) -> dict[str, Any]:
     """The statistics of a speech that was begun at `start` (of time.perf_counter) and is done now."""
     elapsed = time.perf_counter() - start
     return {
@@ -90,128 +108,239 @@ def make_stats(seconds, frames, start, **more):
     }
 
 
+class Made:
+    """What was made of one Plan so far, to be joined to a Speech."""
+
+    def __init__(self, plan: Plan, sample_rate: int, called: str = "the speech") -> None:
+        """called: what a warning calls it."""
+        self.plan, self.sample_rate, self.called = plan, sample_rate, called
+        self.audio: list[mx.array] = []
+        self.codes: list[mx.array] = []
+
+    def add(self, piece: Piece) -> None:
+        self.audio.append(piece.audio)
+        self.codes.append(piece.codes)
+
+    def note_end(self) -> None:
+        """Say so where the speech was cut."""
+        config = self.plan.config
+        if self.plan.utterance.finish_reason == "length":
+            way_out = "raise max_tokens or try another seed" if config.do_sample else "raise max_tokens"
+            self.plan.notes.warn(f"{self.called} did not end within {config.max_tokens} tokens and was cut; {way_out}")
+
+    @property
+    def seconds(self) -> float:
+        return sum(audio.shape[0] for audio in self.audio) / self.sample_rate
+
+    def speech(self, stats: dict[str, Any]) -> Speech:
+        """All of it, evaluated, so that any thread may use it."""
+        nothing = mx.zeros((0,)), mx.zeros((0, self.plan.codebooks), mx.int32)  # where it was closed at once
+        audio, codes = (
+            mx.concatenate(parts or [none]) for parts, none in zip((self.audio, self.codes), nothing, strict=True)
+        )
+        mx.eval(audio, codes)
+        reason = self.plan.utterance.finish_reason or "interrupted"
+        return Speech(audio, self.sample_rate, codes, reason, stats, tuple(self.plan.notes))
+
+
 class SpeechStream:
     """Iterate to get Chunks, each as soon as it is decoded. `close()`, or losing it, ends the work and frees it.
 
-    Once it is over: `finish_reason`, and `stats` as of Speech.
+    Once it is over: `finish_reason` ("interrupted" where it was closed), and `stats` and `warnings` as of Speech.
     """
 
-    def __init__(self, decoding, sample_rate, sampling, seed, start):
-        """decoding: Decoding; sampling: Sampling; start: when it was asked for, of time.perf_counter."""
-        self._decoding, self._rate, self._sampling, self._seed = decoding, sample_rate, sampling, seed
-        self._start, self._times = start, []
-        self.finish_reason, self.stats = None, {}
-        self._chunks, self._begun = self._run(), False
+    def __init__(
+        self,
+        decoding: Decoding,
+        plan: Plan,
+        sample_rate: int,
+        start: float,
+        progress: Callable[[int], object] | None = None,
+    ) -> None:
+        """decoding: of the plan's utterance; start: when it was asked for, of time.perf_counter; progress: called with
+        the number of frames made so far."""
+        self._decoding: Decoding | None = decoding
+        self._plan, self._rate, self._start, self._progress = plan, sample_rate, start, progress
+        self._times: list[float] = []
+        self._samples = self._frames = 0
+        self.finish_reason: str | None = None
+        self.stats: dict[str, Any] = {}
+        self._pieces, self._begun = self._run(), False
+        self._closed, self._turn = threading.Event(), threading.Lock()
 
-    def __iter__(self):
+    def __iter__(self) -> SpeechStream:
         return self
 
-    def __next__(self):
+    def __next__(self) -> Chunk:
         self._begun = True
-        return next(self._chunks)
+        with self._turn:
+            piece = next(self._pieces)
+            mx.eval(piece.audio, piece.codes)
+            self._note_time()
+        return Chunk(piece.audio, self._rate, piece.codes)
 
-    def __enter__(self):
+    def __enter__(self) -> SpeechStream:
         return self
 
-    def __exit__(self, *_):
+    def __exit__(self, *_: object) -> None:
         self.close()
 
-    def close(self):
-        """Stop speaking and let go of everything."""
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What was said about this speech so far."""
+        return tuple(self._plan.notes)
+
+    def close(self) -> None:
+        """Stop speaking and let go of everything. Chunks that were handed out stay as they are.
+
+        Another thread may call this while one waits for a chunk: that one then gets what was made so far as the last
+        chunk, and `speech` returns what there is.
+        """
         self._begun = True
-        self._chunks.close()
-        self._decoding = None
+        self._closed.set()
+        if self._turn.acquire(blocking=False):  # nobody is in the middle of a chunk
+            try:
+                self._pieces.close()
+                self._plan.utterance.state, self._plan.utterance.held = None, []
+            finally:
+                self._turn.release()
 
-    def _run(self, wait=True):
-        samples = 0
-        with wired_limit():
-            for audio, codes in self._decoding:
-                if wait:
-                    mx.eval(audio)
-                    self._times.append(time.perf_counter() - self._start)
-                samples += audio.shape[0]
-                yield Chunk(audio, self._rate, codes)
-        (self.finish_reason,) = self._decoding.generation.finish_reasons
-        self.stats = self._measure(samples)
-        if self.finish_reason == "length":
-            warn_of_length(self._sampling)
+    def speech(self, heard: Callable[[Chunk], object] | None = None) -> Speech:
+        """All of it as Speech. heard: called with each Chunk as soon as it is decoded; without it nothing is waited for
+        on the way. Raises Interrupted on Ctrl-C, RuntimeError where some of it has been taken already."""
+        if self._begun:
+            raise RuntimeError("the stream was begun already; ask for another one")
+        self._begun, made = True, Made(self._plan, self._rate)
 
-    def _measure(self, samples):
-        stats = make_stats(samples / self._rate, self._decoding.frames, self._start, seed=self._seed)
+        def take(piece: Piece) -> None:
+            made.add(piece)
+            if heard:
+                mx.eval(piece.audio, piece.codes)
+                self._note_time()
+                heard(Chunk(piece.audio, self._rate, piece.codes))
+
+        decoding = self._decoding
+        assert decoding is not None, "it has not begun"
+        try:
+            with self._turn:
+                for piece in self._pieces:
+                    take(piece)
+            return made.speech(self._measure())
+        except KeyboardInterrupt:
+            for piece in decoding.decode([self._plan.utterance]):
+                take(piece)
+            if not made.audio:
+                raise
+            self._samples = sum(audio.shape[0] for audio in made.audio)
+            raise Interrupted([made.speech(self._measure())]) from None
+
+    def _run(self) -> Iterator[Piece]:
+        utterance, decoding = self._plan.utterance, self._decoding
+        assert decoding is not None, "it runs once"
+        decoding.add(utterance)
+        try:
+            with wired_limit():
+                while not self._closed.is_set() and (pieces := decoding.step()) is not None:
+                    if self._progress and utterance.frames > self._frames:
+                        self._progress(utterance.frames)
+                    self._frames = utterance.frames
+                    for piece in pieces:
+                        self._samples += piece.audio.shape[0]
+                        yield piece
+                if self._closed.is_set() and utterance.finish_reason is None:
+                    for piece in decoding.decode([utterance]):
+                        self._samples += piece.audio.shape[0]
+                        yield piece
+            Made(self._plan, self._rate).note_end()
+        finally:
+            self.finish_reason = utterance.finish_reason or "interrupted"
+            self.stats = self._measure()
+            self._decoding = None
+
+    def _note_time(self) -> None:
+        self._times.append(time.perf_counter() - self._start)
+
+    def _measure(self) -> dict[str, Any]:
+        seconds, frames = self._samples / self._rate, self._plan.utterance.frames
+        stats = make_stats(seconds, frames, self._start, seed=self._plan.seed)
         if self._times:
             gaps = [later - earlier for earlier, later in itertools.pairwise(self._times)]
             stats |= {"first_audio": self._times[0], "largest_gap": max(gaps, default=0.0)}
         return stats
 
-    def speech(self, heard=None):
-        """All of it as Speech. heard: called with each Chunk as soon as it is decoded; without it nothing is waited for
-        on the way. Raises Interrupted on Ctrl-C, RuntimeError where some of it has been taken already."""
-        if self._begun:
-            raise RuntimeError("the stream was begun already; ask for another one")
-        self._begun, chunks = True, []
+
+class BatchRun:
+    """Several Plans spoken together, at most `size` at once: the next one joins when one has ended."""
+
+    def __init__(self, decoding: Decoding, plans: Sequence[Plan], sample_rate: int, size: int) -> None:
+        self.decoding, self.size = decoding, size
+        self.made = [Made(plan, sample_rate, f"text {number}") for number, plan in enumerate(plans, 1)]
+        self.place = {plan.utterance: number for number, plan in enumerate(plans)}
+        self.begun = 0
+
+    def speeches(
+        self,
+        progress: Callable[[int], object] | None = None,
+        done: Callable[[int, Speech], object] | None = None,
+    ) -> list[Speech]:
+        """Speak them all. progress: called with the number of steps made so far; done: with each one's number and
+        Speech once it has ended. Raises Interrupted on Ctrl-C with what has been spoken so far."""
+        mx.reset_peak_memory()
+        start, steps, frames, results = time.perf_counter(), 0, 0, {}
         try:
-            for chunk in self._run(wait=heard is not None):
-                chunks.append(chunk)
-                if heard:
-                    heard(chunk)
-            return self._joined(chunks, self.finish_reason)
+            with wired_limit():
+                while True:
+                    self._fill(len(results))
+                    pieces = self.decoding.step()
+                    if pieces is None:
+                        break
+                    for piece in pieces:
+                        self.made[self.place[piece.utterance]].add(piece)
+                    before, frames = frames, sum(made.plan.utterance.frames for made in self.made)
+                    if frames > before:  # the last step may bring ends alone
+                        steps += 1
+                        if progress:
+                            progress(steps)
+                    for number in self._ended(results):
+                        self.made[number].note_end()
+                        results[number] = self._speech(number, start)
+                        if done:
+                            done(number, results[number])
         except KeyboardInterrupt:
-            if self._decoding.held:
-                audio, codes = self._decoding.rest()
-                chunks.append(Chunk(audio, self._rate, codes))
-                if heard:
-                    heard(chunks[-1])
-            if not chunks:
+            for piece in self.decoding.decode([made.plan.utterance for made in self.made]):
+                self.made[self.place[piece.utterance]].add(piece)
+            for number, made in enumerate(self.made):
+                if made.audio and number not in results:
+                    results[number] = self._speech(number, start)
+            if not results:
                 raise
-            raise Interrupted([self._joined(chunks, "interrupted")]) from None
+            numbers = sorted(results)
+            self._share(results, start)
+            raise Interrupted([results[number] for number in numbers], numbers) from None
+        self._share(results, start)
+        return [results[number] for number in range(len(self.made))]
 
-    def _joined(self, chunks, reason):
-        audio = mx.concatenate([chunk.audio for chunk in chunks])
-        codes = mx.concatenate([chunk.codes for chunk in chunks])
-        mx.eval(audio, codes)
-        return Speech(audio, self._rate, codes, reason, self._measure(audio.shape[0]))
+    def _fill(self, ended: int) -> None:
+        while self.begun < len(self.made) and self.begun - ended < self.size:
+            self.decoding.add(self.made[self.begun].plan.utterance)
+            self.begun += 1
 
+    def _ended(self, results: dict[int, Speech]) -> list[int]:
+        """Numbers of those that have ended since and of which everything is decoded."""
+        return [
+            number
+            for number, made in enumerate(self.made)
+            if number not in results and made.plan.utterance.finish_reason and not made.plan.utterance.held
+        ]
 
-def speak_batch(generation, codec, contexts, sampling, number=0, progress=None):
-    """A list of Speech, one for each of the generation's prompts.
+    def _speech(self, number: int, start: float) -> Speech:
+        made = self.made[number]
+        frames = made.plan.utterance.frames
+        return made.speech(make_stats(made.seconds, frames, start, seed=made.plan.seed))
 
-    contexts: for each None or the codes of what its sound continues; number: of the first one among all texts, which
-    warnings name; progress: called with the number of steps made. Raises Interrupted on Ctrl-C once all have spoken.
-    """
-    mx.reset_peak_memory()
-    start, spoken = time.perf_counter(), [[] for _ in contexts]
-
-    def decoded(interrupted):
-        speeches = []
-        for codes, context, reason, seed in zip(
-            spoken, contexts, generation.finish_reasons, generation.seeds, strict=True
-        ):
-            codes = mx.concatenate(codes).astype(mx.int32)
-            audio = decode(codec.decoder, codes, context)
-            own = {"seconds": audio.shape[0] / codec.sample_rate, "frames": len(codes), "seed": seed}
-            speeches.append(Speech(audio, codec.sample_rate, codes, "interrupted" if interrupted else reason, own))
-            if reason == "length" and not interrupted:
-                warn_of_length(sampling, f"text {number + len(speeches)}")
-        seconds, frames = (sum(speech.stats[name] for speech in speeches) for name in ("seconds", "frames"))
-        whole = make_stats(seconds, frames, start)
-        for speech in speeches:
-            speech.stats = whole | speech.stats
-        return speeches
-
-    try:
-        with wired_limit():
-            for steps, frame in enumerate(generation, 1):
-                for i, row in enumerate(frame.rows):
-                    spoken[row].append(frame.codes[i : i + 1])
-                if progress:
-                    progress(steps)
-        return decoded(interrupted=False)
-    except KeyboardInterrupt:
-        if not all(spoken):
-            raise
-        raise Interrupted(decoded(interrupted=True)) from None
-
-
-def warn_of_length(sampling, which="the speech"):
-    way_out = "raise max_tokens or try another seed" if sampling.do_sample else "raise max_tokens"
-    warnings.warn(f"{which} did not end within {sampling.max_tokens} tokens and was cut; {way_out}", stacklevel=4)
+    def _share(self, results: dict[int, Speech], start: float) -> None:
+        """Give every speech the elapsed time and the rates of all of them together."""
+        seconds, frames = (sum(speech.stats[name] for speech in results.values()) for name in ("seconds", "frames"))
+        whole = make_stats(seconds, int(frames), start)
+        for speech in results.values():
+            speech.stats |= {name: whole[name] for name in ("elapsed", "rtf", "frames_per_second", "peak_memory")}

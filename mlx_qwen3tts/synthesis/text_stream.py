@@ -11,7 +11,8 @@ import re
 import unicodedata
 
 from ..errors import InvalidValue, WrongType
-from .tokenizer import ASSISTANT, ROLE_IDS, check_characters
+from .text import check_characters
+from .tokenizer import ASSISTANT, ROLE_IDS
 
 # The pattern's matches tile the text; each starts where the last one ended and looks back at nothing. Their runs stop
 # at the first character that does not fit, so a match that ends before the text does is decided and one that ends with

@@ -5,12 +5,10 @@ user's text (`<|im_end|>`) is read out as characters and never interpreted. A te
 the official processor, which tokenises the filled-in template: control tokens split it before anything else is done.
 """
 
-import unicodedata
-
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 
 from ..checkpoint.weights import read_json
-from ..errors import CheckpointError, InvalidValue, WrongType
+from ..errors import CheckpointError
 
 # Qwen2's pre-tokenizer pattern: contractions, words, single digits, punctuation, newlines, spaces.
 PATTERN = (
@@ -19,8 +17,6 @@ PATTERN = (
 )
 # The template's part before the text, and how many ids it has with the control token in front, merged newlines or not.
 ASSISTANT, ROLE_IDS = "assistant\n", 3
-# Categories refused in a text. Python has surrogates for bytes of a command line that are not UTF-8.
-UNSPEAKABLE = {"Cc": "control character", "Cs": "undecodable byte or surrogate"}
 
 
 def _read_files(folder, size):
@@ -73,21 +69,3 @@ class TextTokenizer:
         """Ids of the whole user turn `<|im_start|>user\\n{text}<|im_end|>\\n`."""
         newline = self.bpe.encode("\n", add_special_tokens=False).ids
         return [*self._turn("user\n", text), self.end, *newline]
-
-
-def check_text(text, what="text"):
-    """The text itself, or ValueError where there is nothing in it to speak or it holds what is no text."""
-    if not isinstance(text, str):
-        raise WrongType(f"{what} must be a string, not {type(text).__name__}")
-    if not text.strip():
-        raise InvalidValue(f"{what} is empty")
-    return check_characters(text, what)
-
-
-def check_characters(text, what="text", start=0):
-    """The text itself, or ValueError where it holds what is no text; `start` is its place in a longer one."""
-    for place, char in enumerate(text, start):
-        kind = UNSPEAKABLE.get(unicodedata.category(char))
-        if kind and char not in "\t\n\r":
-            raise InvalidValue(f"{what} has the {kind} U+{ord(char):04X} at position {place}; remove it")
-    return text

@@ -11,10 +11,10 @@ from .voice import differ
 KNOWN_NORMS = {1024: 10.25, 2048: 17.0}
 
 
-def check_fit(voice, dimension, model_type, usual):
+def check_fit(voice, dimension, model_type, usual, warn=warnings.warn):
     """ValueError where a Voice cannot be spoken by a model, a warning where its user may not have meant it.
 
-    dimension and model_type of the model; usual: norm of its voices, or None.
+    dimension and model_type of the model; usual: norm of its voices, or None; warn: called with a message.
     """
     if voice.dimension != dimension:
         called = f"the voice {voice.name!r}" if voice.name else "the voice"
@@ -23,11 +23,10 @@ def check_fit(voice, dimension, model_type, usual):
     if voice.ref_codes is not None and model_type != "base":
         raise InvalidValue("cloning in context needs a Base model; leave out the reference text")
     if voice.metadata.get("consent") == "refused":
-        warnings.warn(f"consent to the voice {voice.name or ''} is entered as refused", stacklevel=4)
+        warn(f"consent to the voice {voice.name or ''} is entered as refused")
     norm = mx.linalg.norm(voice.embedding).item()
     if usual and not usual / 2 <= norm <= usual * 2:
-        warnings.warn(
+        warn(
             f"the voice's norm {norm:.2f} is far from {usual:.2f}, that of this model's voices; vectors go in raw, not "
-            "normalised",
-            stacklevel=4,
+            "normalised"
         )

@@ -36,6 +36,28 @@ class State:
         y, self.columns[id(conv)] = conv.step(x, self.columns.get(id(conv)))
         return y
 
+    @classmethod
+    def stack(cls, states):
+        """One state of several streams, to step them together; of streams of one row each."""
+        if len(states) == 1:
+            return states[0].copy()
+        columns = {}
+        for key in dict.fromkeys(key for state in states for key in state.columns):
+            like = next(state.columns[key] for state in states if key in state.columns)
+            columns[key] = mx.concatenate([state.columns.get(key, mx.zeros_like(like)) for state in states])
+        caches = zip(*(state.caches for state in states), strict=True)
+        return cls([type(own[0]).stack(own) for own in caches], columns)
+
+    def rows(self, count):
+        """The states of its `count` streams, each by itself."""
+        if count == 1:
+            return [self]
+        caches = zip(*(cache.rows(count) for cache in self.caches), strict=True)
+        return [
+            State(list(own), {key: mx.contiguous(x[i : i + 1]) for key, x in self.columns.items()})
+            for i, own in enumerate(caches)
+        ]
+
     @property
     def arrays(self):
         """Every array held, for `mx.eval` and for counting bytes."""

@@ -92,5 +92,9 @@ class DecoderTransformer(nn.Module):
     def __call__(self, x, caches):
         """[B, T, latent] to [B, T, latent]."""
         length, offset = x.shape[1], caches[0].offset
-        mask = causal_mask(length, length + min(offset, self.window - 1), self.window, x.dtype)
+        held = min(offset if isinstance(offset, int) else max(offset), self.window - 1)
+        mask = causal_mask(length, length + held, self.window, x.dtype)
+        if not isinstance(offset, int):  # the younger rows have nothing yet where the older ones have keys
+            empty = mx.array([held - min(age, self.window - 1) for age in offset])
+            mask = mx.where(mx.arange(length + held) < empty[:, None, None, None], float("-inf"), mask)
         return self.output_proj(self.norm(run_layers(self.layers, self.input_proj(x), caches, self.rope, mask)))

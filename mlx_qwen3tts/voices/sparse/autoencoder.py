@@ -17,7 +17,7 @@ import numpy as np
 
 from ...errors import InvalidValue, WrongType
 from ...files.tensors import read_tensors, write_tensors
-from ...synthesis.sampling import check_seed
+from ...synthesis.request import check_seed
 from ..algebra import as_vectors, check_number, units
 from ..space import VoiceSpace
 from .separation import ENOUGH, TOO_FEW, assess

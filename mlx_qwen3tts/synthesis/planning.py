@@ -1,0 +1,228 @@
+"""From a Request to an Utterance: what this model can be asked, and the prompts of what it is asked."""
+
+from __future__ import annotations
+
+import secrets
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import mlx.core as mx
+
+from ..checkpoint.codec import Codec
+from ..checkpoint.vocabulary import Vocabulary
+from ..errors import InvalidValue, TextTooLong, UnsupportedValue
+from ..networks.config import ModelConfig
+from ..networks.talker import Talker
+from ..voices.voice import Voice
+from .decoding import Part, Utterance
+from .live import LiveText
+from .morph import FRAMES_PER_TOKEN, Morph, path, timed
+from .prompt import Prompt, build_prompt, language_tags
+from .request import Request
+from .sampling import GenerationConfig
+from .text import check_text, split_sentences
+from .tokenizer import TextTokenizer
+
+if TYPE_CHECKING:
+    from .morph import VoiceAt
+    from .request import VoiceLike
+
+
+class Notes(list[str]):
+    """What was said about one speech. `warn` adds to it and, unless they are quiet, warns as Python does."""
+
+    def __init__(self, quiet: bool = False) -> None:
+        super().__init__()
+        self.quiet = quiet
+
+    def warn(self, message: str) -> None:
+        self.append(message)
+        if not self.quiet:
+            warnings.warn(message, stacklevel=4)
+
+
+@dataclass
+class Plan:
+    """A Request that this model has accepted. codebooks: of its frames; notes: grow while it is spoken."""
+
+    utterance: Utterance
+    seed: int
+    config: GenerationConfig
+    notes: Notes
+    codebooks: int
+
+
+class Planner:
+    """Makes Utterances of Requests. Refuses what the model cannot be asked."""
+
+    def __init__(
+        self,
+        talker: Talker,
+        config: ModelConfig,
+        tokenizer: TextTokenizer,
+        codec: Codec,
+        sampling: GenerationConfig,
+        resolve: Callable[[VoiceLike, Notes], Voice | None],
+        name: str,
+    ) -> None:
+        """sampling: the model's defaults; resolve: from what a Request has as its voice to the Voice; name: the
+        model's, for messages."""
+        self.talker, self.config, self.tokenizer, self.codec = talker, config, tokenizer, codec
+        self.sampling, self.resolve, self.name = sampling, resolve, name
+        known = config.vocabulary
+        self.vocabulary = known and Vocabulary(known.words, known.punctuation)
+
+    @property
+    def takes_instruct(self) -> bool:
+        """Whether the model follows instructions: VoiceDesign and 1.7B CustomVoice do."""
+        # The official test is `size in "0b6"`, true for an empty size too.
+        return self.config.model_type == "voice_design" or (
+            self.config.model_type == "custom_voice" and self.config.model_size not in "0b6"
+        )
+
+    def plan(self, request: Request, schedule: Sequence[int]) -> Plan:
+        """The Plan of a Request. schedule: as of Utterance."""
+        config, notes = self.sampling.sampled(request.sampling), Notes()
+        seed = secrets.randbits(32) if request.seed is None else request.seed
+        voice = self.resolve(request.voice, notes)
+        prompt = self.prompt(request, voice, config.max_tokens, notes)
+        context = None if voice is None or voice.ref_codes is None else voice.ref_codes.astype(mx.int32)
+        part, following = Part(prompt, seed, config), None
+        if request.morph is not None:
+            part, following = self._changing(request, voice, part, notes)
+        utterance = Utterance(part, following, schedule, context)
+        return Plan(utterance, seed, config, notes, self.codec.num_codebooks)
+
+    def prompt(self, request: Request, voice: Voice | None, max_tokens: int = 0, notes: Notes | None = None) -> Prompt:
+        """The talker's Prompt for a Request and the Voice that it means.
+
+        Of a text in pieces as many are pulled as the prompt needs. max_tokens: positions that must be free behind it.
+        """
+        notes = Notes() if notes is None else notes
+        self._check(request)
+        preset = voice is not None and "preset" in voice.metadata
+        dialect = voice.metadata.get("dialect") if preset else None
+        if dialect and dialect not in self.config.talker.codec_language_id:
+            message = f"the voice speaks {dialect!r}, which this model does not know; name another voice"
+            raise UnsupportedValue(message, param="voice")
+        role, ids, more = self._text(request, notes)
+        layout = request.text_mode or ("full" if voice is None or preset else "streaming")
+        prompt = build_prompt(
+            self.talker,
+            self.config,
+            role,
+            ids,
+            language_tags(self.config.talker, request.language.lower(), dialect),
+            layout,
+            speaker=None if voice is None else voice.embedding,
+            instruct=self.tokenizer.instruct(request.instruct) if request.instruct else None,
+            reference=self._reference(voice),
+            more=more,
+        )
+        context = self.config.talker.max_position_embeddings
+        needed = prompt.embeddings.shape[0] + max_tokens
+        if needed > context:
+            message = f"prompt and max_tokens need {needed} positions, the model has {context}; shorten either"
+            raise TextTooLong(message, param="max_tokens")
+        return prompt
+
+    def check_in_context(self) -> None:
+        """UnsupportedValue where the model was not trained to clone in context."""
+        if "in_context" in self.config.untrained:
+            raise UnsupportedValue(
+                f"{self.name} was not trained to clone in context; leave the reference text out, and it clones by the "
+                "recording's vector",
+                param="ref_text",
+            )
+
+    def _check(self, request: Request) -> None:
+        languages = self.config.languages
+        if request.language.lower() not in languages:
+            message = f"language {request.language!r} is not one of {', '.join(languages)}"
+            raise InvalidValue(message, param="language")
+        if request.instruct and not self.takes_instruct:
+            raise UnsupportedValue(
+                f"this {self.config.model_type} model ({self.config.model_size}) takes no instruction; "
+                "use VoiceDesign or 1.7B CustomVoice",
+                param="instruct",
+            )
+
+    def _text(
+        self, request: Request, notes: Notes
+    ) -> tuple[list[int], list[int], Callable[[], tuple[list[int], bool]] | None]:
+        """(ids of the role, first ids of the text, function that waits for more of them or None)."""
+        known = self.vocabulary
+        if isinstance(request.text, str):
+            if known:
+                known.check(request.text, notes.warn)
+            role, ids = self.tokenizer.assistant(request.text)
+            self._check_length("text", len(ids))
+            return role, ids, None
+        pieces = known.watch(request.text, notes.warn) if known else request.text
+        text = LiveText(self.tokenizer, pieces, self._check_length)
+        role, ids = text.begin()
+        return role, ids, text.more
+
+    def _reference(self, voice: Voice | None) -> tuple[list[int], mx.array] | None:
+        """(text ids, codes [frames, codebooks]) of a voice that is cloned in context."""
+        if voice is None or voice.ref_codes is None:
+            return None
+        self.check_in_context()
+        codes = self.codec.check_codes(voice.ref_codes, "reference codes")
+        words = self.tokenizer.assistant(check_text(voice.ref_text, "reference text"))[1]
+        self._check_length("reference text", len(words))
+        return words, codes
+
+    def _check_length(self, what: str, tokens: int) -> None:
+        context = self.config.talker.max_position_embeddings
+        if tokens > context // 4:
+            raise TextTooLong(
+                f"the {what} has {tokens} tokens; at most {context // 4} fit, as speech takes three to four frames a "
+                "token; split it",
+                param="text",
+            )
+
+    def _changing(
+        self, request: Request, voice: Voice | None, part: Part, notes: Notes
+    ) -> tuple[Part, Callable[[int], Part | None] | None]:
+        """The first Part of a voice that changes, and the function to what follows it, if anything does."""
+        if voice is None:
+            raise UnsupportedValue(
+                "a voice_design model has no speaker slot, so there is nothing to change", param="morph"
+            )
+        if voice.ref_codes is not None:
+            message = "a voice that changes must be a vector: reference codes keep their speaker"
+            raise UnsupportedValue(message, param="morph")
+        voice_at = self._trajectory(request, voice, notes)
+        if request.morph_mode == "live":
+            morph = Morph(self.talker, part.prompt, voice_at)
+            return part._replace(prompt=morph.prompt, morph=morph), None
+        sentences = enumerate(split_sentences(str(request.text)))
+
+        def following(spoken: int) -> Part | None:
+            """Each sentence in turn, with a prompt that has the voice of its time, as long as tokens are left."""
+            number, sentence = next(sentences, (0, None))
+            left = part.config.max_tokens - spoken
+            if sentence is None:
+                return None
+            own = replace(request, text=sentence)
+            now = replace(voice, embedding=voice_at(spoken))
+            prompt = self.prompt(own, now, left, Notes(quiet=True))  # all of it was said of the whole text
+            return Part(prompt, (part.seed + number) % 2**32, replace(part.config, max_tokens=left))
+
+        first = following(0)
+        assert first is not None, "a text has a sentence at least"
+        return first, following
+
+    def _trajectory(self, request: Request, voice: Voice, notes: Notes) -> VoiceAt:
+        """A function from a frame's number to the voice's vector [D] at its time."""
+        frame = self.codec.samples_per_frame / self.codec.sample_rate
+        if callable(request.morph):
+            return timed(request.morph, frame, voice.embedding.shape[0])
+        end, seconds = self.resolve(request.morph, notes), request.morph_seconds
+        assert end is not None, "a model with a speaker slot has a voice for whatever is resolved"
+        if seconds is None:
+            seconds = FRAMES_PER_TOKEN * len(self.tokenizer.assistant(str(request.text))[1]) * frame
+        return path(voice.embedding, end.embedding, seconds / frame)
