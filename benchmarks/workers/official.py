@@ -1,4 +1,4 @@
-"""The official PyTorch package, on the CPU in float32, as a worker of `benchmarks.compare`."""
+"""The official PyTorch package as a worker of `benchmarks.compare`."""
 
 import convert.torchaudio_stand_in  # noqa: F401
 
@@ -16,9 +16,9 @@ from .serve import serve
 
 
 class Official:
-    def load(self, folder, voice, threads):
+    def load(self, folder, voice, threads, dtype, device="cpu"):
         torch.set_num_threads(threads)
-        self.tts = Qwen3TTSModel.from_pretrained(folder, dtype=torch.float32)
+        self.tts = Qwen3TTSModel.from_pretrained(folder, dtype=getattr(torch, dtype), device_map=device)
         self.voice = VoiceClonePromptItem(None, torch.tensor(np.load(voice)), x_vector_only_mode=True, icl_mode=False)
         self.codec_decode = self.tts.model.speech_tokenizer.decode
         self.times = []
