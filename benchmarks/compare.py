@@ -11,12 +11,12 @@ Parts:
     floor   the time in which a frame's weights can be read, beside our time for a frame; CPU only, and it means
             something where the weights do not fit in the caches, from 0.6b on
 
-Everything is float32; --dtype bfloat16 is for talker and predictor alone. The whole text stands in the prompt, the one
-layout that all three have. The head's row for end of speech is zero here: a logit of 0 is never among the 50 best of
-2,048, so every run is as long as asked. Sampling is as in the checkpoint, temperature 0.9 and top-k 50. The warm-up is
-greedy, and everyone has to make the same codes in it. Each runs in a worker process, loaded once and timed inside. For
-N frames mlx-audio takes N talker steps, the prefill among them; the official package and this one take N + 1, for the
-token that may have been the end.
+Everything is float32; --dtype bfloat16 is for talker and predictor, and in the official package for the codec too. The
+whole text stands in the prompt, the one layout that all three have. The head's row for end of speech is zero here: a
+logit of 0 is never among the 50 best of 2,048, so every run is as long as asked. Sampling is as in the checkpoint,
+temperature 0.9 and top-k 50. The warm-up is greedy, and everyone has to make the same codes in it. Each runs in a
+worker process, loaded once and timed inside. For N frames mlx-audio takes N talker steps, the prefill among them; the
+official package and this one take N + 1, for the token that may have been the end.
 
 Another implementation is left out, with a line that says why, where its Python is not named and its package is not
 installed here. MLX_AUDIO_PYTHON and QWEN_TTS_PYTHON stand in for the two options. Other environment variables, such as

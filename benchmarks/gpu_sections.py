@@ -493,9 +493,9 @@ def graph_kernels(dot: str) -> int:
 
 
 def others(section: Section) -> None:
-    """benchmarks.compare on the same weights, in float32 and then in bfloat16."""
+    """benchmarks.compare on the same weights, in bfloat16 and then in float32."""
     device = "cuda" if mx.cuda.is_available() else "cpu"
-    for dtype in ("float32", "bfloat16"):
+    for dtype in ("bfloat16", "float32"):
         command = [sys.executable, "-m", "benchmarks.compare", "--size", section.options.size, "--dtype", dtype]
         command += ["--checkpoint", str(checkpoint(section)), "--official-device", device, "--parts", "frames", "codec"]
         command += ["--frames", "40", "--repeats", "2", "--threads", "8", "--patience", "20", "--json"]
