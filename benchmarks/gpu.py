@@ -4,17 +4,19 @@
 
 benchmarks/gpu_setup.sh installs what it needs where there is no network. Sections, in the order in which they run:
 
-    proof        every operation that the package asks of MLX, on the device against the CPU; does float32 mean TF32?
-    parity       the official package's goldens in float32 without TF32; codes equal, or where and how far apart
-    bfloat16     how often bfloat16 chooses as float32 does, on the same speech; the miniature, and random weights
-    speed        --size: frames a second, where a frame's milliseconds go, first audio, batches; bf16, 8 and 4 bit
-    host         a frame's time on the host (building, handing over) against that on the device
-    kernels      kernels a frame as the profiler counts them, beside what benchmarks.nodes counts
-    graphs       the same from the CUDA graphs that MLX writes down, which needs no profiler
-    miniature    the miniature speaks: codes against its golden, F0, level, the sound as .wav
-    others       the same weights in mlx-audio and the official package, by benchmarks.compare, as ratios
-    speed-large  `speed` for --large
-    parity-tf32  `parity` with MLX's default, TF32, to know what it costs
+    proof           every operation that the package asks of MLX, on the device against the CPU; does float32 mean TF32?
+    parity          the official package's goldens in float32 without TF32; codes equal, or where and how far apart
+    bfloat16        how often bfloat16 chooses as float32 does, on the same speech; the miniature, and random weights
+    speed           --size: frames a second, where a frame's milliseconds go, first audio, batches; bf16, 8 and 4 bit
+    host            a frame's time on the host (building, handing over) against that on the device
+    kernels         kernels a frame as the profiler counts them, beside what benchmarks.nodes counts
+    kernels-graphs  the same with MLX's CUDA graphs, as it runs; the profiler may not see into them
+    graphs          kernels a frame from the CUDA graphs that MLX writes down, which needs no profiler
+    miniature       the miniature speaks: codes against its golden, F0, level, the sound as .wav
+    others          the same weights in mlx-audio and the official package, by benchmarks.compare, as ratios
+    loop-*          the loop's time with more operations to a CUDA graph, and without CUDA graphs
+    speed-large     `speed` for --large
+    parity-tf32     `parity` with MLX's default, TF32, to know what it costs
 
 Each section is a process of its own with a time limit: one that fails, crashes or hangs is reported and the next one
 runs. One that does not fit into what is left of the budget is skipped. Everything is written at once: figures as a line
@@ -35,6 +37,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
+WRITER_ENDED = "checkpoints.ended"  # lies in --work once no more checkpoints come
 EXACT = {"MLX_ENABLE_TF32": "0"}  # products of float32 in float32
 # MLX ends a program that uses many shapes, as tests with growing lengths do; the miniature speaks with the check on.
 PATIENT = {"MLX_ENABLE_CACHE_THRASHING_CHECK": "0"}
@@ -84,6 +87,7 @@ def sections(options: argparse.Namespace) -> list[Section]:
         arguments = ("-u", "-m", "benchmarks.gpu_sections", body or name, "--section", name, *given)
         return Section(name, arguments, needs, limit, {**PATIENT, **environment})
 
+    unlimited = {"MLX_MAX_MB_PER_BUFFER": "100000"}  # so that operations alone end a graph
     small, large = ("--size", options.size), ("--size", options.large)
     proof = ("-u", "-m", "benchmarks.gpu_proof", "--records", str(options.output / "gpu.jsonl"))
     return [
@@ -93,9 +97,13 @@ def sections(options: argparse.Namespace) -> list[Section]:
         section("speed", 40, 180, *small),
         section("host", 15, 60, *small),
         section("kernels", 15, 60, *small, MLX_USE_CUDA_GRAPHS="0"),
+        section("kernels-graphs", 15, 45, *small, body="kernels"),
         section("graphs", 15, 45, *small, MLX_SAVE_CUDA_GRAPHS_DOT_FILE=str(options.work / "graphs" / "graph")),
         section("miniature", 15, 60, **EXACT, MLX_ENABLE_CACHE_THRASHING_CHECK="1"),
         section("others", 40, 150, *small, "--official-python", options.official_python, **EXACT),
+        section("loop-100-ops", 10, 40, *small, body="loop", MLX_MAX_OPS_PER_BUFFER="100", **unlimited),
+        section("loop-400-ops", 10, 40, *small, body="loop", MLX_MAX_OPS_PER_BUFFER="400", **unlimited),
+        section("loop-no-graphs", 10, 40, *small, body="loop", MLX_USE_CUDA_GRAPHS="0"),
         section("speed-large", 60, 180, *large, body="speed"),
         section("parity-tf32", 30, 120, body="parity"),
     ]
@@ -115,10 +123,10 @@ def run_section(section: Section, seconds: float, report: Report) -> dict[str, o
         errors="replace",
         start_new_session=True,  # so that what it starts ends with it
     )
-    hung = threading.Event()
+    stopped = threading.Event()
 
     def stop():
-        hung.set()
+        stopped.set()
         os.killpg(process.pid, signal.SIGKILL)
 
     timer = threading.Timer(seconds, stop)
@@ -127,7 +135,7 @@ def run_section(section: Section, seconds: float, report: Report) -> dict[str, o
         report.say(f"  {line.rstrip()}")
     status = process.wait()
     timer.cancel()
-    outcome = "hung" if hung.is_set() else "failed" if status else "done"
+    outcome = "stopped" if stopped.is_set() else "failed" if status else "done"
     return {"outcome": outcome, "status": status, "seconds": round(time.monotonic() - start, 1)}
 
 
@@ -153,6 +161,7 @@ def run(chosen: Sequence[Section], budget: float, report: Report) -> dict[str, s
 def write_checkpoints(options: argparse.Namespace) -> subprocess.Popen:
     """Start to write the random checkpoints into --work, on the CPU, while the first sections run."""
     sizes = list(dict.fromkeys([options.size, options.large]))
+    (options.work / WRITER_ENDED).unlink(missing_ok=True)
     arguments = ["-m", "benchmarks.gpu_sections", "checkpoints", "--work", str(options.work), "--sizes", *sizes]
     with open(options.output / "checkpoints.log", "w", encoding="utf-8") as log:
         return subprocess.Popen([sys.executable, *arguments], cwd=ROOT, stdout=log, stderr=log, start_new_session=True)
@@ -188,8 +197,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     finally:
         if writing is not None and writing.poll() is None:
             os.killpg(writing.pid, signal.SIGKILL)
-    report.say("\n" + "\n".join(f"{name:12} {outcome}" for name, outcome in outcomes.items()))
-    sys.exit(any(outcome in ("failed", "hung") for outcome in outcomes.values()))
+    report.say("\n" + "\n".join(f"{name:15} {outcome}" for name, outcome in outcomes.items()))
+    sys.exit(any(outcome in ("failed", "stopped") for outcome in outcomes.values()))
 
 
 if __name__ == "__main__":

@@ -29,8 +29,8 @@ def test_a_section_that_fails_or_hangs_does_not_take_the_others_along(tmp_path, 
     assert outcomes == {
         "wrong": "failed",
         "crashes": "failed",
-        "hangs": "hung",
-        "leaves": "hung",
+        "hangs": "stopped",
+        "leaves": "stopped",
         "right": "done",
         "long": "skipped",
     }
@@ -44,7 +44,7 @@ def test_a_section_that_fails_or_hangs_does_not_take_the_others_along(tmp_path, 
 
 def test_the_budget_ends_a_section_and_skips_the_next(tmp_path):
     sections = [python("first", SLEEPS, needs=0.1), python("second", "print()", needs=0.1)]
-    assert gpu.run(sections, 0.5, gpu.Report(tmp_path)) == {"first": "hung", "second": "skipped"}
+    assert gpu.run(sections, 0.5, gpu.Report(tmp_path)) == {"first": "stopped", "second": "skipped"}
 
 
 def test_unknown_sections_are_refused(tmp_path, capsys):
