@@ -16,6 +16,7 @@ test: $(VENV)/installed lint
 lint: $(VENV)/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/pyright
 
 demo: $(VENV)/installed
 	$(BIN)/python -m mlx_qwen3tts.demo

@@ -26,10 +26,10 @@ import mlx.nn as nn
 
 from benchmarks import measure
 from benchmarks.shared import processor
+from convert.random_checkpoint import SIZES, write_checkpoint
 from mlx_qwen3tts import Qwen3TTS, cli
 from mlx_qwen3tts.networks.codec.codec import DECODE_CHUNK
-from mlx_qwen3tts.random_checkpoint import SIZES, write_checkpoint
-from mlx_qwen3tts.synthesis.stream import SCHEDULE
+from mlx_qwen3tts.synthesis.decoding import SCHEDULE
 from mlx_qwen3tts.voices.fit import KNOWN_NORMS
 
 # Name: (what is said, frames after which it is cut).

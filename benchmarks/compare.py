@@ -41,7 +41,7 @@ import mlx.core as mx
 import numpy as np
 
 from benchmarks.shared import frame_bytes, processor
-from mlx_qwen3tts.random_checkpoint import SIZES, write_checkpoint
+from convert.random_checkpoint import SIZES, write_checkpoint
 
 ROOT = Path(__file__).resolve().parent.parent
 TEXT = "The weather is fine today."

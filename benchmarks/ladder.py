@@ -36,15 +36,17 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from benchmarks.shared import frame_bytes
+from convert.random_checkpoint import SIZES, write_checkpoint
 from mlx_qwen3tts import Qwen3TTS, cli
-from mlx_qwen3tts.checkpoint import ModelFolder, check_dtype
-from mlx_qwen3tts.conversion import TEXT_EMBEDDING
+from mlx_qwen3tts.checkpoint import hub
+from mlx_qwen3tts.checkpoint.folder import ModelFolder
+from mlx_qwen3tts.checkpoint.part import check_dtype
+from mlx_qwen3tts.checkpoint.plan import TEXT_EMBEDDING
+from mlx_qwen3tts.checkpoint.weights import read_folder, read_json
 from mlx_qwen3tts.convert import Q_BITS, Q_GROUP_SIZES, convert
-from mlx_qwen3tts.files import hub
-from mlx_qwen3tts.files.weights import read_folder, read_json
+from mlx_qwen3tts.errors import InvalidValue
 from mlx_qwen3tts.networks.cache import KVCache
 from mlx_qwen3tts.networks.device import on_gpu
-from mlx_qwen3tts.random_checkpoint import SIZES, write_checkpoint
 from mlx_qwen3tts.synthesis.prompt import LAYOUTS
 from mlx_qwen3tts.synthesis.sampling import check_seed
 
@@ -81,7 +83,7 @@ class Recipe:
         bits, groups = "|".join(map(str, Q_BITS)), "|".join(map(str, Q_GROUP_SIZES))
         parts = re.fullmatch(rf"({bits})(?:g({groups}))?(?:\+p({bits}))?(?:\+e(8))?", name)
         if parts is None:
-            raise ValueError(
+            raise InvalidValue(
                 f"recipe {name!r} is not {' or '.join(UNQUANTISED)} or BITS[gGROUP][+pBITS][+e8], such as 4g32+p8; "
                 f"BITS are {bits.replace('|', ', ')}, GROUP is {groups.replace('|', ', ')}"
             )
@@ -194,7 +196,7 @@ def check_source(source):
     values = read_json(source / "config.json")
     block = values.get("quantization") or values.get("quantization_config")
     if block or any(name.endswith(".scales") for name in read_folder(source)):
-        raise ValueError(f"{source} is quantised already; ladder needs the unquantised checkpoint")
+        raise InvalidValue(f"{source} is quantised already; ladder needs the unquantised checkpoint")
 
 
 def read_texts(options):
@@ -205,7 +207,7 @@ def read_texts(options):
         texts = [line.strip() for line in lines if line.strip()]
     count = len(texts) if options.texts is None else options.texts
     if not 1 <= count <= len(texts):
-        raise ValueError(f"texts {count} is not between 1 and {len(texts)}; give more with --text-file")
+        raise InvalidValue(f"texts {count} is not between 1 and {len(texts)}; give more with --text-file")
     return texts[:count]
 
 
@@ -246,7 +248,7 @@ def ladder(options, scratch):
     widths = linear_widths(source)
     for recipe in recipes:
         if recipe.bits and all(width % recipe.group_size for width in widths.values()):
-            raise ValueError(f"recipe {recipe.name!r}: group size {recipe.group_size} divides no layer's width")
+            raise InvalidValue(f"recipe {recipe.name!r}: group size {recipe.group_size} divides no layer's width")
 
     tts = Qwen3TTS.from_pretrained(source, dtype)
     dtype = dtype or str(tts.talker.dtype).removeprefix("mlx.core.")
@@ -353,7 +355,7 @@ def main(arguments=None):
 def _main(options):
     check_seed(options.seed)
     if options.frames < 1:
-        raise ValueError(f"frames {options.frames} is not 1 or more")
+        raise InvalidValue(f"frames {options.frames} is not 1 or more")
     with tempfile.TemporaryDirectory() as scratch:
         result = ladder(options, Path(scratch))
     print_tables(result)

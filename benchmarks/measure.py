@@ -16,10 +16,10 @@ from mlx.utils import tree_flatten
 from benchmarks.workers.memory import Memory
 from mlx_qwen3tts.networks.device import on_gpu
 from mlx_qwen3tts.networks.linear import Linear
-from mlx_qwen3tts.speech import wired_limit
+from mlx_qwen3tts.synthesis.decoding import Decoding
 from mlx_qwen3tts.synthesis.loop import Frame
 from mlx_qwen3tts.synthesis.sampling import noise_keys
-from mlx_qwen3tts.synthesis.stream import Decoding
+from mlx_qwen3tts.synthesis.speech import wired_limit
 from mlx_qwen3tts.voices.voice import Voice
 
 SEED = 1

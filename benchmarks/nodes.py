@@ -24,10 +24,10 @@ import mlx.core as mx
 import mlx.nn as nn
 from mlx.utils import tree_map
 
+from convert.random_checkpoint import SIZES, configs
 from mlx_qwen3tts.networks.config import ModelConfig
 from mlx_qwen3tts.networks.device import form
 from mlx_qwen3tts.networks.talker import Talker
-from mlx_qwen3tts.random_checkpoint import SIZES, configs
 from mlx_qwen3tts.synthesis.frame import FrameStep
 from mlx_qwen3tts.synthesis.loop import Generation
 from mlx_qwen3tts.synthesis.prompt import Prompt, Text

@@ -17,12 +17,12 @@ from types import SimpleNamespace
 import mlx.core as mx
 
 from benchmarks import measure
+from convert.random_checkpoint import SIZES, write_checkpoint
 from mlx_qwen3tts import Direction, Qwen3TTS, VoiceSpace, cli
-from mlx_qwen3tts.random_checkpoint import SIZES, write_checkpoint
 from mlx_qwen3tts.synthesis.morph import Morph, path
 from mlx_qwen3tts.voices import blend, lerp, slerp
 from mlx_qwen3tts.voices.fit import KNOWN_NORMS
-from mlx_qwen3tts.voices.search import Searcher, search
+from mlx_qwen3tts.voices.library.search import Searcher, search
 
 TEXT = "The weather is fine today, and in the afternoon we'll walk to the old harbour to watch the boats come in."
 MANY = 10_000

@@ -18,9 +18,11 @@ import mlx.core as mx
 import numpy as np
 
 from mlx_qwen3tts import __version__, cli
-from mlx_qwen3tts.checkpoint import load_encoder_alone
-from mlx_qwen3tts.files import hub
-from mlx_qwen3tts.files.audio import LONGEST, check_reference, read_audio
+from mlx_qwen3tts.audio.reading import LONGEST, read_audio
+from mlx_qwen3tts.audio.reference import check_reference
+from mlx_qwen3tts.checkpoint import hub
+from mlx_qwen3tts.checkpoint.speaker import load_encoder_alone
+from mlx_qwen3tts.errors import InvalidValue, MissingExtra
 from mlx_qwen3tts.files.output import check_folder, check_writable, whole_file
 from mlx_qwen3tts.networks.speaker import mel
 from mlx_qwen3tts.networks.speaker.encoder import TDNN
@@ -285,7 +287,7 @@ def _runtime():
         import onnx  # noqa: F401, needed later
         import onnxruntime
     except ModuleNotFoundError as missing:
-        raise ValueError(f"the export needs {missing.name}: pip install '.[onnx]'") from None
+        raise MissingExtra(f"the export needs {missing.name}: pip install '.[onnx]'") from None
     return onnxruntime
 
 
@@ -320,7 +322,7 @@ def check(ours, theirs, name):
     }
     if not (figures["cosine"] >= COSINE and figures["relative_error"] <= ERROR):  # so that NaN fails too
         shown = f"cosine {figures['cosine']:.6f}, relative error {figures['relative_error']:.1e}"
-        raise ValueError(f"{name} does not give our vectors in onnxruntime: {shown}; nothing is written")
+        raise InvalidValue(f"{name} does not give our vectors in onnxruntime: {shown}; nothing is written")
     return figures
 
 
@@ -331,7 +333,7 @@ def loss(full, small):
     """
     mean = full.mean(axis=0)
     if np.linalg.norm(full - mean, axis=1).min() < 1e-6 * np.linalg.norm(mean):
-        raise ValueError("--audio: the recordings are the same, which does not show what 8 bits cost; give others")
+        raise InvalidValue("--audio: the recordings are the same, which does not show what 8 bits cost; give others")
     figures = {}
     for name, cosines in (("raw", cosine(full, small)), ("centred", cosine(full - mean, small - mean))):
         figures |= {name: float(cosines.mean()), f"{name}_lowest": float(cosines.min())}
@@ -345,7 +347,7 @@ def export(options):
         check_writable(target / name)
     runtime, slices = _runtime(), read_slices(options.audio)
     if options.int8 and len(slices) < ENOUGH:
-        raise ValueError(f"--int8 needs {ENOUGH} recordings or slices of {SLICE} s in --audio, not {len(slices)}")
+        raise InvalidValue(f"--int8 needs {ENOUGH} recordings or slices of {SLICE} s in --audio, not {len(slices)}")
     folder = hub.resolve(options.model, hub.ALONE)
     encoder, _ = load_encoder_alone(folder)
 

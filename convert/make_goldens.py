@@ -12,7 +12,7 @@ import json
 import tempfile
 from pathlib import Path
 
-from mlx_qwen3tts.random_checkpoint import write_checkpoint
+from convert.random_checkpoint import write_checkpoint
 
 from .parity import materialise, run_reference
 from .suite import SUITE

@@ -13,7 +13,7 @@ from pathlib import Path
 import mlx.core as mx
 import numpy as np
 
-from mlx_qwen3tts.files.audio import read_audio
+from mlx_qwen3tts.audio.reading import read_audio
 from mlx_qwen3tts.networks.codec import codec as codec_networks
 from mlx_qwen3tts.networks.speaker.mel import log_mel
 from mlx_qwen3tts.synthesis.sampling import Sampler, Sampling, filter_logits

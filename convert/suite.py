@@ -4,7 +4,7 @@ The same suite makes the committed goldens and, with other seeds, runs live. Che
 `mlx_qwen3tts.random_checkpoint`, so a golden needs to hold what came out, not the weights.
 """
 
-from mlx_qwen3tts.random_checkpoint import PRESETS
+from convert.random_checkpoint import PRESETS
 
 TEXTS = {
     "short": "Hello.",

@@ -7,10 +7,10 @@ __version__ = "0.1.0"
 __all__ = ["Codec", "Direction", "Library", "Qwen3TTS", "Voice", "VoiceSpace"]
 
 _HOMES = {
-    "Codec": ".checkpoint",
-    "Direction": ".voices.direction",
-    "Library": ".voices.library",
-    "Qwen3TTS": ".model",
+    "Codec": ".checkpoint.codec",
+    "Direction": ".voices.directions.direction",
+    "Library": ".voices.library.library",
+    "Qwen3TTS": ".synthesis.tts",
     "Voice": ".voices.voice",
     "VoiceSpace": ".voices.space",
 }

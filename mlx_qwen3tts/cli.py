@@ -11,6 +11,8 @@ import os
 import sys
 import warnings
 
+from .errors import QwenTTSError
+
 COMMANDS = ("convert", "generate", "embed", "voices", "diarize", "codec", "info", "demo")
 
 
@@ -88,12 +90,10 @@ def run(body, arguments):
         body(arguments)
         if sys.stdout:  # None where it is closed
             sys.stdout.flush()
-    except (ValueError, TypeError) as error:
-        _fail(error)
     except BrokenPipeError:
         # The reader has gone (`| head`): nothing is left to say, and Python must not complain at exit either.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except OSError as error:
+    except (QwenTTSError, OSError) as error:  # anything else is a bug of ours, and its traceback is wanted
         _fail(error)
     except KeyboardInterrupt:
         note("interrupted")

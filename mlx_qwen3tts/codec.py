@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from . import cli
+from .errors import InvalidValue
 
 EXAMPLES = """\
   mlx_qwen3tts.codec encode speech.wav --output codes.npy
@@ -34,18 +35,18 @@ def load_codes(path):
     import numpy as np
 
     if not Path(path).is_file():
-        raise ValueError(f"codes {path}: {'no regular file' if Path(path).exists() else 'no such file'}")
+        raise InvalidValue(f"codes {path}: {'no regular file' if Path(path).exists() else 'no such file'}")
     try:
         codes = np.load(path, allow_pickle=False)
     except (ValueError, EOFError, MemoryError):
-        raise ValueError(f"codes {path}: no plain NumPy array file") from None
+        raise InvalidValue(f"codes {path}: no plain NumPy array file") from None
     if not isinstance(codes, np.ndarray) or codes.dtype.kind not in "iu":
-        raise ValueError(f"codes {path}: expected one array of integers")
+        raise InvalidValue(f"codes {path}: expected one array of integers")
     return codes.astype(np.int64)
 
 
 def encode(options):
-    from .checkpoint import Codec
+    from .checkpoint.codec import Codec
     from .files.output import check_npy, write_npy
 
     check_npy(options.output, "output")
@@ -61,8 +62,8 @@ def encode(options):
 def decode(options):
     import numpy as np
 
-    from .checkpoint import Codec
-    from .files.audio import output_format, write_audio
+    from .audio.writing import output_format, write_audio
+    from .checkpoint.codec import Codec
     from .files.output import check_writable
 
     output_format(options.output)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from . import cli
+from .errors import InvalidValue
 
 Q_BITS = (4, 6, 8)
 Q_GROUP_SIZES = (32, 64, 128)
@@ -80,20 +81,20 @@ def convert(
     """
     import mlx.core as mx
 
-    from .checkpoint import check_dtype
-    from .conversion import model_card, plan
-    from .files import hub
-    from .files.writer import check_apart, check_destination, check_space, whole_folder, write_json, write_tensors
+    from .checkpoint import hub
+    from .checkpoint.part import check_dtype
+    from .checkpoint.plan import model_card, plan
+    from .checkpoint.writer import check_apart, check_destination, check_space, whole_folder, write_json, write_tensors
 
     check_dtype(dtype)
     max_shard_size = parse_size(max_shard_size)
     settings = _quantization(quantize, q_bits, q_group_size, q_predictor_bits, q_embedding_bits)
     if upload_repo is not None and not re.fullmatch(r"[\w.-]+/[\w.-]+", upload_repo):
-        raise ValueError(f"upload repository {upload_repo!r} is not of the form owner/name")
+        raise InvalidValue(f"upload repository {upload_repo!r} is not of the form owner/name")
     destination = Path(mlx_path).expanduser().resolve()
     check_destination(destination, overwrite)
     if revision is not None and Path(hf_path).expanduser().is_dir():
-        raise ValueError(f"revision {revision!r} is for hub ids; {hf_path} is a folder")
+        raise InvalidValue(f"revision {revision!r} is for hub ids; {hf_path} is a folder")
     source = hub.resolve(hf_path, revision=revision)
     check_apart(source.resolve(), destination)
 
@@ -133,7 +134,7 @@ def parse_size(size):
     parts = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMG]?B)?", str(size).strip().upper())
     number = int(float(parts[1]) * UNITS[parts[2] or ""]) if parts else 0
     if number < 1:
-        raise ValueError(f"max shard size {str(size)!r} is not a size; write bytes, KB, MB or GB, such as 5GB")
+        raise InvalidValue(f"max shard size {str(size)!r} is not a size; write bytes, KB, MB or GB, such as 5GB")
     return number
 
 
@@ -147,9 +148,9 @@ def _quantization(quantize, bits, group_size, predictor_bits, embedding_bits):
     }
     for name, (value, allowed) in given.items():
         if value is not None and not quantize:
-            raise ValueError(f"{name} {value!r} says how to quantise; add quantize (-q)")
+            raise InvalidValue(f"{name} {value!r} says how to quantise; add quantize (-q)")
         if value is not None and value not in allowed:
-            raise ValueError(f"{name} {value!r} is not one of {', '.join(map(str, allowed))}")
+            raise InvalidValue(f"{name} {value!r} is not one of {', '.join(map(str, allowed))}")
     if not quantize:
         return None
     bits = bits or 8
@@ -166,7 +167,7 @@ def _upload(folder, repo):
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HTTPError
 
-    from .files.output import OutputError
+    from .errors import OutputError
 
     try:
         api = HfApi()

@@ -35,10 +35,10 @@ def labelled(folder):
 def demo(options):
     import numpy as np
 
-    from .files import hub
-    from .files.audio import read_audio
-    from .model import Qwen3TTS
-    from .voices.direction import Direction
+    from .audio.reading import read_audio
+    from .checkpoint import hub
+    from .synthesis.tts import Qwen3TTS
+    from .voices.directions.direction import Direction
     from .voices.voice import Voice
 
     folder, shipped = options.output, hub.resolve(MODEL)
@@ -67,8 +67,8 @@ def demo(options):
     if any(importlib.util.find_spec(name) is None for name in ("librosa", "matplotlib")):
         cli.note("To see their pitch and spectrograms: pip install 'mlx-qwen3tts[voices]', and run this again.")
     else:
-        from .voices.measure import f0_track
-        from .voices.spectrogram import draw_spectrograms
+        from .audio.measures import f0_track
+        from .audio.spectrogram import draw_spectrograms
 
         picture, tracks = folder / "voices.png", {name: f0_track(sound) for name, sound in sounds.items()}
         draw_spectrograms(picture, sounds, tracks)

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 from . import cli
+from .errors import InvalidValue
 
 EXAMPLES = """\
   mlx_qwen3tts.diarize meeting.wav
@@ -42,12 +43,13 @@ def main(arguments=None):
 
 def check_outputs(options):
     """Refuse what cannot be written, before any work."""
-    from .files.output import OutputError, check_folder, check_writable
+    from .errors import OutputError
+    from .files.output import check_folder, check_writable
 
     if options.output is not None:
         if Path(options.output).suffix not in FORMATS:
             suffix = Path(options.output).suffix
-            raise ValueError(f"output {options.output}: extension {suffix!r} is not one of {' '.join(FORMATS)}")
+            raise InvalidValue(f"output {options.output}: extension {suffix!r} is not one of {' '.join(FORMATS)}")
         check_writable(options.output)
     if options.voices is not None:
         check_folder(options.voices, "--voices")
@@ -60,8 +62,8 @@ def check_outputs(options):
 
 def diarize(options):
     check_outputs(options)
-    from .voices import diarization
-    from .voices.speech_regions import open_recording
+    from .audio.regions import open_recording
+    from .diarization import diarize as diarization
 
     threshold = diarization.THRESHOLD if options.threshold is None else options.threshold
     diarization.limits(options.num_speakers, options.min_speakers, options.max_speakers, threshold)
@@ -72,13 +74,13 @@ def diarize(options):
         from .voices.space import VoiceSpace
 
         space = VoiceSpace.load(options.space)
-    from .voices.recordings import Embedder
+    from .checkpoint.speaker import SpeakerEncoder
 
-    embedder = Embedder(options.model)
+    encoder = SpeakerEncoder.from_pretrained(options.model)
     with cli.bar("diarizing", "s", total=seconds, scale=True) as advance:
         found = diarization.diarize(
             options.audio,
-            diarization.embedder(embedder.encoder),
+            diarization.embedder(encoder.network),
             space=space,
             num_speakers=options.num_speakers,
             min_speakers=options.min_speakers,
@@ -89,7 +91,7 @@ def diarize(options):
         )
     told = {"audio": options.audio, **found.as_dict()}
     if options.voices is not None:
-        save_voices(found, told["speakers"], options, embedder.source)
+        save_voices(found, told["speakers"], options, encoder.source)
     if options.output is not None:
         write(found, told, options)
     summarise(told["speakers"], found, options)

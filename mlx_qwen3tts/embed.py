@@ -4,6 +4,7 @@ import warnings
 from pathlib import Path
 
 from . import cli
+from .errors import InvalidValue
 
 EXAMPLES = """\
   mlx_qwen3tts.embed speaker.wav --output speaker.npy
@@ -29,28 +30,29 @@ def main(arguments=None):
 
 def outputs(options):
     """The file of every vector, checked before any work: one, or in a folder one for each recording by its name."""
-    from .files.output import OutputError, check_writable
+    from .errors import OutputError
+    from .files.output import check_writable
     from .voices.voice import SUFFIXES
 
     if not options.output:
-        raise ValueError("--output is empty")
+        raise InvalidValue("--output is empty")
     target = Path(options.output)
     folder = target.is_dir() or (target.suffix not in SUFFIXES and options.output.endswith("/"))
     if not folder:
         if target.suffix not in SUFFIXES:
             known = f"extension {target.suffix!r} is not one of {' '.join(SUFFIXES)}"
-            raise ValueError(f"output {target}: {known}, and there is no such folder")
+            raise InvalidValue(f"output {target}: {known}, and there is no such folder")
         if len(options.audio) > 1 and not options.average:
-            raise ValueError(f"{len(options.audio)} recordings need --average or a folder as --output")
+            raise InvalidValue(f"{len(options.audio)} recordings need --average or a folder as --output")
         check_writable(target)
         return [target]
     if options.average:
-        raise ValueError(f"--average makes one vector: --output {options.output} must be a file")
+        raise InvalidValue(f"--average makes one vector: --output {options.output} must be a file")
     if not target.is_dir():
         raise OutputError(f"output folder {target} does not exist")
     files = [target / f"{Path(audio).stem}.safetensors" for audio in options.audio]
     if len(set(files)) < len(files):
-        raise ValueError("two recordings have the same name; their vectors would overwrite each other")
+        raise InvalidValue("two recordings have the same name; their vectors would overwrite each other")
     for file in files:
         check_writable(file)
     return files
@@ -60,19 +62,18 @@ def embed(options):
     files = outputs(options)
     import mlx.core as mx
 
+    from .checkpoint.speaker import SpeakerEncoder
     from .voices.average import average
-    from .voices.recordings import Embedder
     from .voices.voice import Voice
 
-    embedder = Embedder(options.model)
+    encoder = SpeakerEncoder.from_pretrained(options.model)
     vectors = []
     with cli.bar("embedding", "recording", total=len(options.audio)) as advance:
         for audio in options.audio:
-            vectors.append(embedder(audio, options.prepare))
-            mx.eval(vectors[-1])
+            vectors.append(encoder.encode(audio, options.prepare))
             advance(1)
     result = {"output": [str(file) for file in files], "dimension": vectors[0].shape[0]}
-    metadata = {"source_model": embedder.source}
+    metadata = {"source_model": encoder.source}
     if options.average and len(vectors) > 1:
         mean = average(mx.stack(vectors))
         distances = [round(distance, 4) for distance in mean.distances]

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from . import cli
+from .errors import InvalidValue
 
 EXAMPLES = """\
   mlx_qwen3tts.generate --ref-audio speaker.wav "Hello, this is my voice."
@@ -85,7 +86,7 @@ def read_text(options):
     """The text from whichever of the places it is in: a string, for stdin an iterator of pieces, in a batch a list."""
     given = [text for text in (options.text, options.text_option, options.text_file) if text is not None]
     if len(given) != 1:
-        raise ValueError("give the text once: as TEXT, --text or --text-file" if given else "no text given")
+        raise InvalidValue("give the text once: as TEXT, --text or --text-file" if given else "no text given")
     if options.text_file is None:
         return given[0]
     if options.text_file == "-":
@@ -96,14 +97,14 @@ def read_text(options):
             Path(options.text_file).read_bytes().decode("utf-8-sig")
         )  # Windows editors put a byte order mark in front
     except OSError as error:
-        raise ValueError(f"{name}: {error.strerror}") from None
+        raise InvalidValue(f"{name}: {error.strerror}") from None
     except UnicodeDecodeError as error:
-        raise ValueError(f"{name} is not UTF-8 (byte {error.start}); save it as UTF-8") from None
+        raise InvalidValue(f"{name} is not UTF-8 (byte {error.start}); save it as UTF-8") from None
     if options.batch_size is None:
         return text
     lines = [line for line in re.split(r"\r\n|\n|\r", text) if line.strip()]
     if not lines:
-        raise ValueError("text is empty")
+        raise InvalidValue("text is empty")
     return lines
 
 
@@ -117,7 +118,7 @@ def read_stdin():
             yield decoder.decode(data, final=not data)
         except UnicodeDecodeError as error:
             place = position - pending + error.start
-            raise ValueError(f"stdin is not UTF-8 (byte {place}); write UTF-8 to it") from None
+            raise InvalidValue(f"stdin is not UTF-8 (byte {place}); write UTF-8 to it") from None
         position += len(data)
 
 
@@ -126,14 +127,14 @@ def check_options(options):
     voices = {"--voice": options.voice, "--embedding": options.embedding, "--ref-audio": options.ref_audio}
     given = [name for name, value in voices.items() if value is not None]
     if len(given) > 1:
-        raise ValueError(f"{' and '.join(given)} name two voices; give one")
+        raise InvalidValue(f"{' and '.join(given)} name two voices; give one")
     if given and not voices[given[0]].strip():
-        raise ValueError(f"{given[0]} is empty")
+        raise InvalidValue(f"{given[0]} is empty")
     for name, value in (("--ref-text", options.ref_text is not None), ("--prepare", options.prepare)):
         if value and options.ref_audio is None:
-            raise ValueError(f"{name} belongs to --ref-audio, which is not given")
+            raise InvalidValue(f"{name} belongs to --ref-audio, which is not given")
     if options.morph_to is None and (options.morph_seconds is not None or options.morph_mode is not None):
-        raise ValueError("--morph-seconds and --morph-mode belong to --morph-to, which is not given")
+        raise InvalidValue("--morph-seconds and --morph-mode belong to --morph-to, which is not given")
     if options.batch_size is None:
         options.output = "out.wav" if options.output is None else options.output
         check_single(options)
@@ -143,14 +144,14 @@ def check_options(options):
 
 
 def check_single(options):
-    from .files.audio import output_format
+    from .audio.writing import output_format
     from .files.output import check_npy, check_writable
 
     if options.output == "-":
         if options.json:
-            raise ValueError("--json and --output - both write to stdout; give one")
+            raise InvalidValue("--json and --output - both write to stdout; give one")
         if sys.stdout is None:
-            raise ValueError("--output - writes to stdout, which is closed")
+            raise InvalidValue("--output - writes to stdout, which is closed")
     else:
         output_format(options.output)
         check_writable(options.output)
@@ -162,14 +163,14 @@ def check_batch(options):
     from .files.output import check_folder
 
     if options.batch_size < 1:
-        raise ValueError(f"--batch-size {options.batch_size} is not 1 or more")
+        raise InvalidValue(f"--batch-size {options.batch_size} is not 1 or more")
     if options.text_file in (None, "-"):
-        raise ValueError("--batch-size needs --text-file with a file, a text a line")
+        raise InvalidValue("--batch-size needs --text-file with a file, a text a line")
     for name, value in (("--stream", options.stream), ("--play", options.play), ("--morph-to", options.morph_to)):
         if value:
-            raise ValueError(f"{name} speaks one text; leave out --batch-size")
+            raise InvalidValue(f"{name} speaks one text; leave out --batch-size")
     if options.output == "-":
-        raise ValueError("--output - takes one text; in a batch it is a folder")
+        raise InvalidValue("--output - takes one text; in a batch it is a folder")
     for name, folder in (("--output", options.output), ("--codes-output", options.codes_output)):
         if folder is not None:
             check_folder(folder, name)
@@ -182,8 +183,8 @@ def generate(options):
     text = read_text(options)
     if isinstance(text, str):
         check_text(text)
-    from .files.player import Player
-    from .model import Qwen3TTS
+    from .audio.player import Player
+    from .synthesis.tts import Qwen3TTS
     from .voices.voice import Voice
 
     with contextlib.ExitStack() as stack:
@@ -204,7 +205,7 @@ def generate(options):
 
 def speak(tts, text, voice, how, options, player):
     """One text, whole or streamed."""
-    from .model import Interrupted
+    from .synthesis.speech import Interrupted
 
     how |= {"language": options.language, "instruct": options.instruct, "text_mode": options.text_mode}
     if options.morph_to is not None:
@@ -233,7 +234,7 @@ def speak(tts, text, voice, how, options, player):
         how["progress"] = lambda frames: advance(tts.codec.samples_per_frame / tts.sample_rate)
         try:
             if options.stream or player:
-                from .files.audio import wav_head, wav_samples
+                from .audio.writing import wav_head, wav_samples
 
                 stream = tts.stream(text, voice, **how)
                 head = wav_head(tts.sample_rate)
@@ -256,7 +257,7 @@ def speak(tts, text, voice, how, options, player):
 
 def speak_batch(tts, texts, voice, how, options):
     """A text a line, each written as soon as its batch is spoken."""
-    from .model import Interrupted
+    from .synthesis.speech import Interrupted
 
     how["seeds"] = how.pop("seed")
     how |= {"languages": options.language, "instructs": options.instruct, "text_modes": options.text_mode}
@@ -291,7 +292,7 @@ def write(speech, options):
     if options.output == "-":
         import numpy as np
 
-        from .files.audio import audio_bytes
+        from .audio.writing import audio_bytes
 
         write_stdout(audio_bytes(np.array(speech.audio), speech.sample_rate))
     else:
@@ -299,7 +300,7 @@ def write(speech, options):
 
 
 def write_stdout(data):
-    from .files.output import OutputError
+    from .errors import OutputError
 
     try:
         sys.stdout.buffer.write(data)

@@ -21,9 +21,10 @@ def main(arguments=None):
 
 def describe(model):
     """Type, size, speakers, languages, dtypes, quantisation and bytes of a model folder or hub id, as a dict."""
-    from .checkpoint import Codec, ModelFolder
-    from .files import hub
-    from .files.weights import read_json
+    from .checkpoint import hub
+    from .checkpoint.codec import Codec
+    from .checkpoint.folder import ModelFolder
+    from .checkpoint.weights import read_json
     from .networks.config import CodecConfig
 
     folder = hub.resolve(model)

@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 
 from convert.parity import recording, vector
-from mlx_qwen3tts import speech
 from mlx_qwen3tts.networks.talker import Talker
-from mlx_qwen3tts.speech import Interrupted
+from mlx_qwen3tts.synthesis import speech
 from mlx_qwen3tts.synthesis.loop import Generation
+from mlx_qwen3tts.synthesis.speech import Interrupted
 
 TEXTS = ["Hello, the weather is fine today.", "One.", "The user, as is, in the assistant; hello hello hello."]
 

@@ -8,7 +8,7 @@ import pytest
 
 from convert.parity import codes, recording
 from mlx_qwen3tts import Codec
-from mlx_qwen3tts.files.audio import read_audio
+from mlx_qwen3tts.audio.reading import read_audio
 from mlx_qwen3tts.networks.cache import KVCache, SlidingKVCache
 from mlx_qwen3tts.networks.codec import codec as networks
 from mlx_qwen3tts.networks.codec.decoder import sine_squared

@@ -19,7 +19,7 @@ import soundfile
 import mlx_qwen3tts
 from convert.parity import recording, vector
 from mlx_qwen3tts import Qwen3TTS, Voice, cli
-from mlx_qwen3tts.files.audio import FORMATS, audio_bytes
+from mlx_qwen3tts.audio.writing import FORMATS, audio_bytes
 from mlx_qwen3tts.networks.codec.decoder import CodecDecoder
 
 ROOT = Path(__file__).parent.parent
@@ -629,7 +629,7 @@ def test_ctrl_c_while_the_sound_is_decoded(command, checkpoint, tmp_path, monkey
 
 @pytest.mark.parametrize("name", ["embed", "codec", "info"])
 def test_ctrl_c_in_the_other_commands(name, command, checkpoint, tmp_path, monkeypatch):
-    from mlx_qwen3tts.files import hub
+    from mlx_qwen3tts.checkpoint import hub
 
     monkeypatch.setattr(hub, "resolve", interrupt)
     audio = recording(tmp_path / "a.wav", 1, 3.1)

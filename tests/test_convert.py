@@ -19,13 +19,13 @@ from mlx.utils import tree_flatten
 from safetensors import safe_open
 
 import mlx_qwen3tts.convert
+from convert.random_checkpoint import write_checkpoint
 from mlx_qwen3tts import Codec, Qwen3TTS
-from mlx_qwen3tts.checkpoint import ModelFolder
+from mlx_qwen3tts.checkpoint import writer
+from mlx_qwen3tts.checkpoint.folder import ModelFolder
+from mlx_qwen3tts.checkpoint.weights import read_folder
 from mlx_qwen3tts.convert import convert, parse_size
-from mlx_qwen3tts.files import writer
-from mlx_qwen3tts.files.weights import read_folder
 from mlx_qwen3tts.networks.talker import Talker
-from mlx_qwen3tts.random_checkpoint import write_checkpoint
 
 ROOT = Path(__file__).resolve().parent.parent
 # Written from the published architecture, not taken from the networks.
@@ -547,7 +547,7 @@ def test_too_little_room_is_said_beforehand(base, tmp_path, capsys, monkeypatch)
 
 SLOW = """
 import time
-from mlx_qwen3tts.files import writer
+from mlx_qwen3tts.checkpoint import writer
 plain, calls = writer.Job.convert, []
 def slow(job, block):
     calls.append(job)

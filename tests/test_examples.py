@@ -14,9 +14,9 @@ import pytest
 import soundfile
 
 from convert.parity import codes, recording
+from convert.random_checkpoint import write_checkpoint
 from mlx_qwen3tts import Direction, Library, VoiceSpace, cli
-from mlx_qwen3tts.files.audio import write_audio
-from mlx_qwen3tts.random_checkpoint import write_checkpoint
+from mlx_qwen3tts.audio.writing import write_audio
 from tests.test_generate_modes import FakeDevice
 from tests.voices.real import made
 

@@ -16,10 +16,12 @@ import pytest
 import soundfile
 
 from convert.parity import vector
-from mlx_qwen3tts import Qwen3TTS, speech
-from mlx_qwen3tts.files.audio import audio_bytes, wav_head, wav_samples
-from mlx_qwen3tts.files.player import Player, PlayError
+from mlx_qwen3tts import Qwen3TTS
+from mlx_qwen3tts.audio.player import Player
+from mlx_qwen3tts.audio.writing import audio_bytes, wav_head, wav_samples
+from mlx_qwen3tts.errors import PlayError
 from mlx_qwen3tts.networks.codec.codec import decode
+from mlx_qwen3tts.synthesis import speech
 from mlx_qwen3tts.synthesis.loop import Generation
 
 ROOT = Path(__file__).parent.parent

@@ -16,13 +16,13 @@ from mlx.utils import tree_flatten
 from benchmarks import ladder
 from benchmarks.ladder import RECIPES, Recipe, Utterance, choices, compare, divergence, replay
 from benchmarks.shared import frame_bytes
+from convert.random_checkpoint import write_checkpoint
 from mlx_qwen3tts import Qwen3TTS
-from mlx_qwen3tts.checkpoint import ModelFolder
+from mlx_qwen3tts.checkpoint.folder import ModelFolder
+from mlx_qwen3tts.checkpoint.weights import read_folder
 from mlx_qwen3tts.convert import convert
-from mlx_qwen3tts.files.weights import read_folder
 from mlx_qwen3tts.networks.linear import Rows
 from mlx_qwen3tts.networks.talker import Talker
-from mlx_qwen3tts.random_checkpoint import write_checkpoint
 from mlx_qwen3tts.synthesis.frame import FrameStep
 from mlx_qwen3tts.synthesis.loop import Generation
 from mlx_qwen3tts.synthesis.sampling import Sampler

@@ -9,8 +9,8 @@ import pytest
 
 from convert.parity import recording, vector
 from mlx_qwen3tts import Codec, Qwen3TTS
-from mlx_qwen3tts.checkpoint import load_encoder_alone
-from mlx_qwen3tts.files.weights import CheckpointError
+from mlx_qwen3tts.checkpoint.speaker import load_encoder_alone
+from mlx_qwen3tts.errors import CheckpointError
 
 
 def speak(folder, **options):
@@ -97,7 +97,7 @@ def test_a_standalone_encoder_embeds(checkpoint, tmp_path, prefix, layout, neste
     alone, rate = load_encoder_alone(tmp_path)
     assert rate == 24000
     tts = Qwen3TTS.from_pretrained(source)
-    from mlx_qwen3tts.files.audio import read_audio
+    from mlx_qwen3tts.audio.reading import read_audio
 
     assert np.array_equal(np.array(alone.embed(mx.array(read_audio(audio, rate)))), np.array(tts.embed(audio)))
 

@@ -16,9 +16,9 @@ import soundfile
 
 from convert.parity import recording, vector
 from mlx_qwen3tts import Voice
-from mlx_qwen3tts.checkpoint import load_encoder_alone
+from mlx_qwen3tts.audio.reading import read_audio
+from mlx_qwen3tts.checkpoint.speaker import load_encoder_alone
 from mlx_qwen3tts.convert import convert
-from mlx_qwen3tts.files.audio import read_audio
 from mlx_qwen3tts.networks.speaker.mel import log_mel
 
 onnx = pytest.importorskip("onnx")

@@ -7,12 +7,13 @@ import numpy as np
 import pytest
 
 from convert.parity import vector
+from convert.random_checkpoint import configs
 from mlx_qwen3tts import Voice
-from mlx_qwen3tts.files.audio import AudioError, audio_bytes, read_audio
+from mlx_qwen3tts.audio.reading import read_audio
+from mlx_qwen3tts.audio.writing import audio_bytes
+from mlx_qwen3tts.errors import AudioError, ConfigError, VoiceError
 from mlx_qwen3tts.networks.cache import SlidingKVCache
-from mlx_qwen3tts.networks.config import ConfigError, ModelConfig, SpeakerEncoderConfig, from_dict
-from mlx_qwen3tts.random_checkpoint import configs
-from mlx_qwen3tts.voices.voice import VoiceError
+from mlx_qwen3tts.networks.config import ModelConfig, SpeakerEncoderConfig, from_dict
 
 
 @pytest.mark.parametrize("kind", ["WAV", "FLAC", "OGG"])

@@ -7,8 +7,8 @@ import warnings
 import pytest
 
 from mlx_qwen3tts import Qwen3TTS
-from mlx_qwen3tts.networks.config import ConfigError
-from mlx_qwen3tts.vocabulary import Vocabulary
+from mlx_qwen3tts.checkpoint.vocabulary import Vocabulary
+from mlx_qwen3tts.errors import ConfigError
 
 KNOWN = Vocabulary(("hello", "this", "i"), ",.?!")
 

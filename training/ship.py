@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from mlx_qwen3tts import Qwen3TTS
-from mlx_qwen3tts.files.audio import write_audio
+from mlx_qwen3tts.audio.writing import write_audio
 from mlx_qwen3tts.voices.voice import Voice
 
 from . import acoustics

@@ -8,7 +8,7 @@ import mlx.core as mx
 import numpy as np
 
 import mlx_qwen3tts
-from mlx_qwen3tts.speech import wired_limit
+from mlx_qwen3tts.synthesis.speech import wired_limit
 
 from .serve import serve
 

@@ -5,9 +5,7 @@ import os
 import tempfile
 from pathlib import Path
 
-
-class OutputError(ValueError):
-    """A place that cannot be written to."""
+from ..errors import InvalidValue, OutputError
 
 
 @contextlib.contextmanager
@@ -61,7 +59,7 @@ def check_folder(path, what):
 def check_npy(path, what):
     """`check_writable` for an array, which has the one extension; `what` names the path in the message."""
     if Path(path).suffix != ".npy":
-        raise ValueError(f"{what} {path}: the extension must be .npy")
+        raise InvalidValue(f"{what} {path}: the extension must be .npy")
     check_writable(path)
 
 

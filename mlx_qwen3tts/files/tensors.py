@@ -8,8 +8,9 @@ from pathlib import Path
 import mlx.core as mx
 import numpy as np
 
+from ..errors import InvalidValue
 from .output import whole_file
-from .weights import read_header, read_metadata
+from .safetensors import read_header, read_metadata
 
 FORMAT_VERSION = "1"
 # What MLX does not read (float64) NumPy does, and bfloat16 is the upper half of a float32.
@@ -21,7 +22,7 @@ def write_tensors(path, tensors, metadata):
     from safetensors.numpy import save
 
     if Path(path).suffix != ".safetensors":
-        raise ValueError(f"{path}: the extension must be .safetensors")
+        raise InvalidValue(f"{path}: the extension must be .safetensors")
     arrays = {name: np.array(array) for name, array in tensors.items()}
     with whole_file(path) as temporary:
         # save_file has an error of its own for a full disk
@@ -42,10 +43,10 @@ def _in_order(data):
 def read_tensor(tensor):
     """A tensor that `read_header` names, as a NumPy array; bfloat16 as float32."""
     if tensor.dtype not in STORED:
-        raise ValueError(f"tensor {tensor.name} has dtype {tensor.dtype}; expected floats, or I32 for codes")
+        raise InvalidValue(f"tensor {tensor.name} has dtype {tensor.dtype}; expected floats, or I32 for codes")
     kind, count = np.dtype(STORED[tensor.dtype]), math.prod(tensor.shape)
     if tensor.bytes != count * kind.itemsize:
-        raise ValueError(f"tensor {tensor.name} has {tensor.bytes} bytes, not those of its shape")
+        raise InvalidValue(f"tensor {tensor.name} has {tensor.bytes} bytes, not those of its shape")
     values = np.fromfile(tensor.path, kind, count, offset=tensor.start).reshape(tensor.shape)
     return (values.astype(np.uint32) << 16).view(np.float32) if tensor.dtype == "BF16" else values
 
@@ -57,15 +58,15 @@ def read_all(path, what):
     """
     path = Path(path)
     if not path.is_file():
-        raise ValueError(f"{what} {path}: {'no regular file' if path.exists() else 'no such file'}")
+        raise InvalidValue(f"{what} {path}: {'no regular file' if path.exists() else 'no such file'}")
     try:
         header, metadata = read_header(path), read_metadata(path)
         arrays = {name: mx.array(read_tensor(tensor)).astype(mx.float32) for name, tensor in header.items()}
     except ValueError as error:
-        raise ValueError(f"{what} {path}: {error}") from None
+        raise InvalidValue(f"{what} {path}: {error}") from None
     for name, array in arrays.items():
         if not all_finite(array):
-            raise ValueError(f"{what} {path}: tensor {name} has values that are NaN or infinite")
+            raise InvalidValue(f"{what} {path}: tensor {name} has values that are NaN or infinite")
     return arrays, metadata
 
 
@@ -78,7 +79,7 @@ def read_tensors(path, what, shapes, optional=()):
     arrays, metadata = read_all(path, what)
     missing = [name for name in shapes if name not in arrays and name not in optional]
     if missing:
-        raise ValueError(f"{what} {path}: has no tensor {missing[0]!r}, only {', '.join(sorted(arrays)) or 'none'}")
+        raise InvalidValue(f"{what} {path}: has no tensor {missing[0]!r}, only {', '.join(sorted(arrays)) or 'none'}")
     lengths = {}
     for name, axes in shapes.items():
         shape = arrays[name].shape if name in arrays else ()
@@ -86,7 +87,7 @@ def read_tensors(path, what, shapes, optional=()):
             len(shape) == len(axes)
             and all(lengths.setdefault(axis, size) == size for axis, size in zip(axes, shape, strict=True))
         ):
-            raise ValueError(f"{what} {path}: tensor {name} has shape {list(shape)}, which does not fit")
+            raise InvalidValue(f"{what} {path}: tensor {name} has shape {list(shape)}, which does not fit")
     return arrays, metadata
 
 

@@ -7,11 +7,7 @@ Defaults are those of the official configuration classes.
 import math
 from dataclasses import MISSING, dataclass, field, fields
 
-from ..vocabulary import Vocabulary
-
-
-class ConfigError(ValueError):
-    """A config.json that does not describe a model this package knows."""
+from ..errors import ConfigError
 
 
 @dataclass(frozen=True)
@@ -169,6 +165,14 @@ class CodecConfig:
 
 
 @dataclass(frozen=True)
+class ClosedVocabulary:
+    """What a model that was taught only some words knows: words in lower case, punctuation that may follow one."""
+
+    words: tuple
+    punctuation: str
+
+
+@dataclass(frozen=True)
 class ModelConfig:
     """`config.json` of a Base, CustomVoice or VoiceDesign checkpoint."""
 
@@ -183,7 +187,7 @@ class ModelConfig:
     tts_bos_token_id: int
     tts_eos_token_id: int
     # Of a model that was taught only some words and layouts, as the shipped miniature: None and () for all others.
-    vocabulary: Vocabulary | None = None
+    vocabulary: ClosedVocabulary | None = None
     untrained: tuple = ()
 
     MODEL_TYPE = "qwen3_tts"
@@ -256,7 +260,7 @@ def _vocabulary(values, where):
     where = f"{where}: closed_vocabulary"
     if not isinstance(values, dict) or not isinstance(values.get("punctuation"), str):
         raise ConfigError(f"{where} is not an object of words and punctuation")
-    return Vocabulary(_strings(values.get("words"), f"{where}.words"), values["punctuation"])
+    return ClosedVocabulary(_strings(values.get("words"), f"{where}.words"), values["punctuation"])
 
 
 def _strings(values, where):

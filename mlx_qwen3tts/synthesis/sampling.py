@@ -11,6 +11,8 @@ from numbers import Integral, Real
 
 import mlx.core as mx
 
+from ..errors import InvalidValue, WrongType
+
 # Names in generation_config.json that differ from ours; `max_new_tokens` counts the first, unspoken token too.
 CONFIG_NAMES = {"max_tokens": "max_new_tokens"}
 
@@ -61,30 +63,32 @@ class Sampling:
             value = getattr(self, f.name)
             if f.type is bool:
                 if not isinstance(value, bool):
-                    raise TypeError(f"{f.name} must be true or false, not {value!r}")
+                    raise WrongType(f"{f.name} must be true or false, not {value!r}")
                 continue
             if isinstance(value, bool) or not isinstance(value, Integral if f.type is int else Real):
-                raise TypeError(f"{f.name} must be {'an integer' if f.type is int else 'a number'}, not {value!r}")
+                raise WrongType(f"{f.name} must be {'an integer' if f.type is int else 'a number'}, not {value!r}")
             values[f.name] = f.type(value)
             low, high = RANGES[f.name]
             if not (low <= value and (high is None or value <= high)):
-                raise ValueError(f"{f.name} {value} is not {f'between {low} and {high}' if high else f'{low} or more'}")
+                raise InvalidValue(
+                    f"{f.name} {value} is not {f'between {low} and {high}' if high else f'{low} or more'}"
+                )
         for name in ("temperature", "subtalker_temperature"):
             # Below this, logits divided by it overflow float32.
             if 0 < values[name] < 1e-6:
-                raise ValueError(f"{name} {values[name]} is too small; 0 is greedy")
+                raise InvalidValue(f"{name} {values[name]} is too small; 0 is greedy")
         for name in ("top_p", "subtalker_top_p", "repetition_penalty"):
             if values[name] == 0:
-                raise ValueError(f"{name} must be above 0")
+                raise InvalidValue(f"{name} must be above 0")
         return replace(self, **values)
 
 
 def check_seed(seed):
     """Seeds are the first word of the noise's key: integers of 32 bits."""
     if isinstance(seed, bool) or not isinstance(seed, Integral):
-        raise TypeError(f"seed must be an integer, not {seed!r}")
+        raise WrongType(f"seed must be an integer, not {seed!r}")
     if not 0 <= seed < 2**32:
-        raise ValueError(f"seed {seed} is not between 0 and {2**32 - 1}")
+        raise InvalidValue(f"seed {seed} is not between 0 and {2**32 - 1}")
     return int(seed)
 
 

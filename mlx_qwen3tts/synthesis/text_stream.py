@@ -10,6 +10,7 @@ BPE treats pre-tokens alone, so a closed one is encoded and forgotten; only the 
 import re
 import unicodedata
 
+from ..errors import InvalidValue, WrongType
 from .tokenizer import ASSISTANT, ROLE_IDS, check_characters
 
 # The pattern's matches tile the text; each starts where the last one ended and looks back at nothing. Their runs stop
@@ -75,7 +76,7 @@ class TextStream:
         """The ids that were left. ValueError if there was nothing to speak."""
         self._check("")
         if self._empty:
-            raise ValueError("text is empty")
+            raise InvalidValue("text is empty")
         self._finished = True
         return self._release(pretoken for pretoken, _ in self._split(self._tail + self._normalise(self._raw)))
 
@@ -84,7 +85,7 @@ class TextStream:
         if self._finished:
             raise RuntimeError("the text is finished; another one needs a TextStream of its own")
         if not isinstance(piece, str):
-            raise TypeError(f"text pieces must be strings, not {type(piece).__name__}")
+            raise WrongType(f"text pieces must be strings, not {type(piece).__name__}")
         check_characters(piece, start=self._length)
 
     def _closed(self):

@@ -9,7 +9,8 @@ import unicodedata
 
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 
-from ..files.weights import CheckpointError, read_json
+from ..checkpoint.weights import read_json
+from ..errors import CheckpointError, InvalidValue, WrongType
 
 # Qwen2's pre-tokenizer pattern: contractions, words, single digits, punctuation, newlines, spaces.
 PATTERN = (
@@ -77,9 +78,9 @@ class TextTokenizer:
 def check_text(text, what="text"):
     """The text itself, or ValueError where there is nothing in it to speak or it holds what is no text."""
     if not isinstance(text, str):
-        raise TypeError(f"{what} must be a string, not {type(text).__name__}")
+        raise WrongType(f"{what} must be a string, not {type(text).__name__}")
     if not text.strip():
-        raise ValueError(f"{what} is empty")
+        raise InvalidValue(f"{what} is empty")
     return check_characters(text, what)
 
 
@@ -88,5 +89,5 @@ def check_characters(text, what="text", start=0):
     for place, char in enumerate(text, start):
         kind = UNSPEAKABLE.get(unicodedata.category(char))
         if kind and char not in "\t\n\r":
-            raise ValueError(f"{what} has the {kind} U+{ord(char):04X} at position {place}; remove it")
+            raise InvalidValue(f"{what} has the {kind} U+{ord(char):04X} at position {place}; remove it")
     return text

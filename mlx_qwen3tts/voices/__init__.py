@@ -3,11 +3,11 @@
 FOLDER = "voices"  # the library's, where commands and Qwen3TTS look unless told otherwise
 
 _HOMES = {
-    "Direction": ".direction",
-    "Library": ".library",
-    "SparseAutoencoder": ".sae",
+    "Direction": ".directions.direction",
+    "Library": ".library.library",
+    "SparseAutoencoder": ".sparse.autoencoder",
     "Voice": ".voice",
-    "VoiceError": ".voice",
+    "VoiceError": "..errors",
     "VoiceSpace": ".space",
     "blend": ".algebra",
     "build_parser": ".__main__",

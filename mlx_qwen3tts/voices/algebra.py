@@ -12,7 +12,8 @@ from numbers import Real
 import mlx.core as mx
 import numpy as np
 
-from .voice import Voice, VoiceError, as_floats, differ
+from ..errors import InvalidValue, VoiceError, WrongType
+from .voice import Voice, as_floats, differ
 
 KEEP = ("none", "norm", "radius")
 
@@ -54,9 +55,9 @@ def check_number(value, name):
     if isinstance(value, mx.array | np.ndarray) and value.ndim == 0:
         value = value.item()
     if isinstance(value, bool) or not isinstance(value, Real):
-        raise TypeError(f"{name} must be a number, not {value!r}")
+        raise WrongType(f"{name} must be a number, not {value!r}")
     if not math.isfinite(value):
-        raise ValueError(f"{name} {value} is not finite")
+        raise InvalidValue(f"{name} {value} is not finite")
     return float(value)
 
 
@@ -67,18 +68,18 @@ def as_numbers(value, name):
     try:
         array = as_floats(value.astype(mx.float32) if isinstance(value, mx.array) else np.asarray(value) * 1.0)
     except (VoiceError, TypeError, ValueError):
-        raise ValueError(f"{name} {value!r} is no number and no list of finite numbers") from None
+        raise InvalidValue(f"{name} {value!r} is no number and no list of finite numbers") from None
     if array.ndim != 1 or array.size == 0:
-        raise ValueError(f"{name} has shape {list(array.shape)}; expected a number or [N]")
+        raise InvalidValue(f"{name} has shape {list(array.shape)}; expected a number or [N]")
     return array
 
 
 def check_keep(keep, space):
     """Refuse a word that is not in KEEP, and "radius" where there is no VoiceSpace to tell it."""
     if keep not in KEEP:
-        raise ValueError(f"keep {keep!r} is not one of {', '.join(KEEP)}")
+        raise InvalidValue(f"keep {keep!r} is not one of {', '.join(KEEP)}")
     if keep == "radius" and space is None:
-        raise ValueError("keep 'radius' needs a voice space, which says where the mean is")
+        raise InvalidValue("keep 'radius' needs a voice space, which says where the mean is")
 
 
 def _fits(vectors, space):
@@ -93,10 +94,10 @@ def check_weights(weights, count):
         return np.full(count, 1 / count)
     weights = [check_number(weight, "weight") for weight in np.asarray(weights, dtype=object).reshape(-1).tolist()]
     if len(weights) != count:
-        raise ValueError(f"{len(weights)} weights for {count} voices")
+        raise InvalidValue(f"{len(weights)} weights for {count} voices")
     total = math.fsum(weights)
     if abs(total) <= 1e-6 * math.fsum(map(abs, weights)):
-        raise ValueError(f"the weights sum to {total:g}: that is an offset, not a voice")
+        raise InvalidValue(f"the weights sum to {total:g}: that is an offset, not a voice")
     return np.array(weights) / total
 
 
@@ -133,9 +134,9 @@ def blend(voices, weights=None, space=None, keep="none"):
     check_keep(keep, space)
     several = isinstance(voices, list | tuple) or (isinstance(voices, mx.array | np.ndarray) and voices.ndim > 1)
     if not several:
-        raise TypeError("blend takes several voices: a list of them or an array [K, D]")
+        raise WrongType("blend takes several voices: a list of them or an array [K, D]")
     if len(voices) == 0:
-        raise ValueError("blend takes one or more voices, not none")
+        raise InvalidValue("blend takes one or more voices, not none")
     if isinstance(voices, list | tuple):
         names = [voice.name if isinstance(voice, Voice) else None for voice in voices]
         parts = [as_vectors(voice, f"voice {i}") for i, voice in enumerate(voices, 1)]
@@ -158,7 +159,7 @@ def _pair(a, b, t, space, name="t"):
     if t.ndim == 0:
         return parents, t
     if parents.ndim == 3 and t.shape[0] not in (1, parents.shape[1]) and parents.shape[1] != 1:
-        raise ValueError(f"{name} has {t.shape[0]} values for {parents.shape[1]} voices")
+        raise InvalidValue(f"{name} has {t.shape[0]} values for {parents.shape[1]} voices")
     return parents, t[:, None]
 
 

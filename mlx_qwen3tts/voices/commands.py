@@ -8,17 +8,17 @@ from pathlib import Path
 import mlx.core as mx
 
 from .. import cli
-from ..files.audio import FORMATS
-from ..files.output import OutputError, check_writable
-from ..listing import listed
+from ..audio.writing import FORMATS
+from ..errors import InvalidValue, OutputError, listed
+from ..files.output import check_writable
 from .algebra import KEEP, check_number, slerp
-from .direction import Direction
+from .directions.direction import Direction
+from .directions.labels import read_labelled
+from .directions.retrieval import retrieval
 from .expression import Name, Sum, parse
-from .labels import read_labelled
-from .library import OWN_FIELDS, Library
+from .library.library import OWN_FIELDS, Library
+from .library.rights import check_consent, forbids_derivatives
 from .lookup import Lookup
-from .retrieval import retrieval
-from .rights import check_consent, forbids_derivatives
 from .space import VoiceSpace
 from .voice import Voice, check_suffix
 
@@ -28,7 +28,7 @@ NAMED = 8  # voices listed one by one in a message
 def _library(options, exists=True):
     library = Library(options.library)
     if exists and not library.folder.is_dir():
-        raise ValueError(f"library {library.folder}: no such folder; `voices add` makes it")
+        raise InvalidValue(f"library {library.folder}: no such folder; `voices add` makes it")
     return library
 
 
@@ -37,7 +37,7 @@ def _lookup(options, library):
 
     @functools.cache
     def model():
-        from ..model import Qwen3TTS
+        from ..synthesis.tts import Qwen3TTS
 
         return Qwen3TTS.from_pretrained(options.model)
 
@@ -49,9 +49,9 @@ def _lookup(options, library):
 
 
 def _embedder(options):
-    from .recordings import Embedder
+    from ..checkpoint.speaker import SpeakerEncoder
 
-    return Embedder(options.model or "mlx_model")
+    return SpeakerEncoder.from_pretrained(options.model or "mlx_model")
 
 
 def _pairs(texts):
@@ -60,7 +60,7 @@ def _pairs(texts):
     for text in texts:
         key, _, value = text.partition("=")
         if not key.strip():
-            raise ValueError(f"{text!r} is not KEY=VALUE")
+            raise InvalidValue(f"{text!r} is not KEY=VALUE")
         pairs[key.strip()] = value.strip()
     return pairs
 
@@ -81,14 +81,14 @@ def _rights(options):
 def _space(options, library, dimension):
     """The space to keep a radius in: the one given, else the library's."""
     if options.keep not in KEEP:
-        raise ValueError(f"--keep {options.keep!r} is not one of {', '.join(KEEP)}")
+        raise InvalidValue(f"--keep {options.keep!r} is not one of {', '.join(KEEP)}")
     if options.space:
         return VoiceSpace.load(options.space)
     if options.keep != "radius":
         return None
     space = library.space(dimension)
     if space is None:
-        raise ValueError("--keep radius needs a voice space: give --space, or a library with more voices")
+        raise InvalidValue("--keep radius needs a voice space: give --space, or a library with more voices")
     return space
 
 
@@ -104,7 +104,7 @@ def _tell(options, result, *lines):
 def _check_outputs(options):
     """That there is somewhere to put a voice, before it is made."""
     if not options.output and not options.add:
-        raise ValueError("nowhere to put the voice: give --output or --add")
+        raise InvalidValue("nowhere to put the voice: give --output or --add")
     if options.output:
         check_suffix(options.output)
         check_writable(options.output)
@@ -140,9 +140,9 @@ def run_add(options):
     library = _library(options, exists=False)
     if Path(options.source).suffix.lower() in FORMATS:
         embedder = _embedder(options)
-        voice = Voice(embedder(options.source, options.prepare), metadata={"source_model": embedder.source})
+        voice = Voice(embedder.encode(options.source, options.prepare), metadata={"source_model": embedder.source})
     elif options.prepare:
-        raise ValueError(f"--prepare belongs to a recording, which {options.source} is not")
+        raise InvalidValue(f"--prepare belongs to a recording, which {options.source} is not")
     else:
         voice = _lookup(options, library).voice(options.source)
     path = library.add(options.name, voice, overwrite=options.overwrite, **tags, **rights)
@@ -198,7 +198,7 @@ def run_tag(options):
     library = _library(options)
     changes = {**_pairs(options.tags), **_rights(options), **dict.fromkeys(options.remove)}
     if not changes:
-        raise ValueError("nothing to enter: give KEY=VALUE, --remove, --consent, --license or --language")
+        raise InvalidValue("nothing to enter: give KEY=VALUE, --remove, --consent, --license or --language")
     library.tag(options.name, **changes)
     _tell(
         options,
@@ -233,12 +233,12 @@ def _term(lookup, text):
 
 def run_interp(options):
     if options.steps < 2:
-        raise ValueError(f"--steps {options.steps} is not 2 or more")
+        raise InvalidValue(f"--steps {options.steps} is not 2 or more")
     library = _library(options, exists=False)
     lookup = _lookup(options, library)
     start, end = (lookup.voice(name) for name in (options.start, options.end))
     if options.slerp and options.keep != "none":
-        raise ValueError("--slerp has lengths of its own: leave out --keep")
+        raise InvalidValue("--slerp has lengths of its own: leave out --keep")
     space = _space(options, library, start.dimension)
     if options.slerp and space is None:
         space = library.space(start.dimension)
@@ -275,7 +275,7 @@ def run_apply(options):
 
 
 def run_measure(options):
-    from .measure import check_csv, measure, row, write_csv
+    from ..audio.measures import check_csv, measure, row, write_csv
 
     check_csv(options.output)
     rows = []
@@ -296,9 +296,9 @@ def run_space(options):
     library = _library(options, exists=options.csv is None)
     output = options.output or str(library.folder / "space.safetensors")
     if options.nuisance and not options.csv:
-        raise ValueError("--nuisance is a column: give --csv")
+        raise InvalidValue("--nuisance is a column: give --csv")
     if not options.csv and options.group:
-        raise ValueError("--group is a column: give --csv")
+        raise InvalidValue("--group is a column: give --csv")
     if not options.output:
         library.folder.mkdir(exist_ok=True)
     check_writable(output)
@@ -340,10 +340,10 @@ def _keep_direction(options, library, direction):
 
 def _check_direction(options):
     if not options.output and not options.name:
-        raise ValueError("nowhere to put the direction: give --output or --name")
+        raise InvalidValue("nowhere to put the direction: give --output or --name")
     if options.output:
         if Path(options.output).suffix != ".safetensors":
-            raise ValueError(f"--output {options.output}: the extension must be .safetensors")
+            raise InvalidValue(f"--output {options.output}: the extension must be .safetensors")
         check_writable(options.output)
 
 
@@ -405,7 +405,7 @@ def _orthogonal(options, library):
 def run_search(options):
     library, where = _library(options), _where(options)
     sound = Path(options.query).suffix.lower() in FORMATS
-    embed = _embedder(options) if sound else None
+    embed = _embedder(options).encode if sound else None
     found = library.search(options.query, options.k, where=where, lowest=options.lowest, embed=embed)
     width = max(len(name) for name, _ in found)
     lines = [f"{name:{width}}  {score:+.3f}" for name, score in found]
@@ -413,16 +413,16 @@ def run_search(options):
 
 
 def run_map(options):
-    from .map import project, write_png
-    from .map_page import write_html
+    from .maps.page import write_html
+    from .maps.projection import project, write_png
 
     writers = {".png": write_png, ".html": write_html}
     suffix = Path(options.output).suffix.lower()
     if suffix not in writers:
-        raise ValueError(f"--output {options.output}: the extension must be .png or .html")
+        raise InvalidValue(f"--output {options.output}: the extension must be .png or .html")
     check_writable(options.output)
     if (options.x is None) != (options.y is None):
-        raise ValueError("--x and --y come together")
+        raise InvalidValue("--x and --y come together")
     library, where = _library(options), _where(options)
     names = library.where(where)
     X = library.vectors(names)
@@ -435,7 +435,7 @@ def run_map(options):
     known = [{**entry["metadata"], **entry["attributes"]} for entry in entries]
     groups = [entry.get(options.color_by) or None for entry in known] if options.color_by else None
     if groups and not any(groups):
-        raise ValueError(f"no voice of library {library.folder} has the attribute {options.color_by!r}")
+        raise InvalidValue(f"no voice of library {library.folder} has the attribute {options.color_by!r}")
     more = {"details": known} if suffix == ".html" else {}
     shown = {"axis_labels": drawn.labels, "title": f"Library {library.folder.name}", "equal": drawn.equal}
     writers[suffix](options.output, drawn.points, names, groups, **shown, **more)

@@ -13,6 +13,8 @@ import re
 import unicodedata
 from dataclasses import dataclass
 
+from ..errors import QwenTTSError, WrongType
+
 PLAIN = re.compile(r"[^\s+*@()\",:]+")  # what a name may be without quotes
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 ROUNDING = 4e-12  # of the weights' sizes: a total this small is a zero that decimal fractions missed
@@ -20,8 +22,10 @@ CLOSE = 1e-6  # of the weights' sizes when equal names are added up: dividing by
 DEEPEST = 100  # parentheses within each other
 
 
-class ExpressionError(ValueError):
+class ExpressionError(QwenTTSError):
     """A blend expression that cannot be read; `pointer` is the expression with a caret under the place."""
+
+    code = "invalid_expression"
 
     def __init__(self, message, text, place):
         before = "".join("\t" if c == "\t" else " " * _width(c) for c in text[:place])
@@ -142,7 +146,7 @@ class _Parser:
 
     def __init__(self, text):
         if not isinstance(text, str):
-            raise TypeError(f"an expression must be a string, not {text!r}")
+            raise WrongType(f"an expression must be a string, not {text!r}")
         self.text, self.tokens, self.at, self.depth = text, list(_tokens(text)), 0, 0
 
     @property

@@ -4,6 +4,7 @@ import warnings
 
 import mlx.core as mx
 
+from ..errors import InvalidValue
 from .voice import differ
 
 # Mean norm of real x-vectors by dimension (0.6B and 1.7B); tiny models have none to compare with.
@@ -20,7 +21,7 @@ def check_fit(voice, dimension, model_type, usual):
         source = voice.metadata.get("source_model")
         raise differ(f"{called} (of {source})" if source else called, voice.dimension, "this model takes", dimension)
     if voice.ref_codes is not None and model_type != "base":
-        raise ValueError("cloning in context needs a Base model; leave out the reference text")
+        raise InvalidValue("cloning in context needs a Base model; leave out the reference text")
     if voice.metadata.get("consent") == "refused":
         warnings.warn(f"consent to the voice {voice.name or ''} is entered as refused", stacklevel=4)
     norm = mx.linalg.norm(voice.embedding).item()

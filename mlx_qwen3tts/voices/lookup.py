@@ -8,10 +8,11 @@ from pathlib import Path
 import mlx.core as mx
 import numpy as np
 
+from ..errors import InvalidValue
 from .algebra import check_keep, restore
-from .direction import Direction
+from .directions.direction import Direction
 from .expression import ExpressionError, Name, parse, reduce
-from .rights import inherited
+from .library.rights import inherited
 from .voice import SUFFIXES, Voice, differ
 
 SHARED = ("source_model", "language")  # metadata that a blend takes over where its parents agree
@@ -56,7 +57,7 @@ class Lookup:
         if voice is not None:
             return voice
         if not any(sign in text for sign in ("+", "*", "@", "(", ")", ",", ":", '"', " -")):
-            raise ValueError(self._unknown(text))
+            raise InvalidValue(self._unknown(text))
         return self._evaluate(parse(text), text, space, keep)
 
     def named(self, name):
@@ -87,7 +88,9 @@ class Lookup:
         if found is None and _is_file(f"{name}.safetensors"):
             found = Direction.load(f"{name}.safetensors")
         if found is None:
-            raise ValueError(f"direction {name!r} is no file and not in the library; fit one with voices direction fit")
+            raise InvalidValue(
+                f"direction {name!r} is no file and not in the library; fit one with voices direction fit"
+            )
         return found
 
     def _evaluate(self, expression, text, space, keep):
@@ -121,7 +124,7 @@ class Lookup:
                 else:
                     found = voices[name] = self.named(name.name)
                     if found is None:
-                        raise ValueError(self._unknown(name.name))
+                        raise InvalidValue(self._unknown(name.name))
             except ValueError as error:
                 raise ExpressionError(str(error), text, name.place) from None
             first, known = next(iter({**voices, **directions}.items()))

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 import mlx.core as mx
 
+from ..errors import InvalidValue, WrongType
 from ..files.tensors import read_tensors, write_tensors
 from .algebra import as_vectors, units
 from .voice import differ
@@ -48,13 +49,13 @@ class VoiceSpace:
         """
         X = as_vectors(X, "voices")
         if X.ndim != 2 or X.shape[0] < 2:
-            raise ValueError(f"a voice space is fitted to two voices or more, not to shape {list(X.shape)}")
+            raise InvalidValue(f"a voice space is fitted to two voices or more, not to shape {list(X.shape)}")
         count = X.shape[0]
         mean = X.mean(axis=0)
         distances = mx.linalg.norm(X - mean, axis=1)
         radius = distances.mean().item()
         if radius <= 1e-6 * mx.linalg.norm(mean).item():
-            raise ValueError("all voices are the same: there is no space to fit")
+            raise InvalidValue("all voices are the same: there is no space to fit")
         groups = None if groups is None else check_labels(groups, count, "groups")
         basis, labels = None, None
         if nuisance is not None:
@@ -116,9 +117,9 @@ class VoiceSpace:
             numbers = float(metadata["radius"]), float(metadata["spread"]), int(metadata["count"])
             source = json.loads(metadata["source"])
             if not 0 < numbers[0] < math.inf:
-                raise ValueError(f"radius {numbers[0]} is not above 0")
+                raise InvalidValue(f"radius {numbers[0]} is not above 0")
         except (KeyError, ValueError) as error:
-            raise ValueError(f"voice space {path}: its metadata are not those of a voice space ({error})") from None
+            raise InvalidValue(f"voice space {path}: its metadata are not those of a voice space ({error})") from None
         return cls(arrays["mean"], *numbers, arrays.get("nuisance"), source)
 
 
@@ -141,13 +142,13 @@ def similarity(a, b, space=None):
 def check_labels(labels, count, name):
     """A list of `count` labels, or an error."""
     if isinstance(labels, str) or not hasattr(labels, "__len__"):
-        raise TypeError(f"{name} must be a list with a label a voice, not {labels!r}")
+        raise WrongType(f"{name} must be a list with a label a voice, not {labels!r}")
     if len(labels) != count:
-        raise ValueError(f"{name} has {len(labels)} labels for {count} voices")
+        raise InvalidValue(f"{name} has {len(labels)} labels for {count} voices")
     labels = labels.tolist() if hasattr(labels, "tolist") else list(labels)
     for label in labels:
         if not isinstance(label, Hashable):
-            raise TypeError(f"{name}: {label!r} is no label")
+            raise WrongType(f"{name}: {label!r} is no label")
     return labels
 
 
@@ -166,9 +167,9 @@ def nuisance_basis(X, labels, groups=None):
         X = X - mx.stack([means[group] for group in groups])
     means = mx.stack([X[rows].mean(axis=0) for rows in indices(labels).values()])
     if means.shape[0] < 2:
-        raise ValueError(f"nuisance has one label alone, {labels[0]!r}: nothing varies that could be ignored")
+        raise InvalidValue(f"nuisance has one label alone, {labels[0]!r}: nothing varies that could be ignored")
     _, sizes, rows = mx.linalg.svd(means - means.mean(axis=0), stream=mx.cpu)
     kept = int((sizes > 1e-5 * sizes[0]).sum().item())
     if sizes[0].item() == 0:
-        raise ValueError("the voices of all nuisance labels have the same mean: nothing varies that could be ignored")
+        raise InvalidValue("the voices of all nuisance labels have the same mean: nothing varies that could be ignored")
     return rows[:kept]

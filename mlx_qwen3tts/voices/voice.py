@@ -11,17 +11,14 @@ from pathlib import Path
 import mlx.core as mx
 import numpy as np
 
-from ..files.audio import FORMATS
+from ..audio.writing import FORMATS
+from ..errors import VoiceError, WrongType
 from ..files.output import whole_file
+from ..files.safetensors import read_header, read_metadata
 from ..files.tensors import all_finite, read_tensor, write_tensors
-from ..files.weights import read_header, read_metadata
 
 SUFFIXES = (".npy", ".safetensors", ".json")
 OWN = ("format_version", "dimension", "ref_text")  # metadata that a file has and `Voice.metadata` has not
-
-
-class VoiceError(ValueError):
-    """A file or value that is no voice; the message says what is wrong with it."""
 
 
 def differ(what, dimension, other, expected):
@@ -53,7 +50,7 @@ class Voice:
         if self.ref_codes is not None:
             self.ref_codes = as_codes(self.ref_codes)
         if not all(isinstance(value, str) for value in (*self.metadata.values(), self.ref_text or "")):
-            raise TypeError("the reference text and the metadata of a voice must be strings")
+            raise WrongType("the reference text and the metadata of a voice must be strings")
 
     @property
     def dimension(self):

@@ -105,7 +105,7 @@ def test_a_server_that_does_not_answer(silent, tmp_path):
         environment = {name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")}
         environment |= {"HF_ENDPOINT": f"http://127.0.0.1:{server.getsockname()[1]}", "HF_HOME": str(tmp_path)}
         environment |= {"NO_PROXY": "127.0.0.1", "HF_HUB_OFFLINE": "0"}
-        code = "from mlx_qwen3tts import info; from mlx_qwen3tts.files import hub; hub.PATIENCE = 0.3; info.main()"
+        code = "from mlx_qwen3tts import info; from mlx_qwen3tts.checkpoint import hub; hub.PATIENCE = 0.3; info.main()"
         start = time.monotonic()
         done = subprocess.run(
             [sys.executable, "-c", code, "--model", "a/b"],

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from mlx_qwen3tts.files.audio import audio_bytes
+from mlx_qwen3tts.audio.writing import audio_bytes
 
 
 def wav(samples, rate=24000, subtype="PCM_16", kind="WAV"):

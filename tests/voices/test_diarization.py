@@ -17,10 +17,10 @@ from pyannote.core import Annotation, Segment, Timeline
 from pyannote.metrics.diarization import DiarizationErrorRate
 
 from mlx_qwen3tts import Voice, VoiceSpace
-from mlx_qwen3tts.files.audio import read_audio
+from mlx_qwen3tts.audio.reading import read_audio
+from mlx_qwen3tts.audio.regions import RATE, blocks, levels, speech_regions
+from mlx_qwen3tts.diarization.diarize import Diarization, Turn, diarize
 from mlx_qwen3tts.networks.speaker.mel import log_mel
-from mlx_qwen3tts.voices.diarization import Diarization, Turn, diarize
-from mlx_qwen3tts.voices.speech_regions import RATE, blocks, levels, speech_regions
 from tests.voices import real
 
 CARRIERS = np.array([300, 500, 800, 1100, 1500, 2000, 2600, 3300])  # Hz: each voice is a tone of its own

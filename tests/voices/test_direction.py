@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlx_qwen3tts import Direction, Voice, VoiceSpace
-from mlx_qwen3tts.voices.solve import ridge
+from mlx_qwen3tts.voices.directions.fit import ridge
 from tests.voices.real import load, made
 
 X, NAMES, LABELS = made()

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 
 from mlx_qwen3tts import Direction, Library, Voice, VoiceSpace
-from mlx_qwen3tts.voices.index import INDEX
-from mlx_qwen3tts.voices.rights import inherited, strictest_consent, strictest_license
-from mlx_qwen3tts.voices.search import top
+from mlx_qwen3tts.voices.library.index import INDEX
+from mlx_qwen3tts.voices.library.rights import inherited, strictest_consent, strictest_license
+from mlx_qwen3tts.voices.library.search import top
 from tests.voices.real import load, made
 
 ROOT = Path(__file__).parents[2]

@@ -13,8 +13,8 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from mlx_qwen3tts.voices.map import COLOURS, LABELLED, REST, classify, project, write_png
-from mlx_qwen3tts.voices.map_page import write_html
+from mlx_qwen3tts.voices.maps.page import write_html
+from mlx_qwen3tts.voices.maps.projection import COLOURS, LABELLED, REST, classify, project, write_png
 
 HOSTILE = ["</script><b>x", '"&', "<!--<script>", "@@DATA@@", "a'b`${1}", "\u2028\udc80", "安娜", "&lt;", "\\u003c", ""]
 

@@ -9,8 +9,8 @@ import pytest
 import soundfile
 from scipy.signal import lfilter
 
-from mlx_qwen3tts.files.audio import AudioError
-from mlx_qwen3tts.voices.measure import MEASURES, MeasureError, check_csv, measure, read_csv, row, write_csv
+from mlx_qwen3tts.audio.measures import MEASURES, check_csv, measure, read_csv, row, write_csv
+from mlx_qwen3tts.errors import AudioError, MeasureError
 
 RATE = 24000
 

@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 
 from mlx_qwen3tts import Voice
-from mlx_qwen3tts.voices import SparseAutoencoder, VoiceSpace, sae
+from mlx_qwen3tts.voices import SparseAutoencoder, VoiceSpace
 from mlx_qwen3tts.voices.algebra import units
-from mlx_qwen3tts.voices.sae import TopK, revive
-from mlx_qwen3tts.voices.separation import auc, midranks, shuffled
+from mlx_qwen3tts.voices.sparse import autoencoder as sae
+from mlx_qwen3tts.voices.sparse.autoencoder import TopK, revive
+from mlx_qwen3tts.voices.sparse.separation import auc, midranks, shuffled
 
 
 def sparse_voices(count, dimension, features, k, seed=1, noise=0.02):

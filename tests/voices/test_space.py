@@ -6,7 +6,7 @@ import pytest
 
 from mlx_qwen3tts import Voice, VoiceSpace
 from mlx_qwen3tts.voices import similarity
-from mlx_qwen3tts.voices.retrieval import retrieval
+from mlx_qwen3tts.voices.directions.retrieval import retrieval
 from tests.voices.real import load, made
 
 X, NAMES, LABELS = made()

@@ -9,6 +9,8 @@ import functools
 import mlx.core as mx
 import numpy as np
 
+from ...errors import InvalidValue
+
 SAMPLE_RATE, FFT, HOP, TOP_HZ = 24000, 1024, 256, 12000
 
 
@@ -39,7 +41,7 @@ def log_mel(audio, bands=128):
     """audio: [samples] float32 at 24 kHz, at least 385 samples. Returns [frames, bands] float32."""
     pad = (FFT - HOP) // 2
     if audio.shape[0] <= pad:
-        raise ValueError(f"audio of {audio.shape[0]} samples is too short for a mel spectrogram")
+        raise InvalidValue(f"audio of {audio.shape[0]} samples is too short for a mel spectrogram")
     audio = mx.concatenate([audio[1 : pad + 1][::-1], audio, audio[-pad - 1 : -1][::-1]])
     frames = mx.as_strided(mx.contiguous(audio), ((audio.shape[0] - FFT) // HOP + 1, FFT), (HOP, 1))
     spectrum = mx.fft.rfft(frames * mx.array(window()))

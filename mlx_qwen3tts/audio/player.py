@@ -1,0 +1,63 @@
+"""Playing speech while it is made, through sounddevice (an optional extra)."""
+
+import threading
+
+import numpy as np
+
+from ..errors import PlayError
+
+
+class Player:
+    """Plays samples in the order they are given; a context manager that waits for the end when it closes well.
+
+    `underruns`: how many times the device wanted samples, after the first ones, that were not there yet.
+    """
+
+    def __init__(self, rate):
+        """rate: in Hz. Raises PlayError where sounddevice, PortAudio or an output device is missing."""
+        try:
+            import sounddevice
+        except ModuleNotFoundError:
+            raise PlayError("--play needs sounddevice: pip install 'mlx-qwen3tts[play]'") from None
+        except OSError as error:  # its library, PortAudio
+            raise PlayError(f"--play: {error}; install PortAudio") from None
+        self._waiting, self._lock = np.zeros(0, np.float32), threading.Lock()
+        self._begun = self._over = self._short = False
+        self._played = threading.Event()
+        self.underruns = 0
+        try:
+            self._stream = sounddevice.OutputStream(
+                samplerate=rate, channels=1, dtype="float32", callback=self._fill, finished_callback=self._played.set
+            )
+        except sounddevice.PortAudioError as error:
+            raise PlayError(f"--play: no sound can be played here: {error}") from None
+        self._stop = sounddevice.CallbackStop
+
+    def __enter__(self):
+        self._stream.start()
+        return self
+
+    def __exit__(self, kind, *_):
+        self._over = True
+        if kind is None:
+            self._played.wait()
+        self._stream.close()
+
+    def play(self, samples):
+        """Samples [n] float32 within ±1 to be played next."""
+        with self._lock:
+            self._waiting = np.concatenate([self._waiting, np.asarray(samples, np.float32)])
+            self._begun = True
+
+    def _fill(self, out, count, *_):
+        """Called by the device for `count` samples, in a thread of its own."""
+        with self._lock:
+            ready, self._waiting = self._waiting[:count], self._waiting[count:]
+            out[: ready.size, 0] = ready
+            out[ready.size :] = 0
+            if ready.size < count:
+                if self._over:
+                    raise self._stop
+                # A pause counts once, however often the device asks in it.
+                self.underruns += self._begun and not self._short
+            self._short = ready.size < count

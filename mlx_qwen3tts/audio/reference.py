@@ -1,0 +1,78 @@
+"""A recording that is to serve as a voice: checked, advised on, and where asked for trimmed and levelled."""
+
+import math
+import warnings
+
+import numpy as np
+
+from ..errors import AudioError
+from .reading import LONGEST, called, read_audio, too_long
+
+SHORTEST, ENOUGH = 0.5, 3.0  # seconds of a reference: refused below (and above LONGEST), advised
+
+SILENT = 1e-3  # a peak below this (-60 dBFS) is silence
+
+
+def read_reference(source, rate, prepared=False):
+    """A recording that is to serve as a voice: read, checked, and where asked for `prepared`."""
+    samples, name = read_audio(source, rate, LONGEST), called(source)
+    check_reference(samples, rate, name)
+    if prepared:
+        samples = prepare(samples, rate)
+        if samples.size / rate < SHORTEST:
+            raise AudioError(f"{name} lasts {samples.size / rate:.2f} s without its silence; {SHORTEST} s are needed")
+    for advice in quality(samples, rate):
+        warnings.warn(f"{name}: {advice}", stacklevel=3)
+    return samples
+
+
+def check_reference(samples, rate, name="audio"):
+    """AudioError where a recording cannot serve as a voice."""
+    seconds = samples.size / rate
+    if seconds < SHORTEST:
+        raise AudioError(f"{name} lasts {seconds:.2f} s; at least {SHORTEST} s are needed")
+    if seconds > LONGEST:
+        raise too_long(name, seconds)
+    if np.ptp(samples) / 2 < SILENT:  # a constant is no sound either
+        raise AudioError(f"{name} is silent")
+
+
+def quality(samples, rate):
+    """What hurts a reference, as sentences; empty where nothing does."""
+    advice = []
+    seconds = samples.size / rate
+    if seconds < ENOUGH:
+        advice.append(f"{seconds:.1f} s is short; {ENOUGH:.0f} s or more give a better voice")
+    clipped = np.mean(np.abs(samples) >= 0.999)
+    if clipped > 0.001:
+        advice.append(f"{clipped:.1%} of the samples are clipped")
+    speaking = _speaking(samples, rate)
+    level = 10 * math.log10(np.mean(np.square(samples[np.repeat(speaking, _hop(rate))[: samples.size]])) + 1e-12)
+    if level < -40:
+        advice.append(f"its level is low ({level:.0f} dBFS)")
+    silences = np.diff(np.flatnonzero(np.concatenate([[True], speaking, [True]]))) - 1
+    longest = silences.max() * _hop(rate) / rate
+    if longest > 1:
+        advice.append(f"it has {longest:.1f} s of silence in one piece (--prepare trims the ends)")
+    return advice
+
+
+def _hop(rate):
+    return rate // 50  # 20 ms
+
+
+def _speaking(samples, rate):
+    """For every 20 ms, whether its level is within 40 dB of the loudest."""
+    hop = _hop(rate)
+    padded = np.pad(samples, (0, -samples.size % hop))
+    level = np.sqrt(np.mean(np.square(padded.reshape(-1, hop)), axis=1))
+    return level >= level.max() / 100
+
+
+def prepare(samples, rate):
+    """Trim silence at both ends, 0.1 s of it kept, and bring the level to -20 dBFS with peaks below 0.95."""
+    hop, speaking = _hop(rate), np.flatnonzero(_speaking(samples, rate))
+    margin = rate // 10
+    samples = samples[max(0, speaking[0] * hop - margin) : (speaking[-1] + 1) * hop + margin]
+    gain = 0.1 / max(np.sqrt(np.mean(np.square(samples))), 1e-9)
+    return (samples * min(gain, 0.95 / np.abs(samples).max())).astype(np.float32)

@@ -1,0 +1,40 @@
+"""The closed vocabulary of a model that was taught only some words, as the shipped miniature was."""
+
+import warnings
+
+from ..errors import listed
+
+
+class Vocabulary:
+    """Warns of what a text has beyond `words` (lower case) and the `punctuation` that may follow one."""
+
+    def __init__(self, words, punctuation):
+        self.words, self.punctuation = tuple(words), punctuation
+        self._known = {form for word in words for form in (word, word.capitalize())}
+
+    def unknown(self, text):
+        """The words of a text that the model was not taught, each once, as they are written."""
+        words = {word.rstrip(self.punctuation) or word: None for word in text.split()}
+        return [word for word in words if word not in self._known]
+
+    def check(self, text):
+        """Warn of unknown words, naming them."""
+        if unknown := self.unknown(text):
+            warnings.warn(
+                f"this model knows {len(self.words)} words, and speaks no others clearly; "
+                f"it does not know: {listed(unknown, 8)} (mlx_qwen3tts.info lists its words)",
+                stacklevel=4,
+            )
+
+    def watch(self, pieces):
+        """The same pieces of a text that is still being written; each word is checked once it has ended."""
+        open_word = ""
+        for piece in pieces:
+            if isinstance(piece, str):  # what is none is refused where it is read
+                text = open_word + piece
+                closed = len(text.rstrip()) < len(text) or not text
+                words = text.split()
+                open_word = "" if closed else words.pop()
+                self.check(" ".join(words))
+            yield piece
+        self.check(open_word)

@@ -1,0 +1,69 @@
+"""The headers of safetensors files: names, shapes and places of their tensors, checked before anything is read."""
+
+import json
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..errors import CheckpointError
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """Where a tensor lies: file, name in it, dtype as the header spells it, shape, byte range in the file."""
+
+    path: Path
+    name: str
+    dtype: str
+    shape: tuple
+    start: int
+    stop: int
+
+    @property
+    def bytes(self):
+        return self.stop - self.start
+
+
+def _read_header(path):
+    """(the JSON object at the head of a safetensors file, where in the file the tensors start, the file's size)."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        start = file.read(8)
+        length = struct.unpack("<Q", start)[0] if len(start) == 8 else size
+        if length + 8 > size:
+            raise CheckpointError(f"{path} is truncated or no safetensors file")
+        try:
+            header = json.loads(file.read(length))
+        except (json.JSONDecodeError, UnicodeDecodeError, RecursionError):
+            header = None
+    if not isinstance(header, dict):
+        raise CheckpointError(f"{path} is no safetensors file: its header is not a JSON object")
+    return header, 8 + length, size
+
+
+def read_metadata(path):
+    """The strings under `__metadata__` of a safetensors file."""
+    metadata = _read_header(path)[0].get("__metadata__") or {}  # MLX writes null where there are none
+    if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
+        raise CheckpointError(f"{path} is no safetensors file: its metadata are not strings")
+    return metadata
+
+
+def read_header(path):
+    """Names and places of the tensors of one safetensors file; a truncated or foreign file is an error."""
+    header, base, size = _read_header(path)
+    header.pop("__metadata__", None)
+    tensors = {}
+    for name, entry in header.items():
+        try:
+            dtype, shape, (first, last) = entry["dtype"], tuple(entry["shape"]), entry["data_offsets"]
+            sound = isinstance(dtype, str) and all(type(n) is int and n >= 0 for n in (*shape, first, last - first))
+        except (KeyError, TypeError, ValueError):
+            sound = False
+        if not sound:
+            raise CheckpointError(f"{path} is no safetensors file: its header does not describe tensor {name}")
+        tensors[name] = Tensor(path, name, dtype, shape, base + first, base + last)
+    needed = max((tensor.stop for tensor in tensors.values()), default=base)
+    if needed > size:
+        raise CheckpointError(f"{path} is truncated: {size} bytes of {needed}")
+    return tensors
