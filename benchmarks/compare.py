@@ -1,6 +1,7 @@
 """The same random weights in this package, in mlx-audio and in the official PyTorch package, run in turn.
 
     python -m benchmarks.compare [--size narrow] [--frames 40] [--repeats 3] [--parts frames codec floor]
+                                 [--dtype float32] [--checkpoint DIR] [--official-device cpu]
                                  [--mlx-audio-python PYTHON] [--official-python PYTHON] [--json]
 
 Parts:
@@ -10,11 +11,12 @@ Parts:
     floor   the time in which a frame's weights can be read, beside our time for a frame; CPU only, and it means
             something where the weights do not fit in the caches, from 0.6b on
 
-Everything is float32. The whole text stands in the prompt, the one layout that all three have. The head's row for end
-of speech is zero here: a logit of 0 is never among the 50 best of 2,048, so every run is as long as asked. Sampling is
-as in the checkpoint, temperature 0.9 and top-k 50. The warm-up is greedy, and everyone has to make the same codes in
-it. Each runs in a worker process, loaded once and timed inside. For N frames mlx-audio takes N talker steps, the
-prefill among them; the official package and this one take N + 1, for the token that may have been the end.
+Everything is float32; --dtype bfloat16 is for talker and predictor, and in the official package for the codec too. The
+whole text stands in the prompt, the one layout that all three have. The head's row for end of speech is zero here: a
+logit of 0 is never among the 50 best of 2,048, so every run is as long as asked. Sampling is as in the checkpoint,
+temperature 0.9 and top-k 50. The warm-up is greedy, and everyone has to make the same codes in it. Each runs in a
+worker process, loaded once and timed inside. For N frames mlx-audio takes N talker steps, the prefill among them; the
+official package and this one take N + 1, for the token that may have been the end.
 
 Another implementation is left out, with a line that says why, where its Python is not named and its package is not
 installed here. MLX_AUDIO_PYTHON and QWEN_TTS_PYTHON stand in for the two options. Other environment variables, such as
@@ -181,9 +183,9 @@ def find_python(name, given):
     return python, None
 
 
-def write_inputs(scratch, size, codec_frames):
-    """Checkpoint, voice and codes for everyone; returns their paths."""
-    folder = write_checkpoint(scratch / "checkpoint", size=size, eos_gain=0.0)
+def write_inputs(scratch, size, codec_frames, written=None):
+    """Checkpoint, voice and codes for everyone; returns their paths. written: the checkpoint, if there is one."""
+    folder = written or write_checkpoint(scratch / "checkpoint", size=size, eos_gain=0.0)
     mx.clear_cache()
     width = json.loads((folder / "config.json").read_text(encoding="utf-8"))["talker_config"]["hidden_size"]
     random = np.random.RandomState(0)
@@ -264,8 +266,9 @@ def agreement(crew, part, names):
 
 def compare(options, scratch, stack):
     """The whole run, printed part by part; returns what --json prints."""
-    print(f"writing a random checkpoint, {options.size}", file=sys.stderr)
-    folder, voice, codes = write_inputs(scratch, options.size, options.codec_frames)
+    if not options.checkpoint:
+        print(f"writing a random checkpoint, {options.size}", file=sys.stderr)
+    folder, voice, codes = write_inputs(scratch, options.size, options.codec_frames, options.checkpoint)
     crew = Crew(scratch, options.threads, stack)
     pythons, skipped, about = {"ours": sys.executable}, {}, {}
     for name, given in (("mlx-audio", options.mlx_audio_python), ("official", options.official_python)):
@@ -274,10 +277,11 @@ def compare(options, scratch, stack):
             print(f"{name}: skipped: {reason}", flush=True)
             del pythons[name]
             skipped[name] = reason
-    given = {"folder": str(folder), "voice": str(voice), "threads": options.threads}
+    given = {"folder": str(folder), "voice": str(voice), "threads": options.threads, "dtype": options.dtype}
     for name, python in pythons.items():
         preload = not (name == "official" and options.official_own_blas)
-        answer = crew.start(name, python, preload, **given)
+        more = {"device": options.official_device} if name == "official" else {}
+        answer = crew.start(name, python, preload, **given, **more)
         if answer:
             about[name] = {
                 "versions": answer["versions"],
@@ -286,7 +290,7 @@ def compare(options, scratch, stack):
             }
     result = {
         "size": options.size,
-        "dtype": "float32",
+        "dtype": options.dtype,
         "frames": options.frames,
         "codec_frames": options.codec_frames,
         "repeats": options.repeats,
@@ -330,8 +334,9 @@ def compare(options, scratch, stack):
         if part != "speech" and "ours" in runs:
             result["agreement"][part] = agreement(crew, part, [name for name in runs if name != "ours"])
     if floor:
-        arrays = mx.load(str(folder / "model.safetensors"))  # headers only; everyone computes in float32
-        sizes = {name: mx.float32.size * array.size for name, array in arrays.items()}
+        arrays = mx.load(str(folder / "model.safetensors"))  # headers only
+        size = getattr(mx, options.dtype).size
+        sizes = {name: size * array.size for name, array in arrays.items()}
         result["floor"] = {"bytes": frame_bytes(sizes), "bytes_per_second": bandwidths}
         if bandwidths and "ours" in result["parts"]["frames"]:
             seconds = result["floor"]["bytes"]["frame"] / statistics.median(bandwidths)
@@ -342,8 +347,8 @@ def compare(options, scratch, stack):
 
 
 def print_header(result):
-    machine = result["machine"]
-    print(f"\n{result['size']}, float32, {machine['processor']}, threads: {result['threads']} of {machine['cores']}")
+    machine, what = result["machine"], f"{result['size']}, {result['dtype']}"
+    print(f"\n{what}, {machine['processor']}, threads: {result['threads']} of {machine['cores']}")
     for name, about in result["implementations"].items():
         versions = ", ".join(f"{package} {version}" for package, version in about["versions"].items())
         preloaded = f", with {Path(about['LD_PRELOAD']).name}" if about["LD_PRELOAD"] else ""
@@ -389,6 +394,9 @@ def print_notes(result):
 def build_parser():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--size", choices=SIZES, default="narrow")
+    parser.add_argument("--checkpoint", type=Path, metavar="DIR", help="what write_checkpoint wrote of this size")
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="of talker and predictor")
+    parser.add_argument("--official-device", default="cpu", metavar="D", help="of the official package: cpu or cuda")
     parser.add_argument("--frames", type=int, default=40)
     parser.add_argument("--codec-frames", type=int, default=25)
     parser.add_argument("--repeats", type=int, default=3)

@@ -12,14 +12,14 @@ from .serve import serve
 
 
 class MlxAudio:
-    def load(self, folder, voice, threads):
+    def load(self, folder, voice, threads, dtype):
         self.model = load(folder)
         # The talker comes in the checkpoint's bfloat16; the codec is float32 already.
-        self.model.talker.set_dtype(mx.float32)
+        self.model.talker.set_dtype(getattr(mx, dtype))
         mx.eval(self.model.talker.parameters())
         mx.clear_cache()
         # It takes recordings only, so the vector stands in for what its encoder would hear in one.
-        vector = mx.array(np.load(voice))[None]
+        vector = mx.array(np.load(voice))[None].astype(getattr(mx, dtype))
         self.model.extract_speaker_embedding = lambda *_, **__: vector
         self.codec_decode = self.model.speech_tokenizer.decode
         versions = {"mlx_audio": metadata.version("mlx-audio"), "mlx": mx.__version__}

@@ -36,9 +36,9 @@ def prefill_seconds(tts, text, voice):
 
 
 class Ours:
-    def load(self, folder, voice, threads):
+    def load(self, folder, voice, threads, dtype):
         warnings.filterwarnings("ignore", message="the speech did not end")  # as intended
-        self.tts = mlx_qwen3tts.Qwen3TTS.from_pretrained(folder, dtype="float32")
+        self.tts = mlx_qwen3tts.Qwen3TTS.from_pretrained(folder, dtype)
         self.voice = mx.array(np.load(voice))
         # MLX takes its threads from the BLAS, which has them from the environment.
         versions = {"mlx_qwen3tts": mlx_qwen3tts.__version__, "mlx": mx.__version__}
