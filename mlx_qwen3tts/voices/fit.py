@@ -2,29 +2,27 @@
 
 import warnings
 
-import mlx.core as mx
-
-from ..errors import InvalidValue
-from .voice import differ
+from ..errors import UnsupportedValue
+from .voice import Voice, differ
 
 # Mean norm of real x-vectors by dimension (0.6B and 1.7B); tiny models have none to compare with.
 KNOWN_NORMS = {1024: 10.25, 2048: 17.0}
 
 
-def check_fit(voice, dimension, model_type, usual):
-    """ValueError where a Voice cannot be spoken by a model, a warning where its user may not have meant it.
+def check_fit(voice: Voice, dimension: int, model_type: str, usual: float | None) -> None:
+    """Refuse a Voice that a model cannot speak with, and warn where its user may not have meant it.
 
     dimension and model_type of the model; usual: norm of its voices, or None.
     """
     if voice.dimension != dimension:
         called = f"the voice {voice.name!r}" if voice.name else "the voice"
-        source = voice.metadata.get("source_model")
+        source = voice.source_model
         raise differ(f"{called} (of {source})" if source else called, voice.dimension, "this model takes", dimension)
     if voice.ref_codes is not None and model_type != "base":
-        raise InvalidValue("cloning in context needs a Base model; leave out the reference text")
-    if voice.metadata.get("consent") == "refused":
+        raise UnsupportedValue("cloning in context needs a Base model; leave out the reference text", param="ref_text")
+    if voice.consent == "refused":
         warnings.warn(f"consent to the voice {voice.name or ''} is entered as refused", stacklevel=4)
-    norm = mx.linalg.norm(voice.embedding).item()
+    norm = voice.norm
     if usual and not usual / 2 <= norm <= usual * 2:
         warnings.warn(
             f"the voice's norm {norm:.2f} is far from {usual:.2f}, that of this model's voices; vectors go in raw, not "
