@@ -43,7 +43,7 @@ def _read_object(text: object, key: str) -> object:
     except (ValueError, RecursionError):
         value = None
     if not isinstance(value, dict):
-        raise VoiceError(f"the {key} of a voice are not a JSON object: {text[:40]!r}", param="metadata")
+        raise VoiceError(f"a voice's {key} must be a JSON object, not {text[:40]!r}", param="metadata")
     return value
 
 
