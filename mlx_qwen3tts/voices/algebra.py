@@ -77,7 +77,7 @@ def as_numbers(value: Number, name: str) -> mx.array:
         return mx.array(check_number(value, name))
     try:
         array = as_floats(value.astype(mx.float32) if isinstance(value, mx.array) else np.asarray(value) * 1.0)
-    except (VoiceError, TypeError, ValueError):
+    except (VoiceError, TypeError, ValueError):  # the last two are NumPy's
         raise InvalidValue(f"{name} {value!r} is neither a number nor a list of finite numbers", param=name) from None
     if array.ndim != 1 or array.size == 0:
         raise InvalidValue(f"{name} has shape {list(array.shape)}; expected a number or [N]", param=name)

@@ -16,7 +16,6 @@ from .algebra import check_keep, restore
 from .directions.direction import Direction
 from .expression import ExpressionError, Form, Name, Sum, parse, reduce
 from .library.rights import inherited
-from .metadata import plain
 from .voice import SUFFIXES, Voice, check_file, differ
 
 if TYPE_CHECKING:
@@ -148,11 +147,11 @@ class Lookup:
                     voices[name] = self._known(name.name)
                     dimension = voices[name].dimension
             except QwenTTSError as error:
-                raise ExpressionError(str(error), text, name.place) from None
+                raise ExpressionError(str(error), text, name.place, error.code) from None
             first, known = next(iter({**voices, **directions}.items()))
             if dimension != known.dimension:
                 error = differ(str(name), dimension, str(first), known.dimension)
-                raise ExpressionError(str(error), text, name.place)
+                raise ExpressionError(str(error), text, name.place, error.code)
         return form, voices, directions
 
     def _known(self, name: str) -> Voice:
@@ -193,7 +192,7 @@ def _inherited(
         for key in ("source_model", "consent", "license"):
             if getattr(voice, key) is not None:
                 parent[key] = getattr(voice, key)
-        parents.append({**parent, "recipe": plain(voice.recipe)} if voice.recipe else parent)
+        parents.append({**parent, "recipe": voice.recipe} if voice.recipe else parent)
     moves = [
         {"name": name.name, "strength": round(strength, 6), "towards": directions[name].positive}
         for name, strength in form.directions.items()

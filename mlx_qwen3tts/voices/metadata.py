@@ -6,13 +6,24 @@ stays as it is.
 
 import json
 from collections.abc import Mapping
-from types import MappingProxyType
-from typing import Any
+from typing import Any, NoReturn
 
 from ..errors import InvalidValue, VoiceError, WrongType
 
 STRINGS = ("source_model", "language", "consent", "license")
 FORMAT = ("format_version", "dimension", "ref_text")  # strings of a file that `Voice.save` writes by itself
+
+
+class ReadOnly(dict[str, Any]):
+    """A dict that cannot be changed. json, copy and pickle take it as they take any dict, unlike a MappingProxyType."""
+
+    def _refuse(self: Any, *_: Any, **__: Any) -> NoReturn:
+        raise TypeError("a voice does not change; voice.replace(…) makes another one, dict(…) a copy to change")
+
+    __setitem__ = __delitem__ = __ior__ = update = setdefault = pop = popitem = clear = _refuse
+
+    def __reduce__(self) -> tuple[object, ...]:  # a dict's own fills an empty one
+        return ReadOnly, (dict(self),)
 
 
 def taken_apart(metadata: Mapping[str, str]) -> dict[str, Any]:
@@ -31,8 +42,8 @@ def put_together(fields: Mapping[str, Any]) -> Mapping[str, str]:
     strings = {key: fields[key] for key in STRINGS if fields[key] is not None}
     for key in ("attributes", "recipe"):
         if fields[key]:
-            strings[key] = json.dumps(plain(fields[key]), ensure_ascii=False)
-    return MappingProxyType(dict(sorted({**strings, **fields["other"]}.items())))
+            strings[key] = json.dumps(fields[key], ensure_ascii=False)
+    return ReadOnly(sorted({**strings, **fields["other"]}.items()))
 
 
 def _read_object(text: object, key: str) -> object:
@@ -88,14 +99,14 @@ def _items(values: Mapping[str, Any] | None, name: str) -> list[tuple[str, Any]]
 
 
 def frozen(value: Any) -> Any:
-    """An immutable copy of JSON-like values: dicts as read-only mappings, lists as tuples, at every depth."""
+    """An immutable copy of JSON-like values: dicts as ReadOnly, lists as tuples, at every depth."""
     if isinstance(value, Mapping):
-        return MappingProxyType({key: frozen(part) for key, part in value.items()})
+        return ReadOnly((key, frozen(part)) for key, part in value.items())
     return tuple(map(frozen, value)) if isinstance(value, list | tuple) else value
 
 
 def plain(value: Any) -> Any:
-    """What `frozen` was given, as dicts and lists that can be changed and written as JSON."""
+    """A copy of JSON-like values, `frozen` or not, as dicts and lists that can be changed."""
     if isinstance(value, Mapping):
         return {key: plain(part) for key, part in value.items()}
     return list(map(plain, value)) if isinstance(value, list | tuple) else value

@@ -63,7 +63,7 @@ class Voice:
     other: Mapping[str, str]
     name: str | None
 
-    __hash__: ClassVar[None]  # pyright: ignore[reportIncompatibleMethodOverride] as in every class without a hash
+    __hash__: ClassVar[None]
 
     def __init__(
         self,
@@ -146,9 +146,6 @@ class Voice:
         called = [repr(self.name)] if self.name else []
         context = [] if self.ref_codes is None else [f"in context: {self.ref_codes.shape[0]} frames"]
         return f"Voice({', '.join([*called, f'{self.dimension} dimensions, norm {self.norm:.1f}', *context])})"
-
-    def __reduce__(self) -> tuple[object, ...]:  # read-only mappings can be neither copied nor pickled
-        return Voice, (self.embedding, self.ref_codes, self.ref_text, dict(self.metadata), self.name)
 
     def save(self, path: Path | str) -> None:
         """Write by extension. `.npy` and `.json` hold the vector alone, so a voice with reference codes is refused."""

@@ -191,6 +191,9 @@ def test_errors_point_at_the_place(library, text, message, place):
         ExpressionError, match=message.replace("*", r"\*").replace("+", r"\+").replace(")", r"\)")
     ) as told:
         Lookup(library).voice(text)
+    missing = {"voice 'nobody'": "voice_not_found", "direction": "direction_not_found", "small": "invalid_voice"}
+    wanted = next((code for words, code in missing.items() if message.startswith(words)), "invalid_expression")
+    assert told.value.code == wanted
     line, caret = told.value.pointer.split("\n")
     assert line == f"  {text}"
     wide = sum(c in "小明" for c in text[:place])

@@ -82,6 +82,13 @@ def test_metadata_are_fields():
     "change",
     [
         lambda voice: voice.attributes.__setitem__("gender", "male"),
+        lambda voice: voice.attributes.update(age="40"),
+        lambda voice: voice.attributes.__ior__({"age": "40"}),
+        lambda voice: voice.attributes.__delitem__("gender"),
+        lambda voice: voice.attributes.pop("gender"),
+        lambda voice: voice.attributes.popitem(),
+        lambda voice: voice.attributes.setdefault("age", "40"),
+        lambda voice: voice.attributes.clear(),
         lambda voice: voice.metadata.__setitem__("consent", "given"),
         lambda voice: voice.other.__setitem__("preset", "ryan"),
         lambda voice: voice.recipe.__setitem__("expression", "c"),
@@ -98,6 +105,9 @@ def test_a_voice_does_not_change(change):
     with pytest.raises((TypeError, AttributeError)):  # Python's own; nothing of ours is asked
         change(voice)
     assert voice.attributes == {"gender": "female"} and voice.name is voice.consent is None
+    assert json.loads(json.dumps(voice.recipe)) == {"parents": [{"name": "a"}]}
+    ours = {**voice.attributes, "gender": "male"}  # a copy may change
+    assert ours == voice.attributes | {"gender": "male"} == {"gender": "male"}
 
 
 def test_replacing_makes_another():
@@ -144,6 +154,10 @@ def test_a_voice_can_be_copied_and_pickled():
     voice = Voice(vector(64, 1), np.arange(32).reshape(2, 16), "one", METADATA, "anna")
     for again in (copy.copy(voice), copy.deepcopy(voice), pickle.loads(pickle.dumps(voice))):
         assert again == voice and again.name == "anna"
+        with pytest.raises(TypeError, match="a voice does not change"):
+            again.attributes["gender"] = "male"
+    told = dataclasses.asdict(voice)
+    assert told["attributes"] == {"gender": "female"} and told["recipe"]["expression"] == "a + b"
 
 
 def test_what_a_voice_says_of_itself():

@@ -62,7 +62,6 @@ def _check_outputs(options: Namespace) -> None:
 def _keep_voice(options: Namespace, library: Library, voice: Voice) -> None:
     """Write a voice where the options say, warn of what its licence forbids, and report on it."""
     from ..library.rights import forbids_derivatives
-    from ..metadata import plain
 
     for parent in voice.recipe.get("parents", ()):
         if parent.get("consent") == "refused":
@@ -83,7 +82,7 @@ def _keep_voice(options: Namespace, library: Library, voice: Voice) -> None:
         f"{voice.name or 'voice'}: {voice.dimension} dimensions, norm {norm:.2f}, written to {' and '.join(places)}"
     )
     if options.json:
-        cli.print_json({"output": places, "dimension": voice.dimension, "norm": norm, "recipe": plain(voice.recipe)})
+        cli.print_json({"output": places, "dimension": voice.dimension, "norm": norm, "recipe": voice.recipe})
 
 
 def _term(lookup: Lookup, text: str) -> Name | Sum:

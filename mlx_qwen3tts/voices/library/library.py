@@ -8,7 +8,6 @@ space in `space.safetensors`. Whatever writes here does so under a lock, so seve
 from __future__ import annotations
 
 import contextlib
-import copy
 import fcntl
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -20,7 +19,7 @@ from ...errors import InvalidValue, NameTaken, OutputError, UnsupportedValue, Vo
 from .. import FOLDER
 from ..algebra import VoiceLike, as_vectors
 from ..directions.direction import Direction
-from ..metadata import STRINGS
+from ..metadata import STRINGS, plain
 from ..space import FEWEST, VoiceSpace, warn_raw
 from ..voice import SUFFIXES, Voice, differ
 from .archive import DIRECTIONS, export_zip, import_zip
@@ -79,7 +78,7 @@ class Library:
         metadata the other strings of its file. A copy: it may be changed."""
         self.path(name)
         entry = self._index.entries[composed(name)]
-        return copy.deepcopy({key: value for key, value in entry.items() if key not in ("stamp", "row")})
+        return plain({key: value for key, value in entry.items() if key not in ("stamp", "row")})
 
     def _listed(self) -> str:
         names = self.names
