@@ -204,7 +204,7 @@ def parity(section: Section) -> None:
 def agreement(folder: Path, voice: object, texts: Iterable[str], language: str) -> dict[str, object]:
     """How often a model in bfloat16 chooses as it does in float32, on what the latter says."""
     exact, rounded = (Qwen3TTS.from_pretrained(folder, dtype) for dtype in ("float32", "bfloat16"))
-    sampler = exact.generation([], [], exact.sampling).step.sampler
+    sampler = exact.steps.of([exact.sampling])[0].sampler
     utterances, answers = [], []
     for seed, text in enumerate(texts):
         spoken = exact.generate(text, voice, language=language, seed=seed, max_tokens=61).codes
@@ -325,8 +325,7 @@ def split_frame(section: Section, speaker: measure.Speaker, weights: str, floor:
     """Milliseconds of a frame by part. Sampling: what a predictor frame takes beyond a greedy one."""
     tts = speaker.tts
     parts = measure.frame_parts(speaker, TEXT, FRAMES, REPEATS, {"codec": (DECODE_CHUNK,), "codec_stream": SCHEDULE})
-    prompt = tts.prompt(TEXT, speaker.voice, max_tokens=FRAMES + 1)
-    step = tts.generation([prompt], [measure.SEED], tts.sampling.override(max_tokens=FRAMES + 1, greedy=True)).step
+    step, _ = tts.steps.of([tts.sampling.override(greedy=True)])
     greedy = statistics.median(measure.predictor_frames(step, tts.talker, tts.config.talker, measure.STEPS))
     ms = {name: 1000 * parts[name] for name in ("talker", "host", "loop")}
     ms |= {"predictor": 1000 * greedy, "sampling": 1000 * (parts["predictor"] - greedy), "weights": 1000 * floor}

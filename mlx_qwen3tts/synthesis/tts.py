@@ -17,12 +17,13 @@ from ..checkpoint import hub
 from ..checkpoint.folder import ModelFolder
 from ..checkpoint.part import check_dtype
 from ..checkpoint.weights import read_json
-from ..errors import InvalidValue, QwenTTSError, UnsupportedValue, VoiceError, VoiceNotFound, WrongType
+from ..errors import InvalidValue, QwenTTSError, UnsupportedValue, VoiceError, WrongType
 from ..networks.codec.codec import DECODE_CHUNK
 from ..voices import FOLDER
 from ..voices.fit import KNOWN_NORMS, check_fit
 from ..voices.library.library import Library
 from ..voices.lookup import Lookup
+from ..voices.presets import preset_voice
 from ..voices.voice import Voice
 from .decoding import SCHEDULE, Decoding, check_schedule
 from .frame import Steps
@@ -122,15 +123,7 @@ class Qwen3TTS:
         """A Voice from a preset's row of the codec embedding. Names are matched without regard to case."""
         if not isinstance(name, str):
             raise WrongType(f"a preset's name must be a string, not {name!r}", param="voice")
-        if not self.speakers:
-            raise UnsupportedValue(f"voice {name!r}: a {self.model_type} model has no presets", param="voice")
-        known = self._preset_name(name)
-        if known is None:
-            raise VoiceNotFound(f"voice {name!r} is not one of {', '.join(self.speakers)}", param="voice")
-        row = self.talker.embed_codec(mx.array([self.config.talker.spk_id[known]]))[0]
-        dialect = self.config.talker.spk_is_dialect.get(known)
-        metadata = {"source_model": self.folder.folder.name, "preset": known}
-        return Voice(row, metadata={**metadata, "dialect": dialect} if dialect else metadata)
+        return preset_voice(self.folder, name, self.talker.dtype)
 
     def _preset_name(self, name: str) -> str | None:
         """The preset that a user means, or None; fine-tunes may have capitals in theirs."""

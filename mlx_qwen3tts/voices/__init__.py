@@ -1,5 +1,20 @@
 """Voices as vectors: algebra, directions, spaces, libraries, diarization. Importing this is cheap."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ..errors import VoiceError
+    from .__main__ import build_parser, main
+    from .algebra import blend, lerp, move, offset, slerp
+    from .directions.direction import Direction
+    from .expression import parse
+    from .library.library import Library
+    from .space import VoiceSpace, similarity
+    from .sparse.autoencoder import SparseAutoencoder
+    from .voice import Voice
+
 FOLDER = "voices"  # the library's, where commands and Qwen3TTS look unless told otherwise
 
 _HOMES = {
@@ -19,16 +34,34 @@ _HOMES = {
     "similarity": ".space",
     "slerp": ".algebra",
 }
-__all__ = sorted(_HOMES)
+__all__ = [
+    "Direction",
+    "Library",
+    "SparseAutoencoder",
+    "Voice",
+    "VoiceError",
+    "VoiceSpace",
+    "blend",
+    "build_parser",
+    "lerp",
+    "main",
+    "move",
+    "offset",
+    "parse",
+    "similarity",
+    "slerp",
+]
 
 
-def __getattr__(name):
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from importlib import import_module
+if not TYPE_CHECKING:  # a checker knows the names from above, and finds misspelt ones
 
-    return getattr(import_module(_HOMES[name], __name__), name)
+    def __getattr__(name: str) -> Any:
+        if name not in _HOMES:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        from importlib import import_module
+
+        return getattr(import_module(_HOMES[name], __name__), name)
 
 
-def __dir__():
+def __dir__() -> list[str]:
     return sorted([*globals(), *__all__])

@@ -3,15 +3,20 @@
     sum     = [sign] term { ("+" | " - " | ",") term }
     term    = { number "*" } factor { "*" number } [ ":" number ] | factor "(" number ")"
     factor  = name | "@" name | "(" sum ")"
-    name    = a run of letters, digits and any of  _ - . / ~ \\ # % & ' ! ?  that is no number, or "…" in quotes
+    name    = a run of letters, digits and any of  _ - . / ~ \\ # % & ' ! ?  that is not a number, or "…" in quotes
 
-A minus needs spaces around it, as `anna-ben` is a name. What it all means is `evaluate`'s matter.
+A minus needs spaces around it, as `anna-ben` is a name. `parse` reads an expression, `reduce` adds it up; finding the
+voices is lookup.py's work.
 """
+
+from __future__ import annotations
 
 import math
 import re
 import unicodedata
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import NoReturn
 
 from ..errors import QwenTTSError, WrongType
 
@@ -23,17 +28,21 @@ DEEPEST = 100  # parentheses within each other
 
 
 class ExpressionError(QwenTTSError):
-    """A blend expression that cannot be read; `pointer` is the expression with a caret under the place."""
+    """A blend expression that cannot be read, or has a name that cannot be found.
+
+    pointer: the expression with a caret under the place; code: where a name is at fault, that of the name's own error.
+    """
 
     code = "invalid_expression"
 
-    def __init__(self, message, text, place):
+    def __init__(self, message: str, text: str, place: int, code: str | None = None) -> None:
+        self.code = code or self.code
         before = "".join("\t" if c == "\t" else " " * _width(c) for c in text[:place])
         self.pointer = f"  {text}\n  {before}^"
-        super().__init__(f"blend expression: {message}")
+        super().__init__(f"blend expression: {message}", param="voice")
 
 
-def _width(character):
+def _width(character: str) -> int:
     """Columns that a terminal gives a character."""
     if unicodedata.combining(character) or unicodedata.category(character) == "Cf":
         return 0
@@ -48,13 +57,13 @@ class Name:
     direction: bool = False
     place: int = 0
 
-    def __eq__(self, other):
+    def __eq__(self, other: object) -> bool:
         return isinstance(other, Name) and (self.name, self.direction) == (other.name, other.direction)
 
-    def __hash__(self):
+    def __hash__(self) -> int:
         return hash((self.name, self.direction))
 
-    def __str__(self):
+    def __str__(self) -> str:
         plain = PLAIN.fullmatch(self.name) and not NUMBER.fullmatch(self.name) and self.name[0] not in "+-"
         quoted = self.name if plain else '"' + self.name.replace("\\", "\\\\").replace('"', '\\"') + '"'
         return f"@{quoted}" if self.direction else quoted
@@ -64,16 +73,16 @@ class Name:
 class Sum:
     """terms: (weight, Name or Sum), in order. place: where it starts in the text."""
 
-    terms: tuple
+    terms: tuple[tuple[float, Name | Sum], ...]
     place: int = 0
 
-    def __eq__(self, other):
+    def __eq__(self, other: object) -> bool:
         return isinstance(other, Sum) and self.terms == other.terms
 
-    def __hash__(self):
+    def __hash__(self) -> int:
         return hash(self.terms)
 
-    def __str__(self):
+    def __str__(self) -> str:
         shown = ""
         for weight, what in self.terms:
             negative = math.copysign(1, weight) < 0
@@ -86,48 +95,59 @@ class Sum:
         return shown
 
 
-def _number(value):
-    """As short as reads back to the same."""
+def _number(value: float) -> str:
+    """The shortest text that reads back as the same number."""
     return f"{value:g}" if float(f"{value:g}") == value else repr(value)
 
 
-def parse(text):
+def parse(text: str) -> Sum:
     """A Sum from an expression; ExpressionError with the place where it cannot be read. `str` of it parses to it."""
     return _Parser(text).whole()
 
 
-def _tokens(text):
-    """(kind, value, place) of every token; kinds: name, number, minus, end, and the signs + * @ ( ) , : themselves."""
+@dataclass(frozen=True)
+class _Token:
+    """kind: name, number, minus, end, or one of the signs + * @ ( ) , : themselves; value: a number's, else 0."""
+
+    kind: str
+    text: str
+    place: int
+    value: float = 0.0
+
+
+def _tokens(text: str) -> Iterator[_Token]:
     place = 0
     while place < len(text):
         c = text[place]
         if c.isspace():
             place += 1
         elif c in "+*@(),:":
-            yield c, c, place
+            yield _Token(c, c, place)
             place += 1
         elif c == '"':
             value, place_after = _quoted(text, place)
-            yield "name", value, place
+            yield _Token("name", value, place)
             place = place_after
         else:
             # A number may hold a sign after its e, which ends a name: 1e+3.
             number = NUMBER.match(text, place)
-            run = PLAIN.match(text, place).group()
+            name = PLAIN.match(text, place)
+            run = name.group() if name else ""
             if number and len(number.group()) >= len(run):
-                yield "number", float(number.group()), place
                 run = number.group()
+                yield _Token("number", run, place, float(run))
             elif run == "-":
-                yield "minus", run, place
+                yield _Token("minus", run, place)
             elif run.startswith("-"):
                 raise ExpressionError("a minus needs spaces around it; or put the name in quotes", text, place)
             else:
-                yield "name", run, place
+                yield _Token("name", run, place)
             place += len(run)
-    yield "end", "", len(text)
+    yield _Token("end", "", len(text))
 
 
-def _quoted(text, start):
+def _quoted(text: str, start: int) -> tuple[str, int]:
+    """(the name in quotes that starts there, the place after it)."""
     value, place = [], start + 1
     while place < len(text):
         if text[place] == '"':
@@ -144,47 +164,51 @@ def _quoted(text, start):
 class _Parser:
     """Recursive descent over the tokens."""
 
-    def __init__(self, text):
+    def __init__(self, text: str) -> None:
         if not isinstance(text, str):
-            raise WrongType(f"an expression must be a string, not {text!r}")
+            raise WrongType(f"an expression must be a string, not {text!r}", param="voice")
         self.text, self.tokens, self.at, self.depth = text, list(_tokens(text)), 0, 0
 
     @property
-    def kind(self):
-        return self.tokens[self.at][0]
+    def token(self) -> _Token:
+        return self.tokens[self.at]
 
     @property
-    def place(self):
-        return self.tokens[self.at][2]
+    def kind(self) -> str:
+        return self.token.kind
 
-    def take(self):
-        token = self.tokens[self.at]
+    @property
+    def place(self) -> int:
+        return self.token.place
+
+    def take(self) -> _Token:
+        token = self.token
         self.at += 1
         return token
 
-    def fail(self, message, place=None):
+    def fail(self, message: str, place: int | None = None) -> NoReturn:
         raise ExpressionError(message, self.text, self.place if place is None else place)
 
-    def whole(self):
+    def whole(self) -> Sum:
         if self.kind == "end":
             self.fail("it is empty")
         result = self.sum()
-        if self.kind == "number" and self.tokens[self.at][1] < 0:
+        if self.kind == "number" and self.token.value < 0:
             self.fail("a minus needs spaces around it")
         if self.kind != "end":
             self.fail("expected + - or * here" if self.kind != ")" else "this parenthesis was never opened")
         return result
 
-    def sum(self):
+    def sum(self) -> Sum:
         start, sign = self.place, 1.0
         if self.kind in ("+", "minus"):
-            sign = -1.0 if self.take()[0] == "minus" else 1.0
+            sign = -1.0 if self.take().kind == "minus" else 1.0
         terms = [self.term(sign)]
         while self.kind in ("+", "minus", ","):
-            terms.append(self.term(-1.0 if self.take()[0] == "minus" else 1.0))
+            terms.append(self.term(-1.0 if self.take().kind == "minus" else 1.0))
         return Sum(tuple(terms), start)
 
-    def term(self, weight):
+    def term(self, weight: float) -> tuple[float, Name | Sum]:
         start = self.place
         while self.kind == "number":
             weight *= self.number()
@@ -195,12 +219,11 @@ class _Parser:
         if self.kind == "(" and isinstance(what, Name):
             self.take()
             weight *= self.number()
-            self.close(start)
+            self.close()
         while self.kind == "*":
             self.take()
             if self.kind != "number":
-                value = self.tokens[self.at][1]
-                if self.kind == "name" and NUMBER.match(value) and "-" in value:
+                if self.kind == "name" and NUMBER.match(self.token.text) and "-" in self.token.text:
                     self.fail("a minus needs spaces around it")
                 self.fail("a voice can be multiplied by a number only" if self.kind in ("name", "(", "@") else
                           "expected a number")  # fmt: skip
@@ -212,26 +235,25 @@ class _Parser:
             self.fail("the weight is not finite", start)
         return weight, what
 
-    def number(self):
+    def number(self) -> float:
         if self.kind != "number":
             self.fail("expected a number")
-        return self.take()[1]
+        return self.take().value
 
-    def close(self, opened):
+    def close(self) -> None:
         if self.kind != ")":
             self.fail("the parenthesis is not closed" if self.kind == "end" else "expected )")
         self.take()
 
-    def factor(self):
-        kind, value, place = self.tokens[self.at]
+    def factor(self) -> Name | Sum:
+        kind, place = self.kind, self.place
         if kind == "name":
-            self.take()
-            return Name(value, place=place)
+            return Name(self.take().text, place=place)
         if kind == "@":
             self.take()
             if self.kind != "name":
                 self.fail("expected the name of a direction after @")
-            return Name(self.take()[1], direction=True, place=place)
+            return Name(self.take().text, direction=True, place=place)
         if kind == "(":
             if self.depth == DEEPEST:
                 self.fail(f"more than {DEEPEST} parentheses within each other")
@@ -239,11 +261,11 @@ class _Parser:
             self.depth += 1
             result = self.sum()
             self.depth -= 1
-            self.close(place)
+            self.close()
             return result
         if kind == "minus":
             self.fail("a minus here needs a number: -0.5*name")
-        return self.fail("expected a voice, @direction or (")
+        self.fail("expected a voice, @direction or (")
 
 
 @dataclass
@@ -254,12 +276,12 @@ class Form:
     one; empty for an offset, whose weights sum to zero.
     """
 
-    voices: dict
-    directions: dict
-    amounts: dict
+    voices: dict[Name, float]
+    directions: dict[Name, float]
+    amounts: dict[Name, float]
 
 
-def reduce(expression):
+def reduce(expression: Sum) -> Form:
     """The Form of a Sum.
 
     In every sum, parentheses or not, the weights of voices are divided by their total, so that they sum to one; where
@@ -284,7 +306,7 @@ def reduce(expression):
     return whole
 
 
-def _total(parts):
+def _total(parts: list[tuple[float, Form]]) -> Form:
     """The Form that weighted Forms add up to; `amounts` is left empty."""
     whole = Form({}, {}, {})
     for weight, form in parts:
@@ -293,6 +315,7 @@ def _total(parts):
     return whole
 
 
-def _add(weights, more, factor):
+def _add(weights: dict[Name, float], more: Mapping[Name, float], factor: float) -> None:
+    """Add factor × more to the weights, in place."""
     for name, weight in more.items():
         weights[name] = weights.get(name, 0.0) + factor * weight

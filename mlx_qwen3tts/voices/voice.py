@@ -4,82 +4,150 @@ File formats: `.npy` of shape [D] or [1, D]; `.safetensors` with the key `speake
 codes and metadata; `.json`, a list of numbers.
 """
 
+from __future__ import annotations
+
 import json
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
+from dataclasses import replace as dataclass_replace
 from pathlib import Path
+from typing import Any, ClassVar, TypeAlias
 
 import mlx.core as mx
 import numpy as np
+from numpy.typing import ArrayLike
 
 from ..audio.writing import FORMATS
-from ..errors import VoiceError, WrongType
+from ..errors import InvalidValue, QwenTTSError, VoiceError, VoiceNotFound
 from ..files.output import whole_file
 from ..files.safetensors import read_header, read_metadata
 from ..files.tensors import all_finite, read_tensor, write_tensors
+from . import metadata as strings
 
 SUFFIXES = (".npy", ".safetensors", ".json")
-OWN = ("format_version", "dimension", "ref_text")  # metadata that a file has and `Voice.metadata` has not
+
+Vector: TypeAlias = mx.array | ArrayLike  # of [D], or where it says so rows of them [N, D]
 
 
-def differ(what, dimension, other, expected):
+def differ(what: str, dimension: int, other: str, expected: int) -> VoiceError:
     """The VoiceError for two things of different dimensions; `what` and `other` name them."""
     return VoiceError(
         f"{what} has {dimension} dimensions, {other} {expected}; voices do not transfer between model sizes"
     )
 
 
-@dataclass(eq=False)
+@dataclass(frozen=True, init=False, eq=False, repr=False)
 class Voice:
     """embedding [D] float32, not normalised; ref_codes [frames, 16] int32 or None, with their ref_text.
 
-    metadata: strings. Those with a meaning: `source_model`, `language`, `consent` (one of rights.CONSENT), `license`
-    (an SPDX name where there is one), `attributes` (a JSON object of strings), and for a voice made of others
-    `recipe` (a JSON object). name: what messages call it.
+    source_model: the model whose encoder or preset it comes from; language: what it speaks; consent: one of
+    rights.CONSENT; license: an SPDX name where there is one. attributes: {name: value} by which a library finds it,
+    such as gender: female; a bare tag has the value "". recipe: how it was made of others (expression, parents with
+    their weights, directions), empty where it was not. other: whatever other strings its file has. name: what messages
+    call it.
+
+    Made with `metadata`, a file's strings, or with these one by one. It does not change: `replace` makes another one.
+    Two voices are equal where all but their names is. They have no hash, since MLX cannot forbid writing into an array;
+    lookup.fingerprint tells vectors apart. The arrays are evaluated, so any thread can use them.
     """
 
     embedding: mx.array
-    ref_codes: mx.array | None = None
-    ref_text: str | None = None
-    metadata: dict = field(default_factory=dict)
-    name: str | None = field(default=None, compare=False)
+    ref_codes: mx.array | None
+    ref_text: str | None
+    source_model: str | None
+    language: str | None
+    consent: str | None
+    license: str | None
+    attributes: Mapping[str, str]
+    recipe: Mapping[str, Any]
+    other: Mapping[str, str]
+    name: str | None
 
-    def __post_init__(self):
-        self.embedding = as_vector(self.embedding)
-        if (self.ref_codes is None) != (self.ref_text is None):
+    __hash__: ClassVar[None]
+
+    def __init__(
+        self,
+        embedding: Vector,
+        ref_codes: Vector | None = None,
+        ref_text: str | None = None,
+        metadata: Mapping[str, str] | None = None,
+        name: str | None = None,
+        *,
+        source_model: str | None = None,
+        language: str | None = None,
+        consent: str | None = None,
+        license: str | None = None,
+        attributes: Mapping[str, str] | None = None,
+        recipe: Mapping[str, Any] | None = None,
+        other: Mapping[str, str] | None = None,
+    ) -> None:
+        told: dict[str, Any] = {
+            "source_model": source_model,
+            "language": language,
+            "consent": consent,
+            "license": license,
+            "attributes": attributes,
+            "recipe": recipe,
+            "other": other,
+        }
+        if metadata is not None:
+            if any(value is not None for value in told.values()):
+                raise InvalidValue(
+                    "a voice takes metadata as a whole or one by one, not both; voice.replace(metadata=…) changes all",
+                    param="metadata",
+                )
+            told = strings.taken_apart(metadata)
+        if (ref_codes is None) != (ref_text is None):
             raise VoiceError("a voice has reference codes and their text, or neither")
-        if self.ref_codes is not None:
-            self.ref_codes = as_codes(self.ref_codes)
-        if not all(isinstance(value, str) for value in (*self.metadata.values(), self.ref_text or "")):
-            raise WrongType("the reference text and the metadata of a voice must be strings")
+        strings.check_strings({"ref_text": ref_text, "name": name, **{key: told[key] for key in strings.STRINGS}})
+        told["attributes"] = strings.check_attributes(told["attributes"])
+        told["recipe"] = strings.check_recipe(told["recipe"])
+        told["other"] = strings.check_other(told["other"])
+        arrays = {"embedding": as_vector(embedding), "ref_codes": None if ref_codes is None else as_codes(ref_codes)}
+        for key, value in {**arrays, "ref_text": ref_text, "name": name, **told}.items():
+            object.__setattr__(self, key, value)
 
     @property
-    def dimension(self):
+    def dimension(self) -> int:
         return self.embedding.shape[0]
 
     @property
-    def attributes(self):
-        """{name: value} by which a library finds it, such as gender: female; a bare tag has the value ""."""
-        return self._object("attributes")
+    def norm(self) -> float:
+        """The length of the vector."""
+        return float(mx.linalg.norm(self.embedding))
 
     @property
-    def recipe(self):
-        """How it was made of others: expression, parents with their weights, directions; {} where it was not."""
-        recipe = self._object("recipe")
-        parents = recipe.get("parents", [])
-        if not isinstance(recipe.get("expression", ""), str) or not all(isinstance(parent, dict) for parent in parents):
-            raise VoiceError(f"voice {self.name!r}: its recipe is none of ours")
-        return recipe
+    def metadata(self) -> Mapping[str, str]:
+        """All strings of its file, sorted: those with a field of their own, `attributes` and `recipe` as JSON, and the
+        other ones. Read-only."""
+        return strings.put_together(vars(self))
 
-    def _object(self, key):
-        try:
-            value = json.loads(self.metadata.get(key, "{}"))
-        except (ValueError, RecursionError):
-            value = None
-        if not isinstance(value, dict):
-            raise VoiceError(f"voice {self.name!r}: what it has as {key} is no JSON object")
-        return value
+    def replace(self, **changes: Any) -> Voice:
+        """A copy with other values: of any field, or of all strings at once with `metadata`.
 
-    def save(self, path):
+        voice.replace(embedding=vector), voice.replace(attributes={**voice.attributes, "gender": "female"}).
+        dataclasses.replace does the same for fields.
+        """
+        if "metadata" in changes:
+            kept = ("embedding", "ref_codes", "ref_text", "name")
+            return Voice(**{**{key: getattr(self, key) for key in kept}, **changes})
+        return dataclass_replace(self, **changes)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Voice):
+            return NotImplemented
+        ours, theirs = vars(self), vars(other)
+        arrays = ("embedding", "ref_codes")
+        return all(_equal(ours[key], theirs[key]) for key in arrays) and all(
+            ours[key] == theirs[key] for key in ours if key not in (*arrays, "name")
+        )
+
+    def __repr__(self) -> str:
+        called = [repr(self.name)] if self.name else []
+        context = [] if self.ref_codes is None else [f"in context: {self.ref_codes.shape[0]} frames"]
+        return f"Voice({', '.join([*called, f'{self.dimension} dimensions, norm {self.norm:.1f}', *context])})"
+
+    def save(self, path: Path | str) -> None:
         """Write by extension. `.npy` and `.json` hold the vector alone, so a voice with reference codes is refused."""
         path = Path(path)
         check_suffix(path)
@@ -93,98 +161,125 @@ class Voice:
             else:
                 temporary.write_text(json.dumps(np.array(self.embedding).tolist()))
 
-    def _save_safetensors(self, path):
+    def _save_safetensors(self, path: Path) -> None:
         tensors = {"speaker_embedding": self.embedding}
         metadata = {**self.metadata, "dimension": str(self.dimension)}
-        if self.ref_codes is not None:
+        if self.ref_codes is not None and self.ref_text is not None:
             tensors["ref_codes"] = self.ref_codes
             metadata["ref_text"] = self.ref_text
         write_tensors(path, tensors, metadata)
 
     @classmethod
-    def load(cls, path):
-        """Read any of the formats; VoiceError for whatever is no voice."""
+    def load(cls, path: Path | str) -> Voice:
+        """Read any of the formats; VoiceNotFound where there is no such file, VoiceError where it is not a voice."""
         path = Path(path)
         if path.suffix.lower() in FORMATS:
             raise VoiceError(f"embedding {path}: a recording; clone it with --ref-audio, or make its vector with embed")
         check_suffix(path)
-        if not path.is_file():
-            raise VoiceError(f"embedding {path}: {'no regular file' if path.exists() else 'no such file'}")
+        check_file(path)
         try:
-            if path.suffix == ".npy":
-                return cls(np.load(path, allow_pickle=False), name=path.stem)
-            if path.suffix == ".json":
-                values = np.array(json.loads(path.read_text(encoding="utf-8-sig")))
-                # JSON has one kind of number: a list of whole ones is a vector too.
-                return cls(values.astype(np.float64) if values.dtype.kind == "i" else values, name=path.stem)
-            return cls._load_safetensors(path)
-        # json's and NumPy's errors are ValueErrors; the last two are for a file that lies about its size or depth.
-        except (ValueError, EOFError, MemoryError, RecursionError) as error:
-            raise VoiceError(f"embedding {path}: {_reason(path, error)}") from None
+            if path.suffix == ".safetensors":
+                return cls._load_safetensors(path)
+            return cls(_read_npy(path) if path.suffix == ".npy" else _read_json(path), name=path.stem)
+        except QwenTTSError as error:
+            raise VoiceError(f"embedding {path}: {error}") from None
 
     @classmethod
-    def _load_safetensors(cls, path):
+    def _load_safetensors(cls, path: Path) -> Voice:
         tensors, metadata = read_header(path), read_metadata(path)
         if "speaker_embedding" not in tensors:
             raise VoiceError(f"has no tensor 'speaker_embedding', only {', '.join(sorted(tensors)) or 'none'}")
-        codes = mx.array(read_tensor(tensors["ref_codes"])) if "ref_codes" in tensors else None
+        codes = read_tensor(tensors["ref_codes"]) if "ref_codes" in tensors else None
         text = metadata.get("ref_text")
-        metadata = {key: value for key, value in metadata.items() if key not in OWN}
+        metadata = {key: value for key, value in metadata.items() if key not in strings.FORMAT}
         return cls(read_tensor(tensors["speaker_embedding"]), codes, text, metadata, path.stem)
 
 
-def _reason(path, error):
-    if path.suffix == ".safetensors" or isinstance(error, VoiceError):
-        return str(error)
-    if path.suffix == ".npy":
+def _equal(one: mx.array | None, other: mx.array | None) -> bool:
+    if one is None or other is None:
+        return one is other
+    return np.array_equal(np.array(one), np.array(other))
+
+
+def _read_npy(path: Path) -> np.ndarray:
+    try:
+        return np.load(path, allow_pickle=False)
+    except (ValueError, EOFError, MemoryError) as error:  # NumPy's own; the last is for a file that lies about its size
         if "allow_pickle" in str(error):  # NumPy's guess for every file that it does not know
-            return "is no NumPy array file or holds pickled objects, which are refused; save a plain array"
-        return "is no NumPy array file"
-    return f"is no JSON list of numbers ({error})"
+            raise VoiceError(
+                "is not a NumPy array file or holds pickled objects, which are refused; save a plain array"
+            ) from None
+        raise VoiceError("is not a NumPy array file") from None
 
 
-def check_suffix(path):
+def _read_json(path: Path) -> np.ndarray:
+    try:
+        values = np.array(json.loads(path.read_text(encoding="utf-8-sig")))
+    except (ValueError, RecursionError) as error:  # not JSON, not UTF-8, ragged, nested without end
+        raise VoiceError(f"is not a JSON list of numbers ({error})") from None
+    # JSON has one kind of number: a list of whole ones is a vector too.
+    return values.astype(np.float64) if values.dtype.kind == "i" else values
+
+
+def check_suffix(path: Path | str) -> None:
     """VoiceError unless the extension is one a voice can have."""
     if Path(path).suffix not in SUFFIXES:
         raise VoiceError(f"embedding {path}: extension {Path(path).suffix!r} is not one of {' '.join(SUFFIXES)}")
 
 
-def as_codes(value):
-    """Integers of shape [frames, codebooks] as an int32 mx.array; their range is the codec's to check."""
-    codes = mx.array(value)
-    if codes.ndim != 2 or not mx.issubdtype(codes.dtype, mx.integer):
+def check_file(path: Path | str) -> None:
+    """VoiceNotFound where there is nothing, VoiceError where there is something else than a file."""
+    if not Path(path).exists():
+        raise VoiceNotFound(f"embedding {path}: no such file", param="voice")
+    if not Path(path).is_file():
+        raise VoiceError(f"embedding {path}: not a regular file")
+
+
+def as_codes(value: Vector) -> mx.array:
+    """Integers of shape [frames, codebooks] as an evaluated int32 mx.array; their range is the codec's to check."""
+    codes = value if isinstance(value, mx.array) else _as_numpy(value)
+    whole = mx.issubdtype(codes.dtype, mx.integer) if isinstance(codes, mx.array) else codes.dtype.kind in "iu"
+    if codes.ndim != 2 or not whole:
         raise VoiceError(f"reference codes have shape {list(codes.shape)}; expected integers [frames, codebooks]")
-    return codes.astype(mx.int32)
+    codes = mx.array(codes).astype(mx.int32)
+    mx.eval(codes)
+    return codes
 
 
-def as_vector(value):
-    """Any float array of shape [D] or [1, D] as a finite float32 mx.array [D]."""
-    value = as_floats(value)
-    if value.ndim == 2 and value.shape[0] == 1:
-        value = value[0]
-    if value.ndim != 1 or value.size == 0:
-        raise VoiceError(f"has shape {list(value.shape)}; expected [D] or [1, D]")
-    return value
+def as_vector(value: Vector) -> mx.array:
+    """Any float array of shape [D] or [1, D] as a finite, evaluated float32 mx.array [D]."""
+    vector = as_floats(value)
+    if vector.ndim == 2 and vector.shape[0] == 1:
+        vector = vector[0]
+    if vector.ndim != 1 or vector.size == 0:
+        raise VoiceError(f"has shape {list(vector.shape)}; expected [D] or [1, D]")
+    mx.eval(vector)
+    return vector
 
 
-def as_floats(value):
+def as_floats(value: object) -> mx.array:
     """Any array of floats as a finite float32 mx.array of its shape."""
     if not isinstance(value, mx.array):
-        if isinstance(value, np.lib.npyio.NpzFile):
-            raise VoiceError("is an archive of arrays (.npz); save one plain array")
-        try:
-            value = np.asarray(value)
-        except ValueError:  # rows of different lengths
-            raise VoiceError("is no array of numbers") from None
-        if value.dtype.kind == "O":
-            raise VoiceError("is no array of numbers")
-        if value.dtype.kind != "f":
-            raise VoiceError(f"has dtype {value.dtype}; expected floats")
+        array = _as_numpy(value)
+        if array.dtype.kind != "f":
+            raise VoiceError(f"has dtype {array.dtype}; expected floats")
         with np.errstate(over="ignore"):  # what float32 cannot hold is infinite and refused below
-            value = mx.array(value.astype(np.float32))
+            value = mx.array(array.astype(np.float32))
     if not mx.issubdtype(value.dtype, mx.floating):
         raise VoiceError(f"has dtype {str(value.dtype).removeprefix('mlx.core.')}; expected floats")
     value = value.astype(mx.float32)
     if not all_finite(value):
         raise VoiceError("has values that are NaN or infinite")
     return value
+
+
+def _as_numpy(value: Any) -> np.ndarray:
+    if isinstance(value, np.lib.npyio.NpzFile):
+        raise VoiceError("is an archive of arrays (.npz); save one plain array")
+    try:
+        array = np.asarray(value)
+    except ValueError:  # rows of different lengths
+        raise VoiceError("is not an array of numbers") from None
+    if array.dtype.kind == "O":
+        raise VoiceError("is not an array of numbers")
+    return array

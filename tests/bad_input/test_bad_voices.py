@@ -1,4 +1,4 @@
-"""Voices that do not fit, and files that are no voices."""
+"""Voices that do not fit, and files that are not voices."""
 
 import json
 import pickle
@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from convert.parity import vector
+from mlx_qwen3tts.errors import InvalidValue, VoiceError, VoiceNotFound, WrongType
 from tests.bad_input.samples import V, archive, npy
 
 SHORT = ("--max-tokens", "3", "--seed", "1", "--output", "out.wav")
@@ -61,7 +62,7 @@ def tensors(metadata=None, **arrays):
 
 
 EMBEDDING = {"speaker_embedding": ("F32", [64], V.tobytes())}
-PICKLED = "is no NumPy array file or holds pickled objects, which are refused; save a plain array"
+PICKLED = "is not a NumPy array file or holds pickled objects, which are refused; save a plain array"
 EMBEDDINGS = [
     ("short.npy", npy(V[:63]), "the voice 'short' has 63 dimensions, this model takes 64; voices do not transfer"),
     ("long.npy", npy(vector(1024, 1)), "the voice 'long' has 1024 dimensions, this model takes 64"),
@@ -75,22 +76,22 @@ EMBEDDINGS = [
     ("objects.npy", npy(np.array([1.0, None], object)), PICKLED),
     ("pickle.npy", pickle.dumps(V.tolist()), PICKLED),
     ("words.npy", b"these are words", PICKLED),
-    ("empty.npy", b"", "is no NumPy array file"),
-    ("cut.npy", npy(V)[:200], "is no NumPy array file"),
-    ("lying.npy", npy(V).replace(b"(64,), }" + b" " * 12, b"(64" + b"0" * 12 + b",), }"), "is no NumPy array file"),
+    ("empty.npy", b"", "is not a NumPy array file"),
+    ("cut.npy", npy(V)[:200], "is not a NumPy array file"),
+    ("lying.npy", npy(V).replace(b"(64,), }" + b" " * 12, b"(64" + b"0" * 12 + b",), }"), "is not a NumPy array file"),
     ("archive.npy", archive(V), "is an archive of arrays (.npz); save one plain array"),
     ("rows.npy", npy(np.stack([V, V])), "has shape [2, 64]; expected [D] or [1, D]"),
     ("column.npy", npy(V[:, None]), "has shape [64, 1]; expected [D] or [1, D]"),
     ("scalar.npy", npy(V[0]), "has shape []; expected [D] or [1, D]"),
     ("none.npy", npy(V[:0]), "has shape [0]; expected [D] or [1, D]"),
-    ("object.json", b'{"speaker_embedding": [1.0]}', "is no array of numbers"),
+    ("object.json", b'{"speaker_embedding": [1.0]}', "is not an array of numbers"),
     ("nan.json", b"[NaN, 1.0]", "has values that are NaN or infinite"),
-    ("null.json", b"[1.0, null]", "is no array of numbers"),
+    ("null.json", b"[1.0, null]", "is not an array of numbers"),
     ("strings.json", b'["1.0"]', "expected floats"),
-    ("ragged.json", b"[[1.0], [1.0, 2.0]]", "is no JSON list of numbers"),
-    ("cut.json", b"[1.0, 2", "is no JSON list of numbers"),
-    ("deep.json", b"[" * 100_000, "is no JSON list of numbers"),
-    ("latin.json", b"[\xff]", "is no JSON list of numbers"),
+    ("ragged.json", b"[[1.0], [1.0, 2.0]]", "is not a JSON list of numbers"),
+    ("cut.json", b"[1.0, 2", "is not a JSON list of numbers"),
+    ("deep.json", b"[" * 100_000, "is not a JSON list of numbers"),
+    ("latin.json", b"[\xff]", "is not a JSON list of numbers"),
     ("other.safetensors", tensors(x=EMBEDDING["speaker_embedding"]), "has no tensor 'speaker_embedding', only x"),
     ("empty.safetensors", b"", "is truncated or no safetensors file"),
     ("cut.safetensors", tensors(**EMBEDDING)[:-1], "is truncated: "),
@@ -140,13 +141,13 @@ def test_an_in_context_voice_on_another_kind(refused, checkpoint, tmp_path):
 @pytest.mark.parametrize(
     ("voice", "error", "message"),
     [
-        (object(), ValueError, "embedding is no array of numbers"),
-        (np.zeros(63, np.float32), ValueError, "the voice has 63 dimensions"),
-        (np.arange(64), ValueError, "embedding has dtype int64"),
-        (mx.full(64, float("nan")), ValueError, "embedding has values that are NaN"),
-        ([1.0, 2.0], ValueError, "the voice has 2 dimensions"),
-        ("nobody", ValueError, "voice 'nobody' is no file"),
-        (Path("nowhere.npy"), ValueError, "embedding nowhere.npy: no such file"),
+        (object(), VoiceError, "embedding is not an array of numbers"),
+        (np.zeros(63, np.float32), VoiceError, "the voice has 63 dimensions"),
+        (np.arange(64), VoiceError, "embedding has dtype int64"),
+        (mx.full(64, float("nan")), VoiceError, "embedding has values that are NaN"),
+        ([1.0, 2.0], VoiceError, "the voice has 2 dimensions"),
+        ("nobody", VoiceNotFound, "voice 'nobody' is no file"),
+        (Path("nowhere.npy"), VoiceNotFound, "embedding nowhere.npy: no such file"),
     ],
 )
 def test_bad_voices_in_python(voice, error, message, model):
@@ -157,16 +158,16 @@ def test_bad_voices_in_python(voice, error, message, model):
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
-        ({"text": None}, TypeError, "text must be a string, not NoneType"),
-        ({"text": b"Hello."}, TypeError, "text must be a string, not bytes"),
-        ({"instruct": "Angry."}, ValueError, "takes no instruction"),
-        ({"language": None}, ValueError, "language None is not one of"),
-        ({"text_mode": "both"}, ValueError, "text_mode 'both'"),
-        ({"seed": 1.5}, TypeError, "seed must be an integer, not 1.5"),
-        ({"seed": True}, TypeError, "seed must be an integer, not True"),
-        ({"top_k": 2.0}, TypeError, "top_k must be an integer"),
-        ({"temperature": "1"}, TypeError, "temperature must be a number"),
-        ({"max_tokens": True}, TypeError, "max_tokens must be an integer"),
+        ({"text": None}, WrongType, "text must be a string, not NoneType"),
+        ({"text": b"Hello."}, WrongType, "text must be a string, not bytes"),
+        ({"instruct": "Angry."}, InvalidValue, "takes no instruction"),
+        ({"language": None}, InvalidValue, "language None is not one of"),
+        ({"text_mode": "both"}, InvalidValue, "text_mode 'both'"),
+        ({"seed": 1.5}, WrongType, "seed must be an integer, not 1.5"),
+        ({"seed": True}, WrongType, "seed must be an integer, not True"),
+        ({"top_k": 2.0}, WrongType, "top_k must be an integer"),
+        ({"temperature": "1"}, WrongType, "temperature must be a number"),
+        ({"max_tokens": True}, WrongType, "max_tokens must be an integer"),
     ],
 )
 def test_bad_arguments_in_python(arguments, error, message, model):

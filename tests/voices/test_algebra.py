@@ -9,6 +9,7 @@ from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from mlx_qwen3tts import Voice, VoiceSpace
+from mlx_qwen3tts.errors import InvalidValue, VoiceError, WrongType
 from mlx_qwen3tts.voices import blend, lerp, move, offset, slerp
 from mlx_qwen3tts.voices.algebra import as_vectors
 from tests.voices.real import made
@@ -139,40 +140,40 @@ A, B = voices(1, 8), voices(2, 8)
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [
-        (lambda: blend([A, BAD]), ValueError, "voice 2 has values that are NaN"),
-        (lambda: blend(mx.stack([A, mx.array(BAD)])), ValueError, "NaN"),
-        (lambda: lerp(A, BAD, 0.5), ValueError, "second voice has values that are NaN"),
-        (lambda: slerp(BAD, A, 0.5), ValueError, "first voice has values that are NaN"),
-        (lambda: move(A, BAD), ValueError, "NaN"),
-        (lambda: blend([A, voices(1, 9)]), ValueError, "number 2 has 9 dimensions, number 1 8; voices do not transfer"),
-        (lambda: blend([Voice(A, name="anna"), Voice(voices(1, 9), name="ben")]), ValueError, "'ben' has 9"),
-        (lambda: lerp(A, voices(1, 9), 0.5), ValueError, "do not transfer"),
-        (lambda: blend([A, B], keep="radius", space=SPACE), ValueError, "the voice has 8 dimensions, the voice space"),
-        (lambda: blend([A, B], [1, -1]), ValueError, "sum to 0: that is an offset, not a voice"),
-        (lambda: blend([A, B], [1, 2, 3]), ValueError, "3 weights for 2 voices"),
-        (lambda: blend([A, B], [1, math.nan]), ValueError, "weight nan is not finite"),
-        (lambda: blend([A, B], ["1", "2"]), TypeError, "weight must be a number, not '1'"),
-        (lambda: blend([A, B], [True, False]), TypeError, "weight must be a number"),
-        (lambda: blend([]), ValueError, "not none"),
-        (lambda: blend(A), TypeError, "several voices"),
-        (lambda: blend([A, B], keep="radius"), ValueError, "needs a voice space"),
-        (lambda: blend([A, B], keep="all"), ValueError, "keep 'all' is not one of none, norm, radius"),
-        (lambda: lerp(A, B, math.inf), ValueError, "t inf is not finite"),
-        (lambda: lerp(A, B, "half"), ValueError, "t 'half' is no number"),
-        (lambda: lerp(A, B, [0.0, math.nan]), ValueError, "t .* is no number and no list of finite numbers"),
-        (lambda: move(A, B, math.nan), ValueError, "amount nan is not finite"),
-        (lambda: move(A, B, True), TypeError, "amount must be a number"),
-        (lambda: lerp(voices(1, 3, 8), voices(2, 2, 8), 0.5), ValueError, "rows differ in number: 2 and 3"),
-        (lambda: lerp(voices(1, 3, 8), B, mx.zeros(2)), ValueError, "t has 2 values for 3 voices"),
-        (lambda: blend("anna"), TypeError, "several voices"),
-        (lambda: lerp(A, B, mx.zeros((2, 2))), ValueError, "expected a number or"),
-        (lambda: as_vectors(mx.zeros((2, 2, 2))), ValueError, "vector has shape"),
-        (lambda: as_vectors(mx.zeros((0, 2))), ValueError, "vector has shape"),
-        (lambda: as_vectors("anna"), ValueError, "vector has dtype <U4"),
-        (lambda: as_vectors([[1.0], [1.0, 2.0]]), ValueError, "vector"),
+        (lambda: blend([A, BAD]), VoiceError, "voice 2 has values that are NaN"),
+        (lambda: blend(mx.stack([A, mx.array(BAD)])), VoiceError, "NaN"),
+        (lambda: lerp(A, BAD, 0.5), VoiceError, "second voice has values that are NaN"),
+        (lambda: slerp(BAD, A, 0.5), VoiceError, "first voice has values that are NaN"),
+        (lambda: move(A, BAD), VoiceError, "NaN"),
+        (lambda: blend([A, voices(1, 9)]), VoiceError, "number 2 has 9 dimensions, number 1 8; voices do not transfer"),
+        (lambda: blend([Voice(A, name="anna"), Voice(voices(1, 9), name="ben")]), VoiceError, "'ben' has 9"),
+        (lambda: lerp(A, voices(1, 9), 0.5), VoiceError, "do not transfer"),
+        (lambda: blend([A, B], keep="radius", space=SPACE), VoiceError, "the voice has 8 dimensions, the voice space"),
+        (lambda: blend([A, B], [1, -1]), InvalidValue, "sum to 0: that is an offset, not a voice"),
+        (lambda: blend([A, B], [1, 2, 3]), InvalidValue, "3 weights for 2 voices"),
+        (lambda: blend([A, B], [1, math.nan]), InvalidValue, "weight nan is not finite"),
+        (lambda: blend([A, B], ["1", "2"]), WrongType, "weight must be a number, not '1'"),
+        (lambda: blend([A, B], [True, False]), WrongType, "weight must be a number"),
+        (lambda: blend([]), InvalidValue, "not none"),
+        (lambda: blend(A), WrongType, "several voices"),
+        (lambda: blend([A, B], keep="radius"), InvalidValue, "needs a voice space"),
+        (lambda: blend([A, B], keep="all"), InvalidValue, "keep 'all' is not one of none, norm, radius"),
+        (lambda: lerp(A, B, math.inf), InvalidValue, "t inf is not finite"),
+        (lambda: lerp(A, B, "half"), InvalidValue, "t 'half' is neither a number"),
+        (lambda: lerp(A, B, [0.0, math.nan]), InvalidValue, "t .* is neither a number nor a list of finite numbers"),
+        (lambda: move(A, B, math.nan), InvalidValue, "amount nan is not finite"),
+        (lambda: move(A, B, True), WrongType, "amount must be a number"),
+        (lambda: lerp(voices(1, 3, 8), voices(2, 2, 8), 0.5), VoiceError, "rows differ in number: 2 and 3"),
+        (lambda: lerp(voices(1, 3, 8), B, mx.zeros(2)), InvalidValue, "t has 2 values for 3 voices"),
+        (lambda: blend("anna"), WrongType, "several voices"),
+        (lambda: lerp(A, B, mx.zeros((2, 2))), InvalidValue, "expected a number or"),
+        (lambda: as_vectors(mx.zeros((2, 2, 2))), VoiceError, "vector has shape"),
+        (lambda: as_vectors(mx.zeros((0, 2))), VoiceError, "vector has shape"),
+        (lambda: as_vectors("anna"), VoiceError, "vector has dtype <U4"),
+        (lambda: as_vectors([[1.0], [1.0, 2.0]]), VoiceError, "vector"),
     ],
 )  # fmt: skip
-def test_what_is_no_voice(call, error, message):
+def test_what_is_not_a_voice(call, error, message):
     with pytest.raises(error, match=message):
         call()
 

@@ -9,9 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlx_qwen3tts import Direction, Library, Voice
+from mlx_qwen3tts.errors import DirectionNotFound, InvalidValue, VoiceError, VoiceNotFound
 from mlx_qwen3tts.voices import parse
 from mlx_qwen3tts.voices.expression import ExpressionError, Name, Sum, reduce
 from mlx_qwen3tts.voices.lookup import Lookup, fingerprint
+from mlx_qwen3tts.voices.metadata import plain
 from tests.voices.real import made
 
 X, NAMES, LABELS = made()
@@ -100,14 +102,14 @@ def test_keeping_norm_and_radius(library):
             lengths = [np.linalg.norm(np.array(voice.embedding) - origin) for voice in (A, B)]
             kept = value(library, text, space=space, keep=keep)
             assert abs(np.linalg.norm(kept - origin) - np.dot(amounts, lengths)) <= 1e-4
-    with pytest.raises(ValueError, match="needs a voice space"):
+    with pytest.raises(InvalidValue, match="needs a voice space"):
         value(library, "anna + ben", keep="radius")
 
 
 def test_a_name_keeps_what_belongs_to_the_voice(library):
     assert Lookup(library).voice("anna").metadata == A.metadata
     assert Lookup(library).voice("anna*2").recipe == {}
-    told = Lookup(library).voice("anna*3 + ben - 2*@gender").recipe
+    told = plain(Lookup(library).voice("anna*3 + ben - 2*@gender").recipe)
     assert told["expression"] == "3*anna + ben - 2*@gender"
     assert [(parent["name"], parent["weight"]) for parent in told["parents"]] == [("anna", 0.75), ("ben", 0.25)]
     assert told["parents"][0]["fingerprint"] == fingerprint(A.embedding) != fingerprint(B.embedding)
@@ -117,9 +119,9 @@ def test_a_name_keeps_what_belongs_to_the_voice(library):
 def test_a_long_expression(library):
     """Longer than a file's name can be."""
     assert equal(library, " + ".join(["anna*0.5", "ben*0.5"] * 30), (A.embedding + B.embedding) / 2)
-    with pytest.raises(ValueError, match="is no file"):
+    with pytest.raises(VoiceNotFound, match="is no file"):
         value(library, "x" * 5000)
-    with pytest.raises(ValueError, match="keep 'all' is not one of"):
+    with pytest.raises(InvalidValue, match="keep 'all' is not one of"):
         value(library, "anna*1", keep="all")
 
 
@@ -138,7 +140,7 @@ def test_recipes_nest_and_files_go_before_the_library(library):
     import os
 
     os.rename("ben.safetensors", "ben")
-    with pytest.raises(ValueError, match="extension"):
+    with pytest.raises(VoiceError, match="extension"):
         value(library, "ben")
 
 
@@ -189,6 +191,9 @@ def test_errors_point_at_the_place(library, text, message, place):
         ExpressionError, match=message.replace("*", r"\*").replace("+", r"\+").replace(")", r"\)")
     ) as told:
         Lookup(library).voice(text)
+    missing = {"voice 'nobody'": "voice_not_found", "direction": "direction_not_found", "small": "invalid_voice"}
+    wanted = next((code for words, code in missing.items() if message.startswith(words)), "invalid_expression")
+    assert told.value.code == wanted
     line, caret = told.value.pointer.split("\n")
     assert line == f"  {text}"
     wide = sum(c in "小明" for c in text[:place])
@@ -207,9 +212,15 @@ def test_the_command_shows_the_caret(command, checkpoint):
 
 @pytest.mark.parametrize("name", ["nobody", "nobody's voice", "a-b"])
 def test_an_unknown_name_alone(library, name):
-    with pytest.raises(ValueError, match="is no file and no library voice; library voices: 2pac, anna") as told:
+    with pytest.raises(VoiceNotFound, match="is no file and no library voice; library voices: 2pac, anna") as told:
         Lookup(library).voice(name)
-    assert not isinstance(told.value, ExpressionError)
+    assert not isinstance(told.value, ExpressionError) and told.value.param == "voice"
+
+
+def test_an_unknown_direction(library):
+    with pytest.raises(DirectionNotFound, match="direction 'nothing' is no file and not in the library"):
+        Lookup(library).direction("nothing")
+    assert library.direction("nothing") is None
 
 
 characters = st.characters(blacklist_categories=("Cs", "Cc"))

@@ -1,5 +1,6 @@
 """The library: files are the truth, the index follows them, writers do not lose each other, search is exact."""
 
+import asyncio
 import json
 import os
 import subprocess
@@ -13,9 +14,12 @@ import numpy as np
 import pytest
 
 from mlx_qwen3tts import Direction, Library, Voice, VoiceSpace
+from mlx_qwen3tts.errors import InvalidValue, NameTaken, UnsupportedValue, VoiceError, VoiceNotFound, WrongType
+from mlx_qwen3tts.files.tensors import write_tensors
 from mlx_qwen3tts.voices.library.index import INDEX
 from mlx_qwen3tts.voices.library.rights import inherited, strictest_consent, strictest_license
 from mlx_qwen3tts.voices.library.search import top
+from mlx_qwen3tts.voices.lookup import Lookup
 from tests.voices.real import load, made
 
 ROOT = Path(__file__).parents[2]
@@ -89,14 +93,14 @@ def test_names_that_only_spelling_tells_apart(tmp_path):
     Voice(X[1]).save(tmp_path / "ne\u0301.safetensors")  # as macOS would leave it
     for name in ("ne\u0301", "n\u00e9"):
         assert name in library and np.array_equal(np.array(library[name].embedding), np.array(X[1]))
-        with pytest.raises(ValueError, match="already"):
+        with pytest.raises(NameTaken, match="already"):
             library.add(name, X[2])
     library.add("n\u00e9", X[2], overwrite=True)
     assert len(library) == 2 and np.array_equal(np.array(library["ne\u0301"].embedding), np.array(X[2]))
 
 
 def test_adding_removing_and_tagging(library):
-    with pytest.raises(ValueError, match="has a voice 's0_e0' already; remove it or overwrite it"):
+    with pytest.raises(NameTaken, match="has a voice 's0_e0' already; remove it or overwrite it"):
         library.add("s0_e0", X[1])
     assert np.array_equal(np.array(library["s0_e0"].embedding), np.array(X[0]))
     library.add("s0_e0", X[1], overwrite=True)
@@ -111,7 +115,7 @@ def test_adding_removing_and_tagging(library):
     library.remove("icl")
     assert "icl" not in library
     np.save(library.folder / "bare.npy", np.array(X[0]))
-    with pytest.raises(ValueError, match=r"lies in bare.npy, which holds a vector alone"):
+    with pytest.raises(UnsupportedValue, match=r"lies in bare.npy, which holds a vector alone"):
         library.tag("bare", a="b")
     library.add("bare", X[2], overwrite=True)  # takes the other file's place
     assert not (library.folder / "bare.npy").exists() and library.info("bare")["dimension"] == 64
@@ -121,40 +125,77 @@ def test_adding_removing_and_tagging(library):
     "name", ["", " a", ".a", "space", "a\x1b", "a\0", "a/b", "a\\b", 'a"b', "@a", "a\nb", "a" * 201, "ä" * 101]
 )
 def test_names_that_no_file_can_have(tmp_path, name):
-    with pytest.raises(ValueError, match="voice name"):
+    with pytest.raises(InvalidValue, match="voice name"):
         Library(tmp_path).add(name, X[0])
     assert list(tmp_path.iterdir()) == []
 
 
 def test_what_is_refused(library, tmp_path):
     for call, error, message in (
-        (lambda: library.add("x", mx.full(64, float("nan"))), ValueError, "NaN"),
-        (lambda: library.add("x", X[:2]), ValueError, r"shape \[2, 64\]"),
-        (lambda: library.add("x", X[0], age=40), TypeError, "attribute age must be a string"),
-        (lambda: library.add("x", X[0], consent="yes"), ValueError, "consent 'yes' is not one of not-needed, given"),
-        (lambda: library.add(5, X[0]), TypeError, "name must be a string"),
-        (lambda: library["x"], ValueError, "voice 'x' is not in library .*; it has s0_e0, .* …"),
-        (lambda: library.remove("x"), ValueError, "'x' is not in library"),
-        (lambda: library.search(X[0], k=0), ValueError, "k 0 is not 1 or more"),
-        (lambda: library.search(X[0], k="5"), TypeError, "k must be an integer"),
-        (lambda: library.search(mx.zeros(8)), ValueError, "the query has 8 dimensions, 's0_e0' in the library 64"),
-        (lambda: library.search(X[:2]), ValueError, "expected one voice"),
-        (lambda: library.search("a.wav"), ValueError, "needs a Base model"),
-        (lambda: library.search(X[0], where={"gender": "x"}), ValueError, "has no such voice"),
-        (lambda: Library(tmp_path / "none").search(X[0]), ValueError, "has no voices"),
-        (lambda: Library(tmp_path / "none").vectors(), ValueError, "has no voices"),
-        (lambda: Library(library.path("s0_e0")), ValueError, "is no folder"),
+        (lambda: library.add("x", mx.full(64, float("nan"))), VoiceError, "NaN"),
+        (lambda: library.add("x", X[:2]), VoiceError, r"shape \[2, 64\]"),
+        (lambda: library.add("x", X[0], age=40), WrongType, "attribute age must be a string"),
+        (lambda: library.add("x", X[0], consent="yes"), InvalidValue, "consent 'yes' is not one of not-needed, given"),
+        (lambda: library.add(5, X[0]), WrongType, "name must be a string"),
+        (lambda: library["x"], VoiceNotFound, "voice 'x' is not in library .*; it has s0_e0, .* …"),
+        (lambda: library.remove("x"), VoiceNotFound, "'x' is not in library"),
+        (lambda: library.search(X[0], k=0), InvalidValue, "k 0 is not 1 or more"),
+        (lambda: library.search(X[0], k="5"), WrongType, "k must be an integer"),
+        (lambda: library.search(mx.zeros(8)), VoiceError, "the query has 8 dimensions, 's0_e0' in the library 64"),
+        (lambda: library.search(X[:2]), InvalidValue, "expected one voice"),
+        (lambda: library.search("a.wav"), UnsupportedValue, "needs a Base model"),
+        (lambda: library.search(X[0], where={"gender": "x"}), InvalidValue, "has no such voice"),
+        (lambda: Library(tmp_path / "none").search(X[0]), InvalidValue, "has no voices"),
+        (lambda: Library(tmp_path / "none").vectors(), InvalidValue, "has no voices"),
+        (lambda: Library(library.path("s0_e0")), InvalidValue, "is not a folder"),
     ):
         with pytest.raises(error, match=message):
             call()
     library.add("small", mx.ones(8))
-    with pytest.raises(ValueError, match="'small' has 8 dimensions, 's0_e0' 64"):
+    with pytest.raises(VoiceError, match="'small' has 8 dimensions, 's0_e0' 64"):
         library.vectors()
+
+
+def test_a_missing_voice_is_a_key_error(library):
+    with pytest.raises(KeyError) as told:
+        library["x"]
+    assert isinstance(told.value, VoiceNotFound) and told.value.code == "voice_not_found"
+    assert str(told.value).startswith("voice 'x' is not in library ")
+    with pytest.raises(NameTaken, match="has a direction 'gender' already"):
+        for _ in range(2):
+            library.add_direction("gender", Direction.fit(X, LABELS["gender"]))
+
+
+def test_what_is_told_of_a_voice_is_a_copy(library):
+    library.info("s0_e0")["attributes"]["gender"] = "m"
+    assert library.info("s0_e0")["attributes"]["gender"] == "f" and "32 voices" in repr(library)
+
+
+def test_any_thread_can_use_what_comes_out(library):
+    """In MLX an array that is still to be computed belongs to the thread that asked for it."""
+    library.add_direction("gender", Direction.fit(X, LABELS["gender"]))
+    VoiceSpace.fit(X, LABELS["emotion"]).save(library.folder / "space.safetensors")
+
+    def read():
+        blend = Lookup(library).voice(f"{NAMES[0]}*0.5 + {NAMES[5]}*0.5 + @gender")
+        offset = Lookup(library).find(f"{NAMES[0]} - {NAMES[5]}")
+        space = library.space(64)
+        return library.vectors(NAMES[:3]), library[NAMES[1]].embedding, blend.embedding, offset.step, space.nuisance
+
+    async def elsewhere():
+        first = await asyncio.to_thread(read)
+        return first, await asyncio.to_thread(lambda: (library.search(NAMES[0], 3), library.search("@gender", 3)))
+
+    here, (there, found) = read(), asyncio.run(elsewhere())
+    for one, other in zip(here, there, strict=True):
+        assert np.array_equal(np.array(one), np.array(other + 0))
+    assert found == (library.search(NAMES[0], 3), library.search("@gender", 3))
 
 
 WRITER = """
 import sys, numpy as np
 from mlx_qwen3tts import Library
+from mlx_qwen3tts.errors import NameTaken
 library, mine = Library(sys.argv[1]), sys.argv[2]
 for i in range(15):
     library.add(f"{mine}{i}", np.full(8, i + 1, np.float32))
@@ -162,7 +203,7 @@ for i in range(15):
     try:
         library.add(f"either{i}", np.ones(8, np.float32))
         print("won", i)
-    except ValueError:
+    except NameTaken:
         pass
 """
 
@@ -288,7 +329,7 @@ def test_export_and_import(library, tmp_path):
     for name in library.names:
         assert other.path(name).read_bytes() == library.path(name).read_bytes()
     before = {file: file.read_bytes() for file in other.folder.rglob("*.safetensors")}
-    with pytest.raises(ValueError, match=r"has bare.npy, s0_e0.safetensors, .* … already; overwrite them"):
+    with pytest.raises(NameTaken, match=r"has bare.npy, s0_e0.safetensors, .* … already; overwrite them"):
         other.import_zip(tmp_path / "all.zip")
     other.add("bare", X[1], overwrite=True)
     assert other.import_zip(tmp_path / "all.zip", overwrite=True) and other.path("bare").suffix == ".npy"
@@ -300,12 +341,12 @@ def test_export_and_import(library, tmp_path):
 @pytest.mark.parametrize(
     ("members", "message"),
     [
-        ({"../evil.npy": "voice"}, "'../evil.npy' is no voice, direction or space"),
-        ({"/abs.npy": "voice"}, "is no voice, direction or space"),
-        ({"a\\b.npy": "voice"}, "is no voice, direction or space"),
-        ({"deep/er/a.npy": "voice"}, "is no voice, direction or space"),
-        ({"readme.txt": b"hello"}, "'readme.txt' is no voice"),
-        ({"good.npy": "voice", "bad.npy": b"x"}, "bad.npy|no NumPy array file"),
+        ({"../evil.npy": "voice"}, "'../evil.npy' is not a voice, direction or space"),
+        ({"/abs.npy": "voice"}, "is not a voice, direction or space"),
+        ({"a\\b.npy": "voice"}, "is not a voice, direction or space"),
+        ({"deep/er/a.npy": "voice"}, "is not a voice, direction or space"),
+        ({"readme.txt": b"hello"}, "'readme.txt' is not a voice"),
+        ({"good.npy": "voice", "bad.npy": b"x"}, "bad.npy.*not a NumPy array file"),
         ({"a.npy": "voice", "a.json": b"[1.0]"}, "has two files for 'a'"),
         ({" a.npy": "voice"}, "voice name ' a'"),
         ({"\x1b[31mred.npy": "voice"}, "voice name"),
@@ -323,7 +364,7 @@ def test_archives_that_are_none(library, tmp_path, members, message):
             info.filename = name  # as it is
             archive.writestr(info, (tmp_path / "v.npy").read_bytes() if content == "voice" else content)
     before = sorted(tmp_path.rglob("*"))
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(InvalidValue, match=message):
         library.import_zip(tmp_path / "bad.zip")
     assert sorted(tmp_path.rglob("*")) == before, "something was left behind"
 
@@ -334,7 +375,7 @@ def test_a_damaged_archive(library, tmp_path):
     for at in range(60, 400, 7):
         data[at] ^= 0x55
     (tmp_path / "all.zip").write_bytes(data)
-    with pytest.raises(ValueError, match=r"archive .*all.zip"):
+    with pytest.raises(InvalidValue, match=r"archive .*all.zip"):
         Library(tmp_path / "new").import_zip(tmp_path / "all.zip")
     assert not (tmp_path / "new").exists()
 
@@ -347,7 +388,7 @@ def test_what_is_no_archive(library, tmp_path):
         (lambda: library.export(tmp_path / "x.tar"), "extension must be .zip"),
         (lambda: library.export(tmp_path / "y.zip", ["nobody"]), "'nobody' is not in library"),
     ):
-        with pytest.raises(ValueError, match=message):
+        with pytest.raises((InvalidValue, VoiceNotFound), match=message):
             call()
     assert not (tmp_path / "y.zip").exists()
 
@@ -380,8 +421,6 @@ def test_the_strictest_license(licenses, strictest):
 
 
 def test_a_blend_inherits(library, monkeypatch):
-    from mlx_qwen3tts.voices.lookup import Lookup
-
     library.tag("s0_e0", consent="given", license="CC-BY-4.0", language="English", source_model="m")
     library.tag("s1_e0", consent="not-needed", license="CC-BY-NC-4.0", language="English", source_model="m")
     blend = Lookup(library).voice("s0_e0*0.5 + s1_e0*0.5").metadata
@@ -394,14 +433,12 @@ def test_a_blend_inherits(library, monkeypatch):
 
 
 def test_a_blend_cannot_be_made_laxer_than_its_parents(library):
-    from mlx_qwen3tts.voices.lookup import Lookup
-
     library.tag("s0_e0", consent="refused", license="CC-BY-NC-4.0")
     library.tag("s1_e0", consent="given", license="CC-BY-NC-4.0")
     library.add("duo", Lookup(library).voice("s0_e0 + s1_e0"))
     for key, value in (("consent", "given"), ("license", "CC0-1.0")):
         with pytest.raises(
-            ValueError, match=f"{key} '{value}' is laxer than .*, which the voice has from those it is made"
+            InvalidValue, match=f"{key} '{value}' is laxer than .*, which the voice has from those it is made"
         ):
             library.tag("duo", **{key: value})
     library.tag("duo", license="CC-BY-NC-ND-4.0")  # stricter
@@ -411,11 +448,13 @@ def test_a_blend_cannot_be_made_laxer_than_its_parents(library):
 
 def test_recipes_that_are_none_of_ours(library, tmp_path):
     for recipe in ('{"parents": "ab"}', '{"expression": 5}', "[1]", '{"parents": [1]}'):
-        odd = Voice(X[0], metadata={"recipe": recipe})
-        with pytest.raises(ValueError, match="recipe"):
-            library.add("odd", odd)
-        odd.save(library.folder / "odd.safetensors")
-        with pytest.warns(UserWarning, match="passed over: voice 'odd'"):
+        with pytest.raises(VoiceError, match="recipe"):
+            Voice(X[0], metadata={"recipe": recipe})
+        odd = library.folder / "odd.safetensors"
+        write_tensors(odd, {"speaker_embedding": X[0]}, {"recipe": recipe})
+        with pytest.raises(VoiceError, match=r"odd.safetensors: .*recipe"):
+            Voice.load(odd)
+        with pytest.warns(UserWarning, match=r"passed over: embedding .*odd.safetensors: .*recipe"):
             assert "odd" not in Library(library.folder)
         (library.folder / "odd.safetensors").unlink()
 
@@ -432,9 +471,9 @@ def test_search_on_real_voices(shared, tmp_path):
 
 def test_opening_is_not_slowed_by_what_has_settled(library, monkeypatch):
     """A folder that has not changed costs one look."""
-    library._index.refresh()
+    library.refresh()
     long_ago = time.time_ns() - 10**12
     os.utime(library.folder, ns=(long_ago, long_ago))
-    library._index.refresh()
+    library.refresh()
     monkeypatch.setattr(os, "scandir", lambda *_: pytest.fail("the folder was read again"))
     assert len(library) == 32 and library.search(X[0], k=1)

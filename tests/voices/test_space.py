@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from mlx_qwen3tts import Voice, VoiceSpace
+from mlx_qwen3tts.errors import InvalidValue, VoiceError
 from mlx_qwen3tts.voices import similarity
 from mlx_qwen3tts.voices.directions.retrieval import retrieval
 from tests.voices.real import load, made
@@ -81,7 +82,7 @@ def test_labels_may_be_arrays():
     assert np.allclose(
         np.array(one.nuisance), np.array(VoiceSpace.fit(X, LABELS["emotion"], LABELS["speaker"]).nuisance)
     )
-    with pytest.raises(ValueError, match="groups has 1 labels"):
+    with pytest.raises(InvalidValue, match="groups has 1 labels"):
         VoiceSpace.fit(X, groups=["a"])
 
 
@@ -135,7 +136,7 @@ def test_what_is_refused(call, message, tmp_path):
     save_file(
         {"mean": np.zeros(4, np.float32), "nuisance": np.zeros((1, 5), np.float32)}, tmp_path / "shape.safetensors"
     )
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises((InvalidValue, VoiceError), match=message):
         call(tmp_path)
 
 

@@ -7,6 +7,8 @@ import pytest
 
 from convert.parity import recording
 from mlx_qwen3tts import Direction, Library, Voice, VoiceSpace
+from mlx_qwen3tts.checkpoint.folder import ModelFolder
+from mlx_qwen3tts.voices.presets import preset_voice
 from tests.voices.real import made
 
 X, NAMES, LABELS = made()
@@ -78,6 +80,22 @@ def test_interpolating(command, library, tmp_path):
     radii = [np.linalg.norm(np.array(v) - np.array(space.mean)) for v in (X[0], X[4], arc.embedding)]
     assert radii[2] == pytest.approx((radii[0] + radii[1]) / 2, rel=1e-3)
     assert arc.recipe["expression"] == "slerp(s0_e0, s1_e0, 0.5) around the mean"
+
+
+def test_a_preset_is_read_without_a_talker(command, refused, checkpoint, model, tmp_path, monkeypatch):
+    """One row of the file; names in any case. As a Voice it is the one that the model itself gives."""
+    preset = model("custom-voice").preset("eric")
+    monkeypatch.setattr(ModelFolder, "load_talker", lambda *_: pytest.fail("a talker was loaded"))
+    custom = ("--model", checkpoint("custom-voice"))
+    told = answer(command, "add", "e", "Eric", *custom)
+    assert told["metadata"] == dict(preset.metadata) and told["metadata"].keys() >= {"source_model", "preset"}
+    kept = Library(tmp_path / "voices")["e"]
+    assert kept == preset == preset_voice(ModelFolder(checkpoint("custom-voice")), "ERIC")
+    told = answer(command, "blend", "vivian*0.5 + e*0.5", *custom, "--output", "half.npy")
+    wanted = (model("custom-voice").preset("vivian").embedding + preset.embedding) / 2
+    assert np.allclose(np.load(tmp_path / "half.npy"), np.array(wanted), atol=1e-5)
+    assert [parent["name"] for parent in told["recipe"]["parents"]] == ["vivian", "e"]
+    assert refused("voices", "add", "x", "nobody", *custom).startswith("voice 'nobody' is no file, no library voice")
 
 
 def test_labels_from_a_file(command, library, tmp_path):

@@ -1,25 +1,31 @@
 """A library as one zip: its voice files, `directions/` and `space.safetensors`."""
 
+from __future__ import annotations
+
 import lzma
 import shutil
 import tempfile
 import zipfile
 import zlib
+from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
 
-from ...errors import InvalidValue
+from ...errors import InvalidValue, NameTaken, QwenTTSError
 from ...files.output import check_writable, whole_file
 from ..directions.direction import Direction
 from ..space import VoiceSpace
 from ..voice import SUFFIXES, Voice
-from .index import SPACE
-from .names import check_name
+from .names import SPACE, check_name
+
+if TYPE_CHECKING:
+    from .library import Library
 
 DIRECTIONS = "directions"
 LARGEST = 64 << 20  # bytes of one file: a voice with a minute of reference codes has 50 kB
 
 
-def export_zip(library, path, names=None):
+def export_zip(library: Library, path: Path | str, names: Iterable[str] | None = None) -> list[str]:
     """What Library.export does."""
     path = Path(path)
     if path.suffix != ".zip":
@@ -38,7 +44,7 @@ def export_zip(library, path, names=None):
     return chosen
 
 
-def import_zip(library, path, overwrite=False):
+def import_zip(library: Library, path: Path | str, overwrite: bool = False) -> list[str]:
     """What Library.import_zip does."""
     try:
         archive = zipfile.ZipFile(path)
@@ -54,7 +60,7 @@ def import_zip(library, path, overwrite=False):
         with library.locked():
             there = [file.name for name in taken for file in _present(library, name)]
             if there and not overwrite:
-                raise InvalidValue(
+                raise NameTaken(
                     f"library {library.folder} has {', '.join(there[:5])}{' …' if len(there) > 5 else ''} already; "
                     "overwrite them or import into another library"
                 )
@@ -68,20 +74,21 @@ def import_zip(library, path, overwrite=False):
     return [PurePosixPath(name).stem for name in taken if "/" not in name and name != SPACE]
 
 
-def _members(archive, path):
-    """{where it goes in the library: member}, or ValueError for what does not belong into one."""
-    members, stems = {}, set()
+def _members(archive: zipfile.ZipFile, path: Path | str) -> dict[str, zipfile.ZipInfo]:
+    """{where it goes in the library: member}, or InvalidValue for what does not belong in one."""
+    members: dict[str, zipfile.ZipInfo] = {}
+    stems: set[str] = set()
     for member in archive.infolist():
         place = PurePosixPath(member.filename)
         # What the systems' own archivers put in beside the files.
         if member.is_dir() or place.name.startswith(".") or place.parts[0] == "__MACOSX":
             continue
         if str(place.parent) not in (".", DIRECTIONS) or place.suffix not in SUFFIXES or "\\" in member.filename:
-            raise InvalidValue(f"archive {path}: {member.filename!r} is no voice, direction or space of a library")
+            raise InvalidValue(f"archive {path}: {member.filename!r} is not a voice, direction or space of a library")
         if str(place) != SPACE:
             try:
                 name = check_name(place.stem)
-            except ValueError as error:
+            except QwenTTSError as error:
                 raise InvalidValue(f"archive {path}: {error}") from None
             place = place.with_name(name + place.suffix)
         if str(place.parent / place.stem) in stems:
@@ -97,17 +104,17 @@ def _members(archive, path):
     return members
 
 
-def _unpack(archive, member, file, path):
-    """A member written to a file, proved to be what its place says."""
+def _unpack(archive: zipfile.ZipFile, member: zipfile.ZipInfo, file: Path, path: Path | str) -> Path:
+    """A member written to a file, checked to be what its place says."""
     place = PurePosixPath(member.filename)
+    kind = Direction if place.parent.name == DIRECTIONS else VoiceSpace if str(place) == SPACE else Voice
     try:
         with archive.open(member) as source, file.open("wb") as target:
             shutil.copyfileobj(source, target)
-        kind = Direction if place.parent.name == DIRECTIONS else VoiceSpace if str(place) == SPACE else Voice
-        thing = kind.load(file)
-        if kind is Voice:
-            _ = thing.attributes, thing.recipe  # which the index asks for
+        kind.load(file)
     except (
+        QwenTTSError,
+        # What zipfile raises for a damaged, encrypted or unknown member; ValueError for a name or place that is none.
         ValueError,
         zipfile.BadZipFile,
         zlib.error,
@@ -115,13 +122,13 @@ def _unpack(archive, member, file, path):
         EOFError,
         NotImplementedError,
         RuntimeError,
-    ) as e:
-        raise InvalidValue(f"archive {path}: {str(e).replace(str(file), place.name)}") from None
+    ) as error:
+        raise InvalidValue(f"archive {path}: {str(error).replace(str(file), place.name)}") from None
     return file
 
 
-def _present(library, name):
-    """Files that stand where a member would go."""
+def _present(library: Library, name: str) -> list[Path]:
+    """The files that stand where a member would go."""
     place = library.folder / name
     if "/" in name or name == SPACE:
         return [place] if place.exists() else []

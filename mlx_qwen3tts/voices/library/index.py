@@ -1,36 +1,47 @@
 """The index of a folder of voice files: what they hold, read anew only where a file has changed."""
 
+from __future__ import annotations
+
 import json
 import os
 import time
-import unicodedata
 import warnings
 from pathlib import Path
+from typing import Any, TypeAlias
 
 import mlx.core as mx
 import numpy as np
 
-from ...errors import OutputError, VoiceError
+from ...errors import OutputError, VoiceError, VoiceNotFound
 from ...files.tensors import read_all, write_tensors
+from ..metadata import plain
 from ..voice import SUFFIXES, Voice
+from .names import SPACE, composed
 
-INDEX, SPACE = ".index.safetensors", "space.safetensors"
+INDEX = ".index.safetensors"
 SETTLED = 2.0  # seconds after which another change gives a folder another time of change
+
+# What is known of a voice: stamp [file name, time of change, size], dimension, norm, in_context, metadata (strings),
+# attributes, recipe, and row, its place in the matrix of its dimension.
+Entry: TypeAlias = dict[str, Any]
+Stamp: TypeAlias = list[Any]
 
 
 class Index:
-    """entries: {name: what is known of a voice}; matrices: {dimension: [N, D]}, an entry's `row` in it.
+    """entries: {name: Entry}; matrices: {dimension: [N, D]}, evaluated.
 
     The folder's files are the truth. What was read of them is kept in `.index.safetensors`.
     """
 
-    def __init__(self, folder):
+    def __init__(self, folder: Path | str) -> None:
         self.folder = Path(folder)
-        self.entries, self.matrices, self._seen = {}, {}, None
+        self.entries: dict[str, Entry] = {}
+        self.matrices: dict[int, mx.array] = {}
+        self._seen: int | None = None
 
-    def refresh(self):
-        """Read what is new or has changed since; whether anything has. Does nothing while the folder has not changed,
-        so a file written to in place from elsewhere is found by the next Index."""
+    def refresh(self) -> bool:
+        """Read what has changed since, and say whether anything has. Does nothing while the folder has not changed, so
+        a file written to in place from elsewhere is found by the next Index."""
         try:
             changed = self.folder.stat().st_mtime_ns
         except FileNotFoundError:
@@ -43,12 +54,13 @@ class Index:
         self._seen = changed if time.time() - changed / 1e9 > SETTLED else None
         return read
 
-    def _read(self):
+    def _read(self) -> bool:
         stamps = self._stamps()
         if self.entries and {name: entry["stamp"] for name, entry in self.entries.items()} == stamps:
             return False
         known, rows, stored = self._known()
-        entries, vectors = {}, {}
+        entries: dict[str, Entry] = {}
+        vectors: dict[str, np.ndarray] = {}
         for name, stamp in stamps.items():
             if name in known and known[name]["stamp"] == stamp:
                 entries[name], vectors[name] = known[name], rows[name]
@@ -56,7 +68,7 @@ class Index:
             try:
                 voice = Voice.load(self.folder / stamp[0])
                 entries[name], vectors[name] = {"stamp": stamp, **_entry(voice)}, np.array(voice.embedding)
-            except VoiceError as error:
+            except (VoiceError, VoiceNotFound) as error:
                 if (self.folder / stamp[0]).exists():  # else it was removed since the folder was listed
                     self._warn(f"passed over: {error}")
         same = entries.keys() == known.keys() and all(entries[name] is known[name] for name in entries)
@@ -67,9 +79,9 @@ class Index:
             self._write()
         return True
 
-    def _stamps(self):
+    def _stamps(self) -> dict[str, Stamp]:
         """{name: [file name, time of change, size]} of the folder's voice files."""
-        stamps = {}
+        stamps: dict[str, Stamp] = {}
         for file in sorted(os.scandir(self.folder), key=lambda file: (not file.name.endswith(SUFFIXES[1]), file.name)):
             stem, suffix = os.path.splitext(file.name)
             if suffix not in SUFFIXES or file.name.startswith(".") or file.name == SPACE:
@@ -78,18 +90,18 @@ class Index:
                 state = file.stat()
             except FileNotFoundError:  # removed since the folder was listed
                 continue
-            name = unicodedata.normalize("NFC", stem)
+            name = composed(stem)
             if name in stamps:
                 self._warn(f"{file.name} is passed over, as {stamps[name][0]} has the same name")
                 continue
             stamps[name] = [file.name, state.st_mtime_ns, state.st_size]
         return stamps
 
-    def _warn(self, message):
+    def _warn(self, message: str) -> None:
         warnings.warn(f"library {self.folder}: {message}", stacklevel=6)
 
-    def _known(self):
-        """({name: entry}, {name: vector}, whether they are those that were stored) of what has been read before."""
+    def _known(self) -> tuple[dict[str, Entry], dict[str, np.ndarray], bool]:
+        """({name: entry}, {name: vector}, whether they come from the stored index) of what has been read before."""
         if self.entries:
             return self.entries, self._rows(self.entries, self.matrices), False
         if not (self.folder / INDEX).is_file():
@@ -98,40 +110,44 @@ class Index:
             arrays, metadata = read_all(self.folder / INDEX, "index")
             entries = json.loads(metadata["entries"])
             return entries, self._rows(entries, {int(name): array for name, array in arrays.items()}), True
-        except (ValueError, LookupError, TypeError, AttributeError) as error:  # whatever is in it, it can be made again
+        except (ValueError, LookupError, TypeError, AttributeError) as error:  # whatever it holds, it can be made again
             self._warn(f"its index cannot be read and is made anew ({error})")
             return {}, {}, False
 
     @staticmethod
-    def _rows(entries, matrices):
+    def _rows(entries: dict[str, Entry], matrices: dict[int, mx.array]) -> dict[str, np.ndarray]:
         arrays = {dimension: np.array(matrix) for dimension, matrix in matrices.items()}
         return {name: arrays[entry["dimension"]][entry["row"]] for name, entry in entries.items()}
 
-    def _write(self):
+    def _write(self) -> None:
         tensors = {str(dimension): matrix for dimension, matrix in self.matrices.items()}
         try:
             write_tensors(self.folder / INDEX, tensors, {"entries": json.dumps(self.entries, ensure_ascii=False)})
-        except OutputError as error:  # a folder that can only be read serves too, at the cost of reading it every time
+        except OutputError as error:  # a read-only folder works too, read anew every time
             self._warn(f"its index is not kept: {error}")
 
 
-def _entry(voice):
+def _entry(voice: Voice) -> Entry:
     metadata = {key: value for key, value in voice.metadata.items() if key not in ("attributes", "recipe")}
     return {
         "dimension": voice.dimension,
-        "norm": round(mx.linalg.norm(voice.embedding).item(), 4),
+        "norm": round(voice.norm, 4),
         "in_context": voice.ref_codes is not None,
         "metadata": metadata,
-        "attributes": voice.attributes,
-        "recipe": voice.recipe,
+        "attributes": plain(voice.attributes),
+        "recipe": plain(voice.recipe),
     }
 
 
-def _arranged(entries, vectors):
+def _arranged(
+    entries: dict[str, Entry], vectors: dict[str, np.ndarray]
+) -> tuple[dict[str, Entry], dict[int, mx.array]]:
     """Entries with their rows, and {dimension: matrix [N, D]}, in the order of the names."""
-    groups = {}
+    groups: dict[int, list[np.ndarray]] = {}
     for name in sorted(entries):
         group = groups.setdefault(entries[name]["dimension"], [])
         entries[name]["row"] = len(group)
         group.append(vectors[name])
-    return entries, {dimension: mx.array(np.stack(rows)) for dimension, rows in groups.items()}
+    matrices = {dimension: mx.array(np.stack(rows)) for dimension, rows in groups.items()}
+    mx.eval(matrices)
+    return entries, matrices

@@ -5,79 +5,88 @@ The files are the truth; anybody may put a voice into the folder or take one out
 space in `space.safetensors`. Whatever writes here does so under a lock, so several processes may at once.
 """
 
+from __future__ import annotations
+
 import contextlib
 import fcntl
-import json
-from dataclasses import replace
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import mlx.core as mx
 
-from ...errors import InvalidValue, OutputError, WrongType
+from ...errors import InvalidValue, NameTaken, OutputError, UnsupportedValue, VoiceNotFound, WrongType
 from .. import FOLDER
-from ..algebra import as_vectors
+from ..algebra import VoiceLike, as_vectors
 from ..directions.direction import Direction
+from ..metadata import STRINGS, plain
 from ..space import FEWEST, VoiceSpace, warn_raw
 from ..voice import SUFFIXES, Voice, differ
 from .archive import DIRECTIONS, export_zip, import_zip
-from .index import SPACE, Index
-from .names import check_name, composed
+from .index import Index
+from .names import SPACE, check_name, composed
 from .rights import check_consent, laxer
-from .search import Searcher, has, search
+from .search import Embed, Query, Searcher, has, search
 
 LOCK = ".lock"
-OWN_FIELDS = ("consent", "license", "language", "source_model")  # metadata of their own, next to attributes
 
 
 class Library:
     """Voices in a folder, by name: the file's name without its extension."""
 
-    def __init__(self, folder=FOLDER):
+    def __init__(self, folder: Path | str = FOLDER) -> None:
         self.folder = Path(folder)
         if self.folder.exists() and not self.folder.is_dir():
-            raise InvalidValue(f"library {self.folder} is no folder")
-        self._index, self._space_seen = Index(self.folder), None
+            raise InvalidValue(f"library {self.folder} is not a folder", param="folder")
+        self._index = Index(self.folder)
+        self._space_seen: int | None = None
         self._searcher = Searcher(self._index, self.space)
 
     # Reading
 
     @property
-    def names(self):
+    def names(self) -> list[str]:
         """All names, sorted."""
-        self._refresh()
+        self.refresh()
         return sorted(self._index.entries)
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.names)
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[str]:
         return iter(self.names)
 
-    def __contains__(self, name):
-        self._refresh()
+    def __contains__(self, name: object) -> bool:
+        self.refresh()
         return composed(name) in self._index.entries
 
-    def __getitem__(self, name):
-        """The Voice of a name; ValueError where there is none."""
-        return replace(Voice.load(self.path(name)), name=name)
+    def __repr__(self) -> str:
+        return f"Library({str(self.folder)!r}, {len(self)} voices)"
 
-    def path(self, name):
-        """The file of a voice; ValueError where there is none."""
+    def __getitem__(self, name: str) -> Voice:
+        """The Voice of a name; VoiceNotFound, a KeyError, where there is none."""
+        return Voice.load(self.path(name)).replace(name=name)
+
+    def path(self, name: str) -> Path:
+        """The file of a voice; VoiceNotFound where there is none."""
         if name not in self:
-            raise InvalidValue(f"voice {name!r} is not in library {self.folder}{self._listed()}")
+            raise VoiceNotFound(f"voice {name!r} is not in library {self.folder}{self._listed()}", param="name")
         return self.folder / self._index.entries[composed(name)]["stamp"][0]
 
-    def info(self, name):
-        """What the index knows of a voice: dimension, norm, and its metadata, attributes taken apart."""
+    def info(self, name: str) -> dict[str, Any]:
+        """What is known of a voice without reading it: dimension, norm, in_context, attributes, recipe, and under
+        metadata the other strings of its file. A copy: it may be changed."""
         self.path(name)
-        return {key: value for key, value in self._index.entries[composed(name)].items() if key not in ("stamp", "row")}
+        entry = self._index.entries[composed(name)]
+        return plain({key: value for key, value in entry.items() if key not in ("stamp", "row")})
 
-    def _listed(self):
+    def _listed(self) -> str:
         names = self.names
         return f"; it has {', '.join(names[:10])}{' …' if len(names) > 10 else ''}" if names else ", which is empty"
 
-    def vectors(self, names=None):
-        """[N, D] of the voices of these names (default: all, in the order of `names`), all of one dimension."""
+    def vectors(self, names: Iterable[str] | None = None) -> mx.array:
+        """[N, D] of the voices of these names (default: all, in the order of `names`), all of one dimension; evaluated,
+        so any thread can use it."""
         names = self.names if names is None else [composed(name) for name in names]
         if not names:
             raise InvalidValue(f"library {self.folder} has no voices")
@@ -85,18 +94,22 @@ class Library:
         entries = self._index.entries
         for name in names:
             if name not in entries:
-                self.path(name)
+                self.path(name)  # which refuses it
             if entries[name]["dimension"] != entries[names[0]]["dimension"]:
                 raise differ(repr(name), entries[name]["dimension"], repr(names[0]), entries[names[0]]["dimension"])
         matrix = self._index.matrices[entries[names[0]]["dimension"]]
-        return matrix[mx.array([entries[name]["row"] for name in names])]
+        vectors = matrix[mx.array([entries[name]["row"] for name in names])]
+        mx.eval(vectors)
+        return vectors
 
-    def where(self, where):
+    def where(self, where: Mapping[str, str | None]) -> list[str]:
         """The names of the voices that have all of {attribute: value}; a value of None asks for the attribute alone."""
-        self._refresh()
+        self.refresh()
         return [name for name in self.names if has(self._index.entries[name], where)]
 
-    def _refresh(self):
+    def refresh(self) -> None:
+        """Read what has changed in the folder. Every other method does so first; a folder that has not changed costs
+        one look."""
         try:
             space = (self.folder / SPACE).stat().st_mtime_ns
         except FileNotFoundError:
@@ -108,7 +121,7 @@ class Library:
     # Writing
 
     @contextlib.contextmanager
-    def locked(self):
+    def locked(self) -> Iterator[None]:
         """Alone among all processes that write to this library."""
         try:
             self.folder.mkdir(exist_ok=True)
@@ -119,11 +132,11 @@ class Library:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
 
-    def add(self, name, voice, *, overwrite=False, **attributes):
+    def add(self, name: str, voice: VoiceLike, *, overwrite: bool = False, **attributes: str | None) -> Path:
         """Keep a Voice or vector [D] under a name. Returns its path.
 
         attributes: strings by which to find it, gender="female"; language, consent, license and source_model are
-        entered as such. ValueError where the name is taken, unless `overwrite`.
+        entered as such. NameTaken where the library has the name already, unless `overwrite`.
         """
         name = check_name(name)
         voice = voice if isinstance(voice, Voice) else Voice(as_vectors(voice, "voice"))
@@ -132,55 +145,60 @@ class Library:
         with self.locked():
             taken = [self.path(name)] if name in self else [file for file in _files(self.folder, name) if file.exists()]
             if taken and not overwrite:
-                raise InvalidValue(f"library {self.folder} has a voice {name!r} already; remove it or overwrite it")
+                raise NameTaken(
+                    f"library {self.folder} has a voice {name!r} already; remove it or overwrite it", param="name"
+                )
             voice.save(path)
             for file in taken:
                 if file != path:
                     file.unlink()
         return path
 
-    def remove(self, name):
+    def remove(self, name: str) -> None:
         """Delete a voice's file."""
         with self.locked():
             self.path(name).unlink()
 
-    def tag(self, name, **attributes):
+    def tag(self, name: str, **attributes: str | None) -> None:
         """Enter attributes of a voice; None takes one away."""
         path = self.path(name)
         if path.suffix != ".safetensors":
-            raise InvalidValue(f"voice {name!r} lies in {path.name}, which holds a vector alone; add it to the library")
+            raise UnsupportedValue(
+                f"voice {name!r} lies in {path.name}, which holds a vector alone; add it to the library", param="name"
+            )
         with self.locked():
             described(Voice.load(path), attributes).save(path)
 
-    def add_direction(self, name, direction, overwrite=False):
+    def add_direction(self, name: str, direction: Direction, overwrite: bool = False) -> Path:
         """Keep a Direction for `@name`. Returns its path."""
         name = check_name(name)
         with self.locked():
             (self.folder / DIRECTIONS).mkdir(exist_ok=True)
             path = self.folder / DIRECTIONS / f"{name}.safetensors"
             if path.exists() and not overwrite:
-                raise InvalidValue(
-                    f"library {self.folder} has a direction {name!r} already; overwrite it or choose a name"
+                raise NameTaken(
+                    f"library {self.folder} has a direction {name!r} already; overwrite it or choose a name",
+                    param="name",
                 )
             direction.save(path)
         return path
 
-    def direction(self, name):
+    def direction(self, name: str) -> Direction | None:
         """The Direction of a name, or None."""
         path = self.folder / DIRECTIONS / f"{name}.safetensors"
         return Direction.load(path) if path.is_file() else None
 
     @property
-    def directions(self):
+    def directions(self) -> list[str]:
         """Names of the directions kept here."""
         return sorted(path.stem for path in (self.folder / DIRECTIONS).glob("[!.]*.safetensors"))
 
     # Searching
 
-    def space(self, dimension):
+    def space(self, dimension: int) -> VoiceSpace | None:
         """The VoiceSpace to compare voices of a dimension in: the one kept here, else one fitted to the voices here,
         else None, with a warning, where they are too few."""
-        self._refresh()
+        self.refresh()
         if (self.folder / SPACE).is_file():
             space = VoiceSpace.load(self.folder / SPACE)
             if space.dimension == dimension:
@@ -194,16 +212,24 @@ class Library:
         )
         return None
 
-    def export(self, path, names=None):
+    def export(self, path: Path | str, names: Iterable[str] | None = None) -> list[str]:
         """Write voices (default: all), directions and space into one zip. Returns the names of the voices."""
         return export_zip(self, path, names)
 
-    def import_zip(self, path, overwrite=False):
-        """Take in what `export` wrote, all of it or, where a name is taken or a file is no voice, nothing. Returns the
-        names of the voices."""
+    def import_zip(self, path: Path | str, overwrite: bool = False) -> list[str]:
+        """Take in what `export` wrote: all of it, or where a name is taken or a file is not a voice, nothing. Returns
+        the names of the voices."""
         return import_zip(self, path, overwrite)
 
-    def search(self, query, k=5, *, where=None, lowest=False, embed=None):
+    def search(
+        self,
+        query: Query,
+        k: int = 5,
+        *,
+        where: Mapping[str, str | None] | None = None,
+        lowest: bool = False,
+        embed: Embed | None = None,
+    ) -> list[tuple[str, float]]:
         """The k best voices: a list of (name, score), best first.
 
         query: a Voice or vector [D]: the nearest by `VoiceSpace.similarity`; a library voice's name (itself left out),
@@ -212,33 +238,35 @@ class Library:
         lowest: from the other end. where: {attribute: value}, of which a voice must have all; a value of None asks for
         the attribute alone.
         """
-        self._refresh()
+        self.refresh()
         return search(self, self._searcher, query, k, where, lowest, embed)
 
 
-def described(voice, attributes):
-    """A Voice with attributes entered, None taken away; ValueError for a consent that is none of the words."""
-    metadata, tags, made = dict(voice.metadata), dict(voice.attributes), bool(voice.recipe)
+def described(voice: Voice, attributes: Mapping[str, str | None]) -> Voice:
+    """A Voice with attributes entered, those that are None taken away; InvalidValue for a consent that is not one of
+    the words, or a right that is laxer than what a blend has from its parents."""
+    changes: dict[str, Any] = {}
+    tags = dict(voice.attributes)
     for key, value in attributes.items():
         if value is not None and not isinstance(value, str):
-            raise WrongType(f"attribute {key} must be a string, not {value!r}")
+            raise WrongType(f"attribute {key} must be a string, not {value!r}", param=key)
         if key == "consent" and value is not None:
             check_consent(value)
-        if key in ("consent", "license") and made and key in metadata and laxer(key, value, metadata[key]):
+        before = getattr(voice, key) if key in STRINGS else None
+        if key in ("consent", "license") and voice.recipe and before is not None and laxer(key, value, before):
             raise InvalidValue(
-                f"{key} {value!r} is laxer than {metadata[key]!r}, which the voice has from those it is made of; enter "
-                "it there and blend again"
+                f"{key} {value!r} is laxer than {before!r}, which the voice has from those it is made of; enter "
+                "it there and blend again",
+                param=key,
             )
-        place = metadata if key in OWN_FIELDS else tags
-        if value is None:
-            place.pop(key, None)
+        if key in STRINGS:
+            changes[key] = value
+        elif value is None:
+            tags.pop(key, None)
         else:
-            place[key] = value
-    metadata.pop("attributes", None)
-    if tags:
-        metadata["attributes"] = json.dumps(tags, ensure_ascii=False)
-    return replace(voice, metadata=metadata)
+            tags[key] = value
+    return voice.replace(**changes, attributes=tags)
 
 
-def _files(folder, name):
+def _files(folder: Path, name: str) -> list[Path]:
     return [folder / f"{name}{suffix}" for suffix in SUFFIXES]

@@ -1,16 +1,31 @@
 """Searching a library: exact, the k best of all its voices in one product."""
 
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import mlx.core as mx
 import numpy as np
 
 from ...audio.writing import FORMATS
-from ...errors import InvalidValue, WrongType
-from ..algebra import as_vectors, units
+from ...checks import whole
+from ...errors import InvalidValue, UnsupportedValue, WrongType
+from ..algebra import VoiceLike, as_vectors, units
+from ..directions.direction import Direction
 from ..lookup import Lookup, Offset
+from ..space import VoiceSpace
 from ..voice import differ
+from .index import Entry, Index
 from .names import composed
+
+if TYPE_CHECKING:
+    from .library import Library
+
+Recording: TypeAlias = tuple[np.ndarray | mx.array, int]  # samples and their rate
+Query: TypeAlias = VoiceLike | str | Path | Recording
+Embed: TypeAlias = Callable[[Any], mx.array]  # from a path or Recording to a vector, such as Qwen3TTS.embed
 
 
 class Searcher:
@@ -19,10 +34,11 @@ class Searcher:
     space: function from a dimension to the VoiceSpace to compare in, or None for raw.
     """
 
-    def __init__(self, index, space):
-        self.index, self.space, self._compared = index, space, {}
+    def __init__(self, index: Index, space: Callable[[int], VoiceSpace | None]) -> None:
+        self.index, self.space = index, space
+        self._compared: dict[int, tuple[list[str], mx.array, VoiceSpace | None]] = {}
 
-    def comparable(self, dimension):
+    def comparable(self, dimension: int) -> tuple[list[str], mx.array, VoiceSpace | None]:
         """(names, unit vectors [N, D], VoiceSpace or None) of the voices of a dimension."""
         if dimension not in self._compared:
             space, matrix = self.space(dimension), self.index.matrices[dimension]
@@ -33,15 +49,15 @@ class Searcher:
             self._compared[dimension] = names, rows, space
         return self._compared[dimension]
 
-    def like(self, vector):
+    def like(self, vector: mx.array) -> tuple[list[str], mx.array]:
         """(names, similarities [N]) to a vector [D]."""
         names, rows, space = self._of(vector.shape[0])
         one = units(space.comparable(vector) if space else vector)
         # As a row times a matrix: the other way round MLX's own BLAS takes six times as long.
         return names, mx.clip((one[None] @ rows.T)[0], -1, 1)
 
-    def along(self, step, direction):
-        """(names, scores [N]) along an offset [D], in radii; where it is one Direction, from that one's centre."""
+    def along(self, step: mx.array, direction: Direction | None) -> tuple[list[str], mx.array]:
+        """(names, scores [N]) along an offset [D], in radii; where it is one Direction, from the centre of that."""
         names, _, space = self._of(step.shape[0])
         matrix = self.index.matrices[step.shape[0]]
         if direction is not None:
@@ -49,62 +65,72 @@ class Searcher:
         mean, radius = (matrix.mean(axis=0), 1.0) if space is None else (space.mean, space.radius)
         return names, (matrix - mean) @ (step / mx.linalg.norm(step)) / radius
 
-    def _of(self, dimension):
+    def _of(self, dimension: int) -> tuple[list[str], mx.array, VoiceSpace | None]:
         if dimension not in self.index.matrices:
             one = min(self.index.entries)
             raise differ("the query", dimension, f"{one!r} in the library", self.index.entries[one]["dimension"])
         return self.comparable(dimension)
 
 
-def search(library, searcher, query, k, where, lowest, embed):
+def search(
+    library: Library,
+    searcher: Searcher,
+    query: Query,
+    k: int,
+    where: Mapping[str, str | None] | None,
+    lowest: bool,
+    embed: Embed | None,
+) -> list[tuple[str, float]]:
     """What Library.search does."""
-    if isinstance(k, bool) or not isinstance(k, int):
-        raise WrongType(f"k must be an integer, not {k!r}")
-    if where is not None and not isinstance(where, dict):
-        raise WrongType(f"where must be a dict of attributes, not {where!r}")
-    if k < 1:
-        raise InvalidValue(f"k {k} is not 1 or more")
+    k = whole(k, "k", least=1)
+    if where is not None and not isinstance(where, Mapping):
+        raise WrongType(f"where must be a dict of attributes, not {where!r}", param="where")
     entries = searcher.index.entries
     if not entries:
         raise InvalidValue(f"library {library.folder} has no voices")
     itself = composed(query) if isinstance(query, str) else None
     itself = itself if itself in entries else None
     names, scores = _scores(library, searcher, query, itself, embed)
+    rows: list[int] | range = range(len(names))  # nothing is looked at voice by voice
     if where:
         rows = [i for i, name in enumerate(names) if name != itself and has(entries[name], where)]
-    else:  # nothing is looked at voice by voice
-        rows = range(len(names))
     if not rows or (itself and len(names) == 1):
         raise InvalidValue(f"library {library.folder} has no {'such' if where else 'other'} voice to compare with")
     if len(rows) < len(names):
-        scores = scores[mx.array(rows)]
+        scores = scores[mx.array(list(rows))]
     best = top(-scores if lowest else scores, k + 1)  # itself may be among them
-    found = [(names[rows[i]], score) for i, score in zip(best.tolist(), scores[best].tolist(), strict=True)]
+    chosen, values = np.array(best).tolist(), np.array(scores[best]).tolist()
+    found = [(names[rows[i]], score) for i, score in zip(chosen, values, strict=True)]
     return [(name, score) for name, score in found if name != itself][:k]
 
 
-def _scores(library, searcher, query, itself, embed):
-    if isinstance(query, tuple) or (isinstance(query, str | Path) and Path(query).suffix.lower() in FORMATS):
-        if embed is None:
-            raise InvalidValue("a recording is searched for by its sound, which needs a Base model")
-        query = embed(query)
+def _scores(
+    library: Library, searcher: Searcher, query: Query, itself: str | None, embed: Embed | None
+) -> tuple[list[str], mx.array]:
+    sound = isinstance(query, tuple) or (isinstance(query, str | Path) and Path(query).suffix.lower() in FORMATS)
+    if sound and embed is None:
+        raise UnsupportedValue("a recording is searched for by its sound, which needs a Base model", param="query")
+    if sound and embed is not None:
+        vector = as_vectors(embed(query), "query")
     elif isinstance(query, str | Path):
-        query = library[itself] if itself else Lookup(library).find(query)
-        if isinstance(query, Offset):
-            return searcher.along(query.step, query.direction)
-    vector = as_vectors(query, "query")
+        found = library[itself] if itself else Lookup(library).find(query)
+        if isinstance(found, Offset):
+            return searcher.along(found.step, found.direction)
+        vector = found.embedding
+    else:
+        vector = as_vectors(query, "query")  # pyright: ignore[reportArgumentType] a tuple is a Recording, see above
     if vector.ndim != 1:
-        raise InvalidValue(f"query has shape {list(vector.shape)}; expected one voice [D]")
+        raise InvalidValue(f"query has shape {list(vector.shape)}; expected one voice [D]", param="query")
     return searcher.like(vector)
 
 
-def has(entry, where):
-    """Whether an index's entry has all of {attribute: value}, or where the value is None, the attribute."""
+def has(entry: Entry, where: Mapping[str, str | None]) -> bool:
+    """Whether an index's entry has all of {attribute: value}; a value of None asks for the attribute alone."""
     known = {**entry["metadata"], **entry["attributes"]}
     return all(key in known and (value is None or known[key] == value) for key, value in where.items())
 
 
-def top(scores, k):
+def top(scores: mx.array, k: int) -> mx.array:
     """Indices of the k largest of scores [N], largest first; of equals, the first."""
     count = scores.shape[0]
     if k >= count:
