@@ -112,20 +112,27 @@ def _settings(block, defaults):
     return settings
 
 
+def quantization_of(path, tensors, quantization):
+    """How a file's layer is quantised, as arguments of `mx.quantize`: None where it is not.
+
+    path: the layer's published name; quantization: the configuration's block, or None.
+    """
+    if not quantization or f"{path}.scales" not in tensors:
+        return None
+    defaults, own = _settings(quantization, {"group_size": 64}), quantization.get(path)
+    return _settings(own, defaults) if isinstance(own, dict) else defaults
+
+
 def quantize_like(module, prefix, tensors, quantization):
     """Replace by quantised ones the layers that are quantised in the file, as the config's block describes them."""
     if not quantization:
         return
-    defaults = _settings(quantization, {"group_size": 64})
 
     def predicate(path, layer):
-        full = f"{prefix}.{path}"
-        if not hasattr(layer, "to_quantized") or f"{full}.scales" not in tensors:
-            return False
-        own = quantization.get(full)
-        return _settings(own, defaults) if isinstance(own, dict) else defaults
+        how = quantization_of(f"{prefix}.{path}", tensors, quantization)
+        return how if how and hasattr(layer, "to_quantized") else False
 
-    nn.quantize(module, **defaults, class_predicate=predicate)
+    nn.quantize(module, **_settings(quantization, {"group_size": 64}), class_predicate=predicate)
 
 
 def find_layout(config, tensors, expected):
