@@ -6,9 +6,9 @@ B batch, H key/value heads, T positions, D head dimension.
 import mlx.core as mx
 
 
-def _room(x, more):
+def _room(x: mx.array, more: int) -> mx.array:
     """x [B, H, T, D] with `more` positions of zeros behind; an array of its own."""
-    return mx.pad(x, ((0, 0), (0, 0), (0, more), (0, 0)))
+    return mx.pad(x, [(0, 0), (0, 0), (0, more), (0, 0)])
 
 
 class KVCache:
@@ -18,17 +18,18 @@ class KVCache:
     while nobody else holds the old buffer. Their dtype is that of the first keys they are given.
     """
 
-    def __init__(self, step=256):
+    def __init__(self, step: int = 256) -> None:
         self.step = step
-        self.keys = self.values = None
+        self.keys: mx.array | None = None
+        self.values: mx.array | None = None
         self.offset = 0
 
-    def update(self, keys, values):
+    def update(self, keys: mx.array, values: mx.array) -> tuple[mx.array, mx.array]:
         """Append [B, H, t, D] keys and values; return everything cached so far, [B, H, offset, D]."""
         start, end = self.offset, self.offset + keys.shape[2]
         self.offset = end
         capacity = -(-end // self.step) * self.step
-        if self.keys is None:
+        if self.keys is None or self.values is None:
             self.keys, self.values = _room(keys, capacity - end), _room(values, capacity - end)
         else:
             if end > self.keys.shape[2]:
@@ -38,14 +39,15 @@ class KVCache:
             self.values[..., start:end, :] = values
         return self.keys[..., :end, :], self.values[..., :end, :]
 
-    def keep(self, rows):
+    def keep(self, rows: mx.array) -> None:
         """Keep the batch's rows of these indices (an integer array) alone."""
-        self.keys, self.values = self.keys[rows], self.values[rows]
+        if self.keys is not None and self.values is not None:
+            self.keys, self.values = self.keys[rows], self.values[rows]
 
     @property
-    def state(self):
+    def state(self) -> list[mx.array]:
         """The buffers, for `mx.eval`."""
-        return [] if self.keys is None else [self.keys, self.values]
+        return [] if self.keys is None or self.values is None else [self.keys, self.values]
 
 
 class SlidingKVCache:
@@ -54,15 +56,16 @@ class SlidingKVCache:
     `offset` counts every position seen, so that RoPE runs on while the memory stays constant.
     """
 
-    def __init__(self, window):
+    def __init__(self, window: int) -> None:
         self.window = window
-        self.keys = self.values = None
+        self.keys: mx.array | None = None
+        self.values: mx.array | None = None
         self.offset = 0
 
-    def update(self, keys, values):
+    def update(self, keys: mx.array, values: mx.array) -> tuple[mx.array, mx.array]:
         """Append [B, H, t, D]; return what the t queries may see, the kept positions in front."""
         self.offset += keys.shape[2]
-        if self.keys is not None:
+        if self.keys is not None and self.values is not None:
             keys = mx.concatenate([self.keys, keys], axis=2)
             values = mx.concatenate([self.values, values], axis=2)
         # A contiguous copy: a view would hold on to the whole chunk it was cut from.
@@ -72,6 +75,9 @@ class SlidingKVCache:
         return keys, values
 
     @property
-    def state(self):
+    def state(self) -> list[mx.array]:
         """The buffers, for `mx.eval`."""
-        return [] if self.keys is None else [self.keys, self.values]
+        return [] if self.keys is None or self.values is None else [self.keys, self.values]
+
+
+Cache = KVCache | SlidingKVCache
