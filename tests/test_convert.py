@@ -482,9 +482,9 @@ def test_destinations_that_are_refused(base, tmp_path, capsys):
     out.mkdir()
     (out / "notes.txt").write_text("mine")
     assert "exists and is not empty; replace it with --overwrite" in fails([*arguments, out], capsys)
-    assert "is no Qwen3-TTS model folder and is not overwritten" in fails([*arguments, out, "--overwrite"], capsys)
+    assert "is not a Qwen3-TTS model folder and is not overwritten" in fails([*arguments, out, "--overwrite"], capsys)
     (out / "config.json").write_text('{"model_type": "llama"}')
-    assert "is no Qwen3-TTS model folder and is not overwritten" in fails([*arguments, out, "--overwrite"], capsys)
+    assert "is not a Qwen3-TTS model folder and is not overwritten" in fails([*arguments, out, "--overwrite"], capsys)
     (out / "config.json").write_text('{"model_type": "qwen3_tts"}')
     assert "is not overwritten, as it holds notes.txt" in fails([*arguments, out, "--overwrite"], capsys)
     assert (out / "notes.txt").read_text() == "mine"

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import mlx.core as mx
 
+from ..audio.reading import Recording
 from ..audio.reference import read_reference
 from ..errors import ConfigError
 from ..networks.config import ModelConfig, SpeakerEncoderConfig, from_dict
@@ -30,7 +31,7 @@ class SpeakerEncoder:
         """model: a Base model or a standalone speaker encoder, a folder or hub id."""
         return cls(hub.resolve(model, hub.ALONE))
 
-    def encode(self, audio: object, prepare: bool = False) -> mx.array:
+    def encode(self, audio: Recording, prepare: bool = False) -> mx.array:
         """The speaker's vector [D] float32 of a recording of 0.5 to 60 s.
 
         audio: a path, (samples, rate) or samples at `sample_rate`; prepare: trim silence and level it first.

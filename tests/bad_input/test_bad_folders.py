@@ -71,9 +71,9 @@ def test_spoilt_weight_files(name, inside, refused, copy, speak):
     contents = {
         f"{file} is truncated: {len(whole) - 1} bytes of {len(whole)}": whole[:-1],
         f"{file} is truncated: {8 + header} bytes": whole[: 8 + header],
-        f"{file} is truncated or no safetensors file": whole[:1000],
-        "is truncated or no safetensors": b"",
-        "no safetensors file": b"PK\3\4" + bytes(100),
+        f"{file} is truncated or not a safetensors file": whole[:1000],
+        "is truncated or not a safetensors": b"",
+        "not a safetensors file": b"PK\3\4" + bytes(100),
         "its header is not a JSON object": struct.pack("<Q", 8) + b"[1,2,3] ",
         "header is not a JSON object": struct.pack("<Q", 50000) + b"[" * 50000,
         "does not describe tensor a": struct.pack("<Q", 10) + b'{"a":null}',

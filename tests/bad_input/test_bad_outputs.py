@@ -28,8 +28,8 @@ ROOT = Path(__file__).parent.parent.parent
         (npy(np.full((2, 16), -1)), "codes codes.npy lie between -1 and -1; expected 0 to 2047"),
         (npy(np.zeros((2, 16), np.float32)), "codes codes.npy: expected one array of integers"),
         (archive(np.zeros((2, 16), np.int32)), "codes codes.npy: expected one array of integers"),
-        (pickle.dumps([1]), "codes codes.npy: no plain NumPy array file"),
-        (b"", "codes codes.npy: no plain NumPy array file"),
+        (pickle.dumps([1]), "codes codes.npy: not a plain NumPy array file"),
+        (b"", "codes codes.npy: not a plain NumPy array file"),
     ],
 )
 def test_bad_codes(content, message, refused, checkpoint, tmp_path):
@@ -39,7 +39,7 @@ def test_bad_codes(content, message, refused, checkpoint, tmp_path):
 
 def test_codes_that_are_no_file(refused, checkpoint):
     assert refused("codec", "decode", "--model", checkpoint("base"), "c.npy") == "codes c.npy: no such file"
-    assert refused("codec", "decode", "--model", checkpoint("base"), ".") == "codes .: no regular file"
+    assert refused("codec", "decode", "--model", checkpoint("base"), ".") == "codes .: not a regular file"
 
 
 # Outputs

@@ -62,7 +62,7 @@ def test_recordings_that_are_no_reference(name, content, message, refused, check
 
 def test_recordings_that_are_no_files(refused, checkpoint, tmp_path):
     (tmp_path / "folder.wav").mkdir()
-    for name, message in (("folder.wav", "no regular file"), ("nowhere.wav", "no such file")):
+    for name, message in (("folder.wav", "not a regular file"), ("nowhere.wav", "no such file")):
         for run in (("embed", name, "--output", "v.npy"), ("generate", "--ref-audio", name, "Hello.")):
             assert refused(*run, "--model", checkpoint("base")) == f"audio {name}: {message}"
 

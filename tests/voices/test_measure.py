@@ -213,7 +213,7 @@ def test_recordings_of_one_name_in_two_folders(tmp_path):
         (b"name,gender,gender\nanna,f,f\n", "the column name 'gender' is empty or there twice"),
         (b"name,,gender\nanna,,f\n", "the column name '' is empty or there twice"),
         (b"name,gender\nanna,f\nben\n", "row 3 has 1 cells, the first 2"),
-        (b'name,gender\n"anna"x,f\n', "is no CSV file"),
+        (b'name,gender\n"anna"x,f\n', "is not a CSV file"),
         (b"name,gender\nann\xe4,f\n", "is not UTF-8 text; save it as CSV UTF-8"),
     ],
 )
