@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from . import cli
+from .checks import whole
 from .errors import InvalidValue, OutputError
 
 Q_BITS = (4, 6, 8)
@@ -157,7 +158,7 @@ def _quantization(
     for name, (value, allowed) in given.items():
         if value is not None and not quantize:
             raise InvalidValue(f"{name} {value!r} says how to quantise; add quantize (-q)", param=name)
-        if value is not None and value not in allowed:
+        if value is not None and whole(value, name) not in allowed:
             raise InvalidValue(f"{name} {value!r} is not one of {', '.join(map(str, allowed))}", param=name)
     if not quantize:
         return None

@@ -9,6 +9,7 @@ import pytest
 from convert.parity import codes, recording
 from mlx_qwen3tts import Codec
 from mlx_qwen3tts.audio.reading import read_audio
+from mlx_qwen3tts.errors import InvalidValue, WrongType
 from mlx_qwen3tts.networks import cpu
 from mlx_qwen3tts.networks.cache import KVCache, SlidingKVCache
 from mlx_qwen3tts.networks.codec import codec as networks
@@ -93,12 +94,17 @@ def test_round_trip_through_a_path_a_pair_and_an_array(codec, tmp_path):
         (np.zeros((0, 16), np.int32), "shape"),
         (np.full((1, 16), 2048), "between 2048 and 2048; expected 0 to 2047"),
         (np.full((1, 16), -1), "expected 0 to 2047"),
-        (np.zeros((1, 16), np.float32), "integers"),
     ],
 )
 def test_bad_codes_are_refused(codec, given, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(InvalidValue, match=message) as raised:
         codec.decode(given)
+    assert raised.value.param == "codes"
+
+
+def test_codes_are_integers(codec):
+    with pytest.raises(WrongType, match="codes must be integers"):
+        codec.decode(np.zeros((1, 16), np.float32))
 
 
 def test_transposed_convolution_adds_its_bias_once():

@@ -10,7 +10,7 @@ import pytest
 from convert.parity import recording, vector
 from mlx_qwen3tts import Codec, Qwen3TTS
 from mlx_qwen3tts.checkpoint.speaker import load_encoder_alone
-from mlx_qwen3tts.errors import CheckpointError
+from mlx_qwen3tts.errors import CheckpointError, UnsupportedValue
 
 
 def speak(folder, **options):
@@ -76,7 +76,7 @@ def test_a_fine_tune_speaks_with_the_row_its_speaker_has(checkpoint):
     rows = mx.load(str(checkpoint("fine-tune") / "model.safetensors"))["talker.model.codec_embedding.weight"]
     assert tts.speakers == ["anna"]
     assert np.array_equal(np.array(tts.preset("Anna").embedding), np.array(rows[3000].astype(mx.float32)))
-    with pytest.raises(ValueError, match="custom_voice model has no speaker encoder"):
+    with pytest.raises(UnsupportedValue, match="custom_voice model has no speaker encoder"):
         tts.embed(np.zeros(24000, np.float32))
 
 

@@ -12,7 +12,7 @@ from types import ModuleType
 
 import numpy as np
 
-from ..errors import MeasureError, MissingExtra, OutputError
+from ..errors import InvalidValue, MissingExtra, OutputError
 from ..files.output import check_writable, whole_file
 from .reading import Recording, resample
 from .reference import read_reference
@@ -148,7 +148,7 @@ def row(path: str | Path, values: Mapping[str, float | None]) -> dict[str, str]:
 
 
 def read_csv(path: str | Path) -> list[dict[str, str]]:
-    """The rows of a CSV file of labels, as {column: text}, in its order. MeasureError for what is not such a file.
+    """The rows of a CSV file of labels, as {column: text}, in its order. InvalidValue for what is not such a file.
 
     Separated by commas, in UTF-8 with or without a byte order mark; it has a column `file` or `name`.
     """
@@ -177,7 +177,7 @@ def write_csv(path: str | Path, rows: Iterable[Mapping[str, str | float]]) -> No
     for new in added:
         same = [old for old in kept if _same(old, new)]
         if len(same) > 1:
-            raise MeasureError(f"labels {path}: {len(same)} rows are those of {new['file']}; give them their 'file'")
+            raise InvalidValue(f"labels {path}: {len(same)} rows are those of {new['file']}; give them their 'file'")
         if same:
             own = {key: same[0][key] for key in KEYS if same[0].get(key)}
             same[0].update({**new, **own})
@@ -202,23 +202,23 @@ def _read(path: str | Path) -> tuple[list[str], list[dict[str, str]], str]:
     """(columns, rows, encoding) of a CSV file."""
     path = Path(path)
     if not path.is_file():
-        raise MeasureError(f"labels {path}: {'not a regular file' if path.exists() else 'no such file'}")
+        raise InvalidValue(f"labels {path}: {'not a regular file' if path.exists() else 'no such file'}")
     data = path.read_bytes()
     encoding = "utf-8-sig" if data.startswith(b"\xef\xbb\xbf") else "utf-8"
     try:
         lines = [line for line in csv.reader(io.StringIO(data.decode(encoding), newline=""), strict=True) if line]
     except UnicodeDecodeError:
-        raise MeasureError(f"labels {path}: is not UTF-8 text; save it as CSV UTF-8") from None
+        raise InvalidValue(f"labels {path}: is not UTF-8 text; save it as CSV UTF-8") from None
     except csv.Error as error:
-        raise MeasureError(f"labels {path}: is not a CSV file ({error})") from None
+        raise InvalidValue(f"labels {path}: is not a CSV file ({error})") from None
     columns = [name.strip() for name in lines[0]] if lines else []
     if not set(KEYS) & set(columns):
         found = f"its columns are {', '.join(map(repr, columns))}" if columns else "it is empty"
-        raise MeasureError(f"labels {path}: needs a column 'file' or 'name', separated by commas; {found}")
+        raise InvalidValue(f"labels {path}: needs a column 'file' or 'name', separated by commas; {found}")
     for name in columns:
         if not name or columns.count(name) > 1:
-            raise MeasureError(f"labels {path}: the column name {name!r} is empty or there twice")
+            raise InvalidValue(f"labels {path}: the column name {name!r} is empty or there twice")
     for number, line in enumerate(lines[1:], 2):
         if len(line) != len(columns):
-            raise MeasureError(f"labels {path}: row {number} has {len(line)} cells, the first {len(columns)}")
+            raise InvalidValue(f"labels {path}: row {number} has {len(line)} cells, the first {len(columns)}")
     return columns, [dict(zip(columns, line, strict=True)) for line in lines[1:]], encoding

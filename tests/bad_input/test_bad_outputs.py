@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from mlx_qwen3tts import Codec, Qwen3TTS, Voice
+from mlx_qwen3tts.errors import AudioError, OutputError, VoiceError
 from tests.bad_input.samples import V, archive, npy
 
 ROOT = Path(__file__).parent.parent.parent
@@ -154,11 +155,11 @@ def test_a_disk_that_ends(checkpoint, tmp_path):
 
 def test_saving_in_python_says_the_same(model, tmp_path):
     speech = model("base").generate("Hello.", V, max_tokens=3, seed=1)
-    with pytest.raises(ValueError, match=r"output folder .*nowhere does not exist"):
+    with pytest.raises(OutputError, match=r"output folder .*nowhere does not exist"):
         speech.save(tmp_path / "nowhere" / "o.wav")
-    with pytest.raises(ValueError, match=r"extension '\.xyz' is not one of"):
+    with pytest.raises(AudioError, match=r"extension '\.xyz' is not one of"):
         speech.save(tmp_path / "o.xyz")
-    with pytest.raises(ValueError, match=r"only \.safetensors can hold the reference codes"):
+    with pytest.raises(VoiceError, match=r"only \.safetensors can hold the reference codes"):
         Voice(V, mx.zeros((2, 16), mx.int32), "Hi.").save(tmp_path / "v.npy")
     assert list(tmp_path.iterdir()) == []
 

@@ -7,9 +7,10 @@ Verification" (2020), without batch norm. B batch, T frames, C channels; channel
 import mlx.core as mx
 import mlx.nn as nn
 
+from ...errors import AudioError
 from ..config import SpeakerEncoderConfig
 from ..conv import Conv1d
-from .mel import log_mel
+from .mel import FFT, HOP, log_mel
 
 
 def _reflect(x: mx.array, pad: int) -> mx.array:
@@ -124,6 +125,14 @@ class SpeakerEncoder(nn.Module):
             outputs.append(x)
         return self.fc(self.asp(self.mfa(mx.concatenate(outputs[1:], axis=-1))))[:, 0]
 
+    @property
+    def shortest(self) -> tuple[int, int]:
+        """(frames, samples) of the shortest recording: reflection needs more frames than the widest pad."""
+        frames = 1 + max(part.conv.span // 2 for _, part in self.named_modules() if isinstance(part, TDNN))
+        return frames, max(frames * HOP, (FFT - HOP) // 2 + 1)
+
     def embed(self, audio: mx.array) -> mx.array:
-        """audio: [samples] float32 at 24 kHz. Returns the speaker's vector [D] float32."""
+        """audio: [samples] float32 at 24 kHz, at least `shortest`. Returns the speaker's vector [D] float32."""
+        if audio.shape[0] < self.shortest[1]:
+            raise AudioError(f"audio of {audio.shape[0]} samples is too short; at least {self.shortest[1]} are needed")
         return self(log_mel(audio, self.bands)[None])[0]
