@@ -26,7 +26,10 @@ class Tensor:
 
 
 def _read_header(path: Path) -> tuple[dict[str, Any], int, int]:
-    """(the JSON object at the head of a safetensors file, where in the file the tensors start, the file's size)."""
+    """(the JSON object at the head of a safetensors file, where in the file the tensors start, the file's size).
+
+    `__metadata__` is always there, an object of strings.
+    """
     size = path.stat().st_size
     with path.open("rb") as file:
         start = file.read(8)
@@ -39,21 +42,23 @@ def _read_header(path: Path) -> tuple[dict[str, Any], int, int]:
             header = None
     if not isinstance(header, dict):
         raise CheckpointError(f"{path} is not a safetensors file: its header is not a JSON object")
+    metadata = header.setdefault("__metadata__", {})
+    if metadata is None:  # which MLX writes where there are none
+        header["__metadata__"] = metadata = {}
+    if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
+        raise CheckpointError(f"{path} is not a safetensors file: its metadata are not strings")
     return header, 8 + length, size
 
 
 def read_metadata(path: Path) -> dict[str, str]:
     """The strings under `__metadata__` of a safetensors file."""
-    metadata = _read_header(path)[0].get("__metadata__") or {}  # MLX writes null where there are none
-    if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
-        raise CheckpointError(f"{path} is not a safetensors file: its metadata are not strings")
-    return metadata
+    return _read_header(path)[0]["__metadata__"]
 
 
 def read_header(path: Path) -> dict[str, Tensor]:
     """Names and places of the tensors of one safetensors file; a truncated or foreign file is an error."""
     header, base, size = _read_header(path)
-    header.pop("__metadata__", None)
+    del header["__metadata__"]
     tensors = {}
     for name, entry in header.items():
         try:

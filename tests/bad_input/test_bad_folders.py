@@ -77,6 +77,7 @@ def test_spoilt_weight_files(name, inside, refused, copy, speak):
         "its header is not a JSON object": struct.pack("<Q", 8) + b"[1,2,3] ",
         "header is not a JSON object": struct.pack("<Q", 50000) + b"[" * 50000,
         "does not describe tensor a": struct.pack("<Q", 10) + b'{"a":null}',
+        "its metadata are not strings": struct.pack("<Q", 24) + b'{"__metadata__":{"a":5}}',
         "not describe tensor a": struct.pack("<Q", 54) + b'{"a":{"dtype":"F32","shape":[2],"data_offsets":[8,0]}}',
     }
     for message, content in contents.items():
