@@ -25,7 +25,7 @@ from mlx_qwen3tts.checkpoint import writer
 from mlx_qwen3tts.checkpoint.folder import ModelFolder
 from mlx_qwen3tts.checkpoint.weights import read_folder
 from mlx_qwen3tts.convert import convert, parse_size
-from mlx_qwen3tts.errors import CheckpointError
+from mlx_qwen3tts.errors import CheckpointError, WrongType
 from mlx_qwen3tts.networks.talker import Talker
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -459,6 +459,13 @@ def test_a_header_whose_sizes_disagree(copy, tmp_path):
 def test_bad_options(base, tmp_path, capsys, options, message):
     assert message in fails(["--hf-path", base, "--mlx-path", tmp_path / "out", *options], capsys)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("bits", [8.0, True, "8"])
+def test_numbers_of_a_wrong_type_in_python(base, tmp_path, bits):
+    with pytest.raises(WrongType, match=f"q_bits must be an integer, not {bits!r}") as raised:
+        convert(base, tmp_path / "out", quantize=True, q_bits=bits)
+    assert raised.value.param == "q_bits" and list(tmp_path.iterdir()) == []
 
 
 def test_sizes():

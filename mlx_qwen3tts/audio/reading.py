@@ -20,7 +20,7 @@ Samples = np.ndarray | mx.array
 Recording = str | Path | tuple[Samples, int] | Samples  # whatever `read_audio` reads
 
 LONGEST = 60.0  # seconds of a reference
-LOUDEST = 1e6  # a peak above this is no sound: 16-bit integers stored as floats reach 32768
+LOUDEST = 1e6  # a peak above this is not sound: 16-bit integers stored as floats reach 32768
 
 
 def read_audio(source: Recording, rate: int, longest: float | None = None) -> np.ndarray:

@@ -33,7 +33,7 @@ def check_reference(samples: np.ndarray, rate: int, name: str = "audio") -> None
         raise AudioError(f"{name} lasts {seconds:.2f} s; at least {SHORTEST} s are needed")
     if seconds > LONGEST:
         raise too_long(name, seconds)
-    if np.ptp(samples) / 2 < SILENT:  # a constant is no sound either
+    if np.ptp(samples) / 2 < SILENT:  # a constant is not sound either
         raise AudioError(f"{name} is silent")
 
 

@@ -28,7 +28,7 @@ SHORTEST = 0.2  # seconds; shorter sounds are dropped
 def blocks(source: Recording) -> Iterator[np.ndarray]:
     """A recording's samples at 24 kHz, one block [n] float32 after another; source as for `read_audio`.
 
-    AudioError for whatever cannot be used, some of it only when the block in question is reached.
+    AudioError for whatever cannot be used, in part only when the block in question is reached.
     """
     if isinstance(source, str | Path):
         with open_recording(source) as file:

@@ -6,7 +6,7 @@ import mlx.core as mx
 
 from ..audio.reading import Recording
 from ..audio.reference import read_reference
-from ..errors import ConfigError
+from ..errors import ConfigError, UnsupportedValue
 from ..networks.config import ModelConfig, SpeakerEncoderConfig, from_dict
 from ..networks.speaker import encoder as network
 from . import hub
@@ -50,7 +50,9 @@ def load_encoder_alone(folder: Path) -> tuple[network.SpeakerEncoder, int]:
     if values.get("model_type") == ModelConfig.MODEL_TYPE:
         config = ModelConfig.from_dict(values, str(folder / "config.json")).speaker_encoder
         if config is None:
-            raise ConfigError(f"{folder}: a {values['tts_model_type']} model has no speaker encoder; use a Base model")
+            raise UnsupportedValue(
+                f"{folder}: a {values['tts_model_type']} model has no speaker encoder; use a Base model", param="model"
+            )
     elif "speaker_encoder_config" in values or "enc_dim" in values:
         where = f"{folder / 'config.json'}: speaker_encoder_config"
         config = from_dict(SpeakerEncoderConfig, values.get("speaker_encoder_config", values), where)
