@@ -25,7 +25,6 @@ from mlx_qwen3tts.checkpoint.speaker import load_encoder_alone
 from mlx_qwen3tts.errors import InvalidValue, MissingExtra
 from mlx_qwen3tts.files.output import check_folder, check_writable, whole_file
 from mlx_qwen3tts.networks.speaker import mel
-from mlx_qwen3tts.networks.speaker.encoder import TDNN
 
 EXAMPLES = """\
   python -m convert.export_onnx --model Qwen/Qwen3-TTS-12Hz-0.6B-Base --output onnx
@@ -233,18 +232,12 @@ def _log_mel(graph, waveform, bands):
     return graph.node("Log", graph.node("Clip", heard, graph.number(1e-5)))
 
 
-def shortest(encoder):
-    """(frames, samples) that an encoder takes at least: reflection needs more frames than the widest pad."""
-    frames = 1 + max(part.conv.span // 2 for _, part in encoder.named_modules() if isinstance(part, TDNN))
-    return frames, max(frames * mel.HOP, (mel.FFT - mel.HOP) // 2 + 1)
-
-
 def build(encoder, source, from_mel=False, int8=False):
     """A SpeakerEncoder as an ONNX ModelProto. source: its checkpoint's name, for the metadata.
 
     The waveform has no batch axis: recordings differ in length, which the network has no mask for.
     """
-    graph, dimension, (frames, samples) = Graph(int8), encoder.fc.weight.shape[0], shortest(encoder)
+    graph, dimension, (frames, samples) = Graph(int8), encoder.fc.weight.shape[0], encoder.shortest
     metadata = {"source_model": source, "dimension": str(dimension), "sample_rate": str(mel.SAMPLE_RATE)}
     if from_mel:
         given, least = ("mel", [1, "frames", encoder.bands]), ("frames", frames)
@@ -356,7 +349,7 @@ def export(options):
         return np.array([session.run(None, {name: given})[0] for given in inputs], np.float64)
 
     heard = slices or [made_up()]
-    heard = [*heard, heard[0][: shortest(encoder)[1]]]  # reflection goes wrong first where there is least
+    heard = [*heard, heard[0][: encoder.shortest[1]]]  # reflection goes wrong first where there is least
     spectra = [np.array(mel.log_mel(mx.array(samples), encoder.bands))[None] for samples in heard]
     ours = np.array([encoder.embed(mx.array(samples)) for samples in heard], np.float64)
     files, result, notes = {}, {"output": [], "dimension": ours.shape[1]}, {}

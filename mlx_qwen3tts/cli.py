@@ -10,6 +10,8 @@ import json
 import os
 import sys
 import warnings
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NoReturn
 
 from .errors import QwenTTSError
 
@@ -19,23 +21,25 @@ COMMANDS = ("convert", "generate", "embed", "voices", "diarize", "codec", "info"
 class Parser(argparse.ArgumentParser):
     """An ArgumentParser whose errors are one line, like every other error's."""
 
-    def __init__(self, **options):
+    def __init__(self, **options: Any) -> None:
         options.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
         super().__init__(allow_abbrev=False, **options)
 
-    def error(self, message):
+    def error(self, message: str) -> NoReturn:
         print(f"error: {message}; see {self.prog} --help", file=sys.stderr)
         sys.exit(2)
 
 
-def parser(name, description, examples=""):
-    """A command's parser; `examples` are shown at the end of its help."""
+def parser(name: str, description: str | None, examples: str = "") -> Parser:
+    """A command's parser. description: its module's docstring; `examples` are shown at the end of its help."""
+    program = f"mlx_qwen3tts.{name}"
+    text = (description or "").removeprefix(f"`{program}`: ")
     epilog = f"examples:\n{examples}" if examples else None
-    description = description[0].upper() + description[1:]
-    return Parser(prog=f"mlx_qwen3tts.{name}", description=description, epilog=epilog)
+    return Parser(prog=program, description=text[:1].upper() + text[1:], epilog=epilog)
 
 
-def add_model(options, dtype=False):
+def add_model(options: argparse.ArgumentParser, dtype: bool = False) -> None:
+    """The option --model, and with `dtype` --dtype."""
     options.add_argument(
         "--model",
         default="mlx_model",
@@ -48,21 +52,25 @@ def add_model(options, dtype=False):
         )
 
 
-def add_json(options):
+def add_json(options: argparse.ArgumentParser) -> None:
+    """The option --json."""
     options.add_argument("--json", action="store_true", help="print one JSON object as the last line of stdout")
 
 
-def print_json(values):
+def print_json(values: object) -> None:
+    """What --json asks for: one line of stdout."""
     print(json.dumps(values), flush=True)
 
 
-def note(message):
+def note(message: str) -> None:
     """A message to the user, on stderr."""
     print(message, file=sys.stderr, flush=True)
 
 
 @contextlib.contextmanager
-def bar(description, unit, total=None, scale=False, form=None):
+def bar(
+    description: str, unit: str, total: float | None = None, scale: bool = False, form: str | None = None
+) -> Iterator[Callable[[float], object]]:
     """A progress bar on a terminal, nothing in a pipe. Yields a function that moves it on by an amount."""
     from tqdm import tqdm
 
@@ -79,7 +87,7 @@ def bar(description, unit, total=None, scale=False, form=None):
         yield shown.update
 
 
-def run(body, arguments):
+def run(body: Callable[[argparse.Namespace], object], arguments: argparse.Namespace) -> None:
     """Run a command's body with its parsed arguments and exit with the status that the interface fixes."""
     _open_closed()
     warnings.showwarning = lambda message, *_, **__: note(f"warning: {message}")
@@ -100,7 +108,7 @@ def run(body, arguments):
         sys.exit(130)
 
 
-def _open_closed():
+def _open_closed() -> None:
     """Put the null device where stdin, stdout or stderr is closed, or the next file opened would be taken for it."""
     for descriptor in range(3):
         try:
@@ -111,7 +119,7 @@ def _open_closed():
         sys.stderr = open(os.devnull, "w")  # noqa: SIM115, for as long as the program runs
 
 
-def _fail(error):
+def _fail(error: QwenTTSError | OSError) -> NoReturn:
     if os.environ.get("MLX_QWEN3TTS_TRACEBACK"):
         raise error
     note("error: " + " ".join(str(error).split()))
@@ -120,7 +128,7 @@ def _fail(error):
     sys.exit(2)
 
 
-def dispatch(arguments=None):
+def dispatch(arguments: Sequence[str] | None = None) -> None:
     """`mlx_qwen3tts NAME …`: run the command of that name."""
     from importlib import import_module
 

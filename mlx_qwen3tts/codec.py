@@ -1,9 +1,15 @@
 """`mlx_qwen3tts.codec`: recordings to codes and codes to sound."""
 
+import argparse
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from . import cli
 from .errors import InvalidValue
+
+if TYPE_CHECKING:
+    import numpy as np
 
 EXAMPLES = """\
   mlx_qwen3tts.codec encode speech.wav --output codes.npy
@@ -11,8 +17,8 @@ EXAMPLES = """\
 """
 
 
-def build_parser():
-    options = cli.parser("codec", __doc__.split(": ", 1)[1], EXAMPLES)
+def build_parser() -> argparse.ArgumentParser:
+    options = cli.parser("codec", __doc__, EXAMPLES)
     actions = options.add_subparsers(dest="action", required=True, metavar="encode|decode")
     encode = actions.add_parser("encode", help="a recording to codes, int32 [frames, codebooks]")
     encode.add_argument("audio", metavar="AUDIO")
@@ -25,27 +31,27 @@ def build_parser():
     return options
 
 
-def main(arguments=None):
+def main(arguments: Sequence[str] | None = None) -> None:
     options = build_parser().parse_args(arguments)
     cli.run({"encode": encode, "decode": decode}[options.action], options)
 
 
-def load_codes(path):
+def load_codes(path: str | Path) -> "np.ndarray":
     """An integer array from a `.npy` file."""
     import numpy as np
 
     if not Path(path).is_file():
-        raise InvalidValue(f"codes {path}: {'no regular file' if Path(path).exists() else 'no such file'}")
+        raise InvalidValue(f"codes {path}: {'not a regular file' if Path(path).exists() else 'no such file'}")
     try:
         codes = np.load(path, allow_pickle=False)
     except (ValueError, EOFError, MemoryError):
-        raise InvalidValue(f"codes {path}: no plain NumPy array file") from None
+        raise InvalidValue(f"codes {path}: not a plain NumPy array file") from None
     if not isinstance(codes, np.ndarray) or codes.dtype.kind not in "iu":
         raise InvalidValue(f"codes {path}: expected one array of integers")
     return codes.astype(np.int64)
 
 
-def encode(options):
+def encode(options: argparse.Namespace) -> None:
     from .checkpoint.codec import Codec
     from .files.output import check_npy, write_npy
 
@@ -59,7 +65,7 @@ def encode(options):
         cli.print_json({"output": options.output, "frames": len(codes), "codebooks": codes.shape[1]})
 
 
-def decode(options):
+def decode(options: argparse.Namespace) -> None:
     import numpy as np
 
     from .audio.writing import output_format, write_audio

@@ -1,12 +1,16 @@
 """`mlx_qwen3tts.convert`: write a checkpoint as an MLX model folder, quantised if asked for."""
 
+import argparse
 import re
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from . import cli
-from .errors import InvalidValue
+from .checks import whole
+from .errors import InvalidValue, OutputError
 
 Q_BITS = (4, 6, 8)
 Q_GROUP_SIZES = (32, 64, 128)
@@ -18,8 +22,8 @@ EXAMPLES = """\
 """
 
 
-def build_parser():
-    options = cli.parser("convert", __doc__.split(": ", 1)[1], EXAMPLES)
+def build_parser() -> argparse.ArgumentParser:
+    options = cli.parser("convert", __doc__, EXAMPLES)
     add = options.add_argument
     add("--hf-path", required=True, metavar="PATH|REPO", help="folder or hub id of a model or of the codec alone")
     add("--mlx-path", default="mlx_model", metavar="DIR", help="folder to write (default: mlx_model)")
@@ -36,11 +40,11 @@ def build_parser():
     return options
 
 
-def main(arguments=None):
+def main(arguments: Sequence[str] | None = None) -> None:
     cli.run(_convert, build_parser().parse_args(arguments))
 
 
-def _convert(options):
+def _convert(options: argparse.Namespace) -> None:
     made = convert(**vars(options))
     files = "1 file" if made.files == 1 else f"{made.files} files"
     cli.note(
@@ -60,24 +64,24 @@ class Converted:
 
 
 def convert(
-    hf_path,
-    mlx_path="mlx_model",
-    dtype=None,
-    quantize=False,
-    q_bits=None,
-    q_group_size=None,
-    q_predictor_bits=None,
-    q_embedding_bits=None,
-    max_shard_size="5GB",
-    revision=None,
-    overwrite=False,
-    upload_repo=None,
-):
+    hf_path: str | Path,
+    mlx_path: str | Path = "mlx_model",
+    dtype: str | None = None,
+    quantize: bool = False,
+    q_bits: int | None = None,
+    q_group_size: int | None = None,
+    q_predictor_bits: int | None = None,
+    q_embedding_bits: int | None = None,
+    max_shard_size: int | str = "5GB",
+    revision: str | None = None,
+    overwrite: bool = False,
+    upload_repo: str | None = None,
+) -> Converted:
     """Write the checkpoint `hf_path`, a folder or hub id, as an MLX folder `mlx_path`. Returns Converted.
 
     dtype: of talker and predictor, None for the source's. With quantize: q_bits 4, 6 or 8 (8), q_group_size 32, 64 or
     128 (64), q_predictor_bits (as q_bits), q_embedding_bits 8 (None: not quantised). max_shard_size: bytes, or "500MB".
-    Raises ValueError with the command line's message, OutputError where the result cannot be written.
+    Raises a QwenTTSError with the command line's message: OutputError where the result cannot be written.
     """
     import mlx.core as mx
 
@@ -87,14 +91,14 @@ def convert(
     from .checkpoint.writer import check_apart, check_destination, check_space, whole_folder, write_json, write_tensors
 
     check_dtype(dtype)
-    max_shard_size = parse_size(max_shard_size)
+    shard_size = parse_size(max_shard_size)
     settings = _quantization(quantize, q_bits, q_group_size, q_predictor_bits, q_embedding_bits)
     if upload_repo is not None and not re.fullmatch(r"[\w.-]+/[\w.-]+", upload_repo):
-        raise InvalidValue(f"upload repository {upload_repo!r} is not of the form owner/name")
+        raise InvalidValue(f"upload repository {upload_repo!r} is not of the form owner/name", param="upload_repo")
     destination = Path(mlx_path).expanduser().resolve()
     check_destination(destination, overwrite)
     if revision is not None and Path(hf_path).expanduser().is_dir():
-        raise InvalidValue(f"revision {revision!r} is for hub ids; {hf_path} is a folder")
+        raise InvalidValue(f"revision {revision!r} is for hub ids; {hf_path} is a folder", param="revision")
     source = hub.resolve(hf_path, revision=revision)
     check_apart(source.resolve(), destination)
 
@@ -113,8 +117,8 @@ def convert(
                 folder = temporary / inside
                 folder.mkdir(exist_ok=True)
                 with cli.bar(inside or "model", "B", sum(job.bytes for job in jobs), scale=True) as progress:
-                    files += write_tensors(folder, jobs, max_shard_size, progress)
-            # config.json is the last to be written: without it a folder passes for no model.
+                    files += write_tensors(folder, jobs, shard_size, progress)
+            # config.json is the last to be written: without it a folder does not pass for a model.
             for name, content in sorted(small.items(), key=lambda item: item[0] == "config.json"):
                 if isinstance(content, dict):
                     write_json(temporary / name, content)
@@ -129,16 +133,21 @@ def convert(
     return made
 
 
-def parse_size(size):
+def parse_size(size: int | str) -> int:
     """A number of bytes from itself or from text such as "5GB", "200 MB" or "1000000"."""
     parts = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMG]?B)?", str(size).strip().upper())
     number = int(float(parts[1]) * UNITS[parts[2] or ""]) if parts else 0
     if number < 1:
-        raise InvalidValue(f"max shard size {str(size)!r} is not a size; write bytes, KB, MB or GB, such as 5GB")
+        raise InvalidValue(
+            f"max shard size {str(size)!r} is not a size; write bytes, KB, MB or GB, such as 5GB",
+            param="max_shard_size",
+        )
     return number
 
 
-def _quantization(quantize, bits, group_size, predictor_bits, embedding_bits):
+def _quantization(
+    quantize: bool, bits: int | None, group_size: int | None, predictor_bits: int | None, embedding_bits: int | None
+) -> dict[str, Any] | None:
     """None, or {bits, group_size, predictor_bits, embedding_bits} with the defaults filled in, checked."""
     given = {
         "q_bits": (bits, Q_BITS),
@@ -148,9 +157,9 @@ def _quantization(quantize, bits, group_size, predictor_bits, embedding_bits):
     }
     for name, (value, allowed) in given.items():
         if value is not None and not quantize:
-            raise InvalidValue(f"{name} {value!r} says how to quantise; add quantize (-q)")
-        if value is not None and value not in allowed:
-            raise InvalidValue(f"{name} {value!r} is not one of {', '.join(map(str, allowed))}")
+            raise InvalidValue(f"{name} {value!r} says how to quantise; add quantize (-q)", param=name)
+        if value is not None and whole(value, name) not in allowed:
+            raise InvalidValue(f"{name} {value!r} is not one of {', '.join(map(str, allowed))}", param=name)
     if not quantize:
         return None
     bits = bits or 8
@@ -162,12 +171,10 @@ def _quantization(quantize, bits, group_size, predictor_bits, embedding_bits):
     }
 
 
-def _upload(folder, repo):
+def _upload(folder: Path, repo: str) -> None:
     """Upload a converted folder to the hub. Tried against a stand-in only, never against the real hub."""
     from huggingface_hub import HfApi
-    from huggingface_hub.errors import HTTPError
-
-    from .errors import OutputError
+    from huggingface_hub.errors import HTTPError  # pyright: ignore[reportPrivateImportUsage]  # httpx's or httpx2's
 
     try:
         api = HfApi()

@@ -4,27 +4,33 @@ The miniature that comes with the package speaks. Two recordings that come with 
 third voice; ten labelled voices give a direction for pitch, and a step along it raises the lower voice.
 """
 
+import argparse
 import importlib.util
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from . import cli
+
+if TYPE_CHECKING:
+    from .voices.voice import Voice
 
 MODEL = "miniature"
 TEXT = "Hello, this is my voice."
 STRENGTH = 0.6  # radii of the voice space: some seven semitones
 
 
-def build_parser():
-    options = cli.parser("demo", __doc__.split(": ", 1)[1])
+def build_parser() -> argparse.ArgumentParser:
+    options = cli.parser("demo", __doc__)
     options.add_argument("--output", type=Path, default=Path("demo"), metavar="DIR", help="(default: demo)")
     return options
 
 
-def main(arguments=None):
+def main(arguments: Sequence[str] | None = None) -> None:
     cli.run(demo, build_parser().parse_args(arguments))
 
 
-def labelled(folder):
+def labelled(folder: Path) -> "tuple[list[Voice], list[float]]":
     """The voices of a folder and the F0 of each in Hz, from its attributes."""
     from .voices.voice import Voice
 
@@ -32,7 +38,7 @@ def labelled(folder):
     return voices, [float(voice.attributes["f0"]) for voice in voices]
 
 
-def demo(options):
+def demo(options: argparse.Namespace) -> None:
     import numpy as np
 
     from .audio.reading import read_audio

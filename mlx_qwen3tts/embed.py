@@ -1,10 +1,12 @@
 """`mlx_qwen3tts.embed`: the speaker's vector of one or more recordings."""
 
+import argparse
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 
 from . import cli
-from .errors import InvalidValue
+from .errors import InvalidValue, OutputError
 
 EXAMPLES = """\
   mlx_qwen3tts.embed speaker.wav --output speaker.npy
@@ -13,8 +15,8 @@ EXAMPLES = """\
 """
 
 
-def build_parser():
-    options = cli.parser("embed", __doc__.split(": ", 1)[1], EXAMPLES)
+def build_parser() -> argparse.ArgumentParser:
+    options = cli.parser("embed", __doc__, EXAMPLES)
     cli.add_model(options)
     options.add_argument("audio", nargs="+", metavar="AUDIO", help="recordings, 0.5 to 60 s each")
     options.add_argument("--output", required=True, metavar="F", help=".npy, .safetensors or .json, or a folder")
@@ -24,13 +26,12 @@ def build_parser():
     return options
 
 
-def main(arguments=None):
+def main(arguments: Sequence[str] | None = None) -> None:
     cli.run(embed, build_parser().parse_args(arguments))
 
 
-def outputs(options):
+def outputs(options: argparse.Namespace) -> list[Path]:
     """The file of every vector, checked before any work: one, or in a folder one for each recording by its name."""
-    from .errors import OutputError
     from .files.output import check_writable
     from .voices.voice import SUFFIXES
 
@@ -58,7 +59,7 @@ def outputs(options):
     return files
 
 
-def embed(options):
+def embed(options: argparse.Namespace) -> None:
     files = outputs(options)
     import mlx.core as mx
 

@@ -73,10 +73,6 @@ class AudioError(QwenTTSError):
     code = "invalid_audio"
 
 
-class MeasureError(AudioError):
-    """A recording that cannot be measured, or a CSV file of labels that cannot be read."""
-
-
 class PlayError(QwenTTSError):
     """Sound that cannot be played on this machine."""
 

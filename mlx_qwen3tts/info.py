@@ -1,6 +1,14 @@
 """`mlx_qwen3tts.info`: what a model folder holds, read from its headers alone."""
 
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
 from . import cli
+
+if TYPE_CHECKING:
+    from .checkpoint.codec import Codec
 
 EXAMPLES = """\
   mlx_qwen3tts.info
@@ -8,22 +16,23 @@ EXAMPLES = """\
 """
 
 
-def build_parser():
-    options = cli.parser("info", __doc__.split(": ", 1)[1], EXAMPLES)
+def build_parser() -> argparse.ArgumentParser:
+    options = cli.parser("info", __doc__, EXAMPLES)
     cli.add_model(options)
     cli.add_json(options)
     return options
 
 
-def main(arguments=None):
+def main(arguments: Sequence[str] | None = None) -> None:
     cli.run(info, build_parser().parse_args(arguments))
 
 
-def describe(model):
+def describe(model: str | Path) -> dict[str, Any]:
     """Type, size, speakers, languages, dtypes, quantisation and bytes of a model folder or hub id, as a dict."""
     from .checkpoint import hub
     from .checkpoint.codec import Codec
     from .checkpoint.folder import ModelFolder
+    from .checkpoint.presets import preset_names
     from .checkpoint.weights import read_json
     from .networks.config import CodecConfig
 
@@ -34,7 +43,7 @@ def describe(model):
     checkpoint = ModelFolder(folder)
     config, part = checkpoint.config, checkpoint.part
     prefixes = ("talker.code_predictor.", "talker.", "speaker_encoder.")
-    sizes = dict.fromkeys(prefixes, 0)
+    sizes: dict[str, int] = dict.fromkeys(prefixes, 0)
     for name, tensor in part.tensors.items():
         sizes[next(prefix for prefix in prefixes if name.startswith(prefix))] += tensor.bytes
     quantization = checkpoint.values.get("quantization")
@@ -43,7 +52,7 @@ def describe(model):
         "type": config.model_type,
         "size": config.model_size,
         "embedding_dim": config.talker.hidden_size,
-        "speakers": list(config.talker.spk_id),
+        "speakers": preset_names(config),
         "languages": config.languages,
         **({"words": list(config.vocabulary.words)} if config.vocabulary else {}),
         "dtypes": part.dtypes,
@@ -58,7 +67,7 @@ def describe(model):
     }
 
 
-def _codec(codec):
+def _codec(codec: "Codec") -> dict[str, Any]:
     return {
         "sample_rate": codec.sample_rate,
         "samples_per_frame": codec.samples_per_frame,
@@ -67,7 +76,7 @@ def _codec(codec):
     }
 
 
-def info(options):
+def info(options: argparse.Namespace) -> None:
     found = describe(options.model)
     if options.json:
         cli.print_json(found)

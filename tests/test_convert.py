@@ -25,6 +25,7 @@ from mlx_qwen3tts.checkpoint import writer
 from mlx_qwen3tts.checkpoint.folder import ModelFolder
 from mlx_qwen3tts.checkpoint.weights import read_folder
 from mlx_qwen3tts.convert import convert, parse_size
+from mlx_qwen3tts.errors import CheckpointError, WrongType
 from mlx_qwen3tts.networks.talker import Talker
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -196,7 +197,9 @@ def test_what_float16_cannot_hold_is_an_error(copy, tmp_path):
         tensors["talker.model.norm.weight"] = tensors["talker.model.norm.weight"] * 1e6
 
     edit(copy, change)
-    with pytest.raises(ValueError, match=r"tensor talker\.model\.norm\.weight has values that float16 cannot hold"):
+    with pytest.raises(
+        CheckpointError, match=r"tensor talker\.model\.norm\.weight has values that float16 cannot hold"
+    ):
         convert(copy, tmp_path / "out", dtype="float16")
     assert not (tmp_path / "out").exists()
 
@@ -335,10 +338,10 @@ def test_nothing_to_quantise_is_an_error(tmp_path, capsys):
 def test_quantised_sources_are_refused(base, copy, tmp_path):
     with pytest.warns(UserWarning, match="left unquantised"):
         convert(base, tmp_path / "out", quantize=True)
-    with pytest.raises(ValueError, match=r"out is quantised already; convert the checkpoint it was made from"):
+    with pytest.raises(CheckpointError, match=r"out is quantised already; convert the checkpoint it was made from"):
         convert(tmp_path / "out", tmp_path / "again")
     set_config(tmp_path / "out", quantization=None, quantization_config=None)
-    with pytest.raises(ValueError, match=r"out holds quantised tensors"):
+    with pytest.raises(CheckpointError, match=r"out holds quantised tensors"):
         convert(tmp_path / "out", tmp_path / "again")
 
 
@@ -427,12 +430,12 @@ def test_spoilt_sources(copy, tmp_path, capsys):
 def test_a_header_whose_sizes_disagree(copy, tmp_path):
     path = copy / "model.safetensors"
     path.write_bytes(path.read_bytes().replace(b'"shape":[3072,64]', b'"shape":[3072,65]', 1))
-    with pytest.raises(ValueError, match=r"has shape \[3072, 65\]"):
+    with pytest.raises(CheckpointError, match=r"has shape \[3072, 65\]"):
         convert(copy, tmp_path / "out")
     data = path.read_bytes().replace(b'"shape":[3072,65]', b'"shape":[3072,64]', 1)
     place = data.index(b'"BF16"')
     path.write_bytes(data[:place] + b'"F32" ' + data[place + 6 :])
-    with pytest.raises(ValueError, match=r"tensor .* has \d+ bytes, expected \d+"):
+    with pytest.raises(CheckpointError, match=r"tensor .* has \d+ bytes, expected \d+"):
         convert(copy, tmp_path / "out")
 
 
@@ -456,6 +459,13 @@ def test_a_header_whose_sizes_disagree(copy, tmp_path):
 def test_bad_options(base, tmp_path, capsys, options, message):
     assert message in fails(["--hf-path", base, "--mlx-path", tmp_path / "out", *options], capsys)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("bits", [8.0, True, "8"])
+def test_numbers_of_a_wrong_type_in_python(base, tmp_path, bits):
+    with pytest.raises(WrongType, match=f"q_bits must be an integer, not {bits!r}") as raised:
+        convert(base, tmp_path / "out", quantize=True, q_bits=bits)
+    assert raised.value.param == "q_bits" and list(tmp_path.iterdir()) == []
 
 
 def test_sizes():
@@ -482,9 +492,9 @@ def test_destinations_that_are_refused(base, tmp_path, capsys):
     out.mkdir()
     (out / "notes.txt").write_text("mine")
     assert "exists and is not empty; replace it with --overwrite" in fails([*arguments, out], capsys)
-    assert "is no Qwen3-TTS model folder and is not overwritten" in fails([*arguments, out, "--overwrite"], capsys)
+    assert "is not a Qwen3-TTS model folder and is not overwritten" in fails([*arguments, out, "--overwrite"], capsys)
     (out / "config.json").write_text('{"model_type": "llama"}')
-    assert "is no Qwen3-TTS model folder and is not overwritten" in fails([*arguments, out, "--overwrite"], capsys)
+    assert "is not a Qwen3-TTS model folder and is not overwritten" in fails([*arguments, out, "--overwrite"], capsys)
     (out / "config.json").write_text('{"model_type": "qwen3_tts"}')
     assert "is not overwritten, as it holds notes.txt" in fails([*arguments, out, "--overwrite"], capsys)
     assert (out / "notes.txt").read_text() == "mine"
@@ -575,7 +585,7 @@ def test_an_interrupted_run(base, converted, tmp_path, by):
         return
     [left] = tmp_path.iterdir()
     assert not (left / "config.json").exists()
-    with pytest.raises(ValueError, match=r"has no config\.json"):
+    with pytest.raises(CheckpointError, match=r"has no config\.json"):
         Qwen3TTS.from_pretrained(left)
     with pytest.warns(UserWarning, match=f"{left.name} is of a run under way or of one that was killed"):
         convert(base, out)

@@ -198,8 +198,11 @@ def test_a_line_a_text(command, base, lines):
             ("--text-file", "lines.txt", "--batch-size", "2", "--output", "x.wav"),
             "--output x.wav is the name of a file; in a batch",
         ),
-        (("--text-file", "lines.txt", "--batch-size", "2", "--output", "lines.txt"), "--output lines.txt is no folder"),
-        (("--text-file", "lines.txt", "--batch-size", "2", "--output", "voice"), "--output voice is no folder"),
+        (
+            ("--text-file", "lines.txt", "--batch-size", "2", "--output", "lines.txt"),
+            "--output lines.txt is not a folder",
+        ),
+        (("--text-file", "lines.txt", "--batch-size", "2", "--output", "voice"), "--output voice is not a folder"),
         (("--text-file", "lines.txt", "--batch-size", "2", "--output", "no/where"), "output folder no does not exist"),
         (("--text-file", "lines.txt", "--batch-size", "2", "--output", ""), "--output is empty"),
         (("--text-file", "lines.txt", "--batch-size", "2", "--codes-output", ""), "--codes-output is empty"),

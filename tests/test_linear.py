@@ -7,7 +7,7 @@ import pytest
 
 from convert.parity import vector
 from mlx_qwen3tts import Qwen3TTS
-from mlx_qwen3tts.networks import linear
+from mlx_qwen3tts.networks import cpu
 from mlx_qwen3tts.networks.device import form
 from mlx_qwen3tts.networks.linear import Linear, Rows, add_product, stack, table
 
@@ -23,8 +23,8 @@ def layer(outputs, inputs=256, bias=False, dtype=mx.float32):
 @pytest.fixture(params=["as published", "transposed", "in blocks"])
 def layout(request, monkeypatch):
     """Lays a layer out in one of the forms."""
-    monkeypatch.setattr(linear, "multiplies_in_place", lambda: request.param == "in blocks")
-    monkeypatch.setattr(Linear, "BLOCK", 256 * 128)
+    monkeypatch.setattr(cpu, "multiplies_in_place", lambda: request.param == "in blocks")
+    monkeypatch.setattr(cpu, "BLOCK", 256 * 128)
 
     def lay_out(made):
         with form("gpu" if request.param == "as published" else "cpu"):
@@ -52,7 +52,7 @@ def test_every_layout_gives_the_same(layout, bias, shape):
 
 
 def test_what_cannot_be_cut_into_blocks_of_use_is_left_whole(monkeypatch):
-    monkeypatch.setattr(linear, "multiplies_in_place", lambda: True)
+    monkeypatch.setattr(cpu, "multiplies_in_place", lambda: True)
     for outputs, inputs, block in ((2048, 1024, 512), (1024, 3072, 256), (512, 256, None), (2 * 977, 10**4, None)):
         made = Linear(inputs, outputs, bias=False)
         made.weight = mx.zeros((outputs, inputs))
@@ -99,8 +99,8 @@ def test_tables_of_quantised_embeddings_are_plain():
 
 
 def test_a_model_in_blocks_speaks_the_same(checkpoint, model, monkeypatch):
-    monkeypatch.setattr(linear, "multiplies_in_place", lambda: True)
-    monkeypatch.setattr(Linear, "BLOCK", 64 * 64)
+    monkeypatch.setattr(cpu, "multiplies_in_place", lambda: True)
+    monkeypatch.setattr(cpu, "BLOCK", 64 * 64)
     tts = Qwen3TTS.from_pretrained(checkpoint("base"), dtype="float32")
     assert tts.talker.model.layers[0].self_attn.qkv_proj.block == 64
     ours, theirs = (

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 
 import mlx.core as mx
 import numpy as np
@@ -9,8 +10,10 @@ import pytest
 
 from convert.parity import recording, vector
 from mlx_qwen3tts import Codec, Qwen3TTS
-from mlx_qwen3tts.checkpoint.speaker import load_encoder_alone
-from mlx_qwen3tts.errors import CheckpointError
+from mlx_qwen3tts.checkpoint.folder import ModelFolder
+from mlx_qwen3tts.checkpoint.presets import read_preset
+from mlx_qwen3tts.checkpoint.speaker import SpeakerEncoder, load_encoder_alone
+from mlx_qwen3tts.errors import CheckpointError, UnsupportedValue
 
 
 def speak(folder, **options):
@@ -76,7 +79,7 @@ def test_a_fine_tune_speaks_with_the_row_its_speaker_has(checkpoint):
     rows = mx.load(str(checkpoint("fine-tune") / "model.safetensors"))["talker.model.codec_embedding.weight"]
     assert tts.speakers == ["anna"]
     assert np.array_equal(np.array(tts.preset("Anna").embedding), np.array(rows[3000].astype(mx.float32)))
-    with pytest.raises(ValueError, match="custom_voice model has no speaker encoder"):
+    with pytest.raises(UnsupportedValue, match="custom_voice model has no speaker encoder"):
         tts.embed(np.zeros(24000, np.float32))
 
 
@@ -164,9 +167,30 @@ def test_codec_tensors_that_speech_does_not_need_are_accounted_for_too(copy):
         Codec.from_pretrained(copy)
 
 
-def test_encoders_are_read_only_when_a_voice_is_taken(checkpoint, tmp_path):
+def test_encoders_are_read_only_when_a_voice_is_taken(checkpoint, tmp_path, monkeypatch):
+    read, load = [], ModelFolder.load_speaker_encoder
+    monkeypatch.setattr(ModelFolder, "load_speaker_encoder", lambda self: read.append(self) or load(self))
     tts = Qwen3TTS.from_pretrained(checkpoint("base"))
     tts.generate("Hello.", vector(64, 1), greedy=True, max_tokens=4)
-    assert "_speaker_encoder" not in vars(tts) and "encoder" not in vars(tts.codec)
+    assert read == [] and "encoder" not in vars(tts.codec)
     tts.clone(recording(tmp_path / "a.wav", 1, 0.6), ref_text="one")
-    assert "_speaker_encoder" in vars(tts) and "encoder" in vars(tts.codec)
+    assert read == [tts.folder] and "encoder" in vars(tts.codec)
+
+
+def test_what_is_returned_can_be_used_in_any_thread(checkpoint, tmp_path):
+    """An array that is still to be computed belongs to the thread that it was made in."""
+    audio = recording(tmp_path / "a.wav", 1, 0.6)
+    codec, encoder = Codec.from_pretrained(checkpoint("base")), SpeakerEncoder.from_pretrained(checkpoint("base"))
+    folder = ModelFolder(checkpoint("custom-voice"))
+    codes = codec.encode(audio)
+    made = codes, codec.decode(codes), encoder.encode(audio), read_preset(folder, "ryan")[0]
+    talker = folder.load_talker()
+
+    def elsewhere():
+        again = codec.encode(audio), codec.decode(codes), encoder.encode(audio), read_preset(folder, "ryan")[0]
+        return [np.array(array) for array in (*made, *again, talker.embed_codec(mx.array([5])).astype(mx.float32))]
+
+    with ThreadPoolExecutor(1) as pool:
+        heard = pool.submit(elsewhere).result()
+    for first, second in zip(heard[:4], heard[4:8], strict=True):
+        assert np.array_equal(first, second)

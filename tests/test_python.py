@@ -1,10 +1,12 @@
 """The Python interface where it meets values that people really have: NumPy scalars, lists, other dtypes."""
 
+import io
 import json
 
 import mlx.core as mx
 import numpy as np
 import pytest
+import soundfile
 
 from convert.parity import vector
 from convert.random_checkpoint import configs
@@ -17,15 +19,12 @@ from mlx_qwen3tts.networks.config import ModelConfig, SpeakerEncoderConfig, from
 
 
 @pytest.mark.parametrize("kind", ["WAV", "FLAC", "OGG"])
-def test_the_same_sound_is_the_same_bytes(kind):
-    import io
-
-    import soundfile
-
+def test_the_same_sound_is_the_same_file(kind):
     sound = 0.5 * np.sin(np.arange(60000) / 20).astype(np.float32)
     first, second = audio_bytes(sound, 24000, kind), audio_bytes(sound, 24000, kind)
-    assert first == second
-    heard, rate = soundfile.read(io.BytesIO(first))
+    (heard, rate), (again, _) = (soundfile.read(io.BytesIO(data)) for data in (first, second))
+    assert np.array_equal(heard, again) and len(first) == len(second)
+    assert first == second or kind == "OGG"  # whose streams have a random serial number
     assert rate == 24000 and len(heard) == len(sound) and np.abs(heard - sound).max() < 0.05
 
 

@@ -6,13 +6,15 @@ They are what a direction can be fitted to without listening. librosa (the extra
 import csv
 import io
 import warnings
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 
-from ..errors import MeasureError
+from ..errors import InvalidValue, MissingExtra, OutputError
 from ..files.output import check_writable, whole_file
-from .reading import resample
+from .reading import Recording, resample
 from .reference import read_reference
 
 # The measures in the order of their columns, and how a cell shows each.
@@ -42,12 +44,12 @@ DIP = 2.0  # dB between two nuclei
 PAUSE = 0.3  # seconds; a shorter silence belongs to the speech
 
 
-def measure(source, rate=24000):
+def measure(source: Recording, rate: int = 24000) -> dict[str, float | None]:
     """A recording's measures, {name: float} in the order of MEASURES.
 
     source: a path, (samples, their rate), or samples [n] at `rate`; 0.5 to 60 s. It is measured at `rate`: brightness
     depends on it and on what the recording's own rate left. Without a voice (a whisper, noise) f0_median, f0_range and
-    speaking_rate are None, with a warning. Raises AudioError for what is no recording, MeasureError without librosa.
+    speaking_rate are None, with a warning. Raises AudioError for what is not a recording, MissingExtra without librosa.
 
     F0: Mauch & Dixon, "pYIN" (2014). Speaking rate: de Jong & Wempe, "Praat script to detect syllable nuclei" (2009),
     which counts too few where syllables run into each other.
@@ -65,7 +67,7 @@ def measure(source, rate=24000):
     nearest = np.round(np.arange(level.size) * step / rate * PITCH_RATE / PITCH_HOP).astype(int)
     f0, voiced = (values[np.minimum(nearest, values.size - 1)] for values in (f0, voiced))
     f0, voiced = f0[speaking & np.isfinite(f0)], voiced & speaking
-    values = dict.fromkeys(MEASURES)
+    values: dict[str, float | None] = dict.fromkeys(MEASURES)
     values |= {"voiced": float(voiced.sum() / speaking.sum()), "seconds": samples.size / rate}
     values |= {"energy": float(10 * np.log10(power[speaking].mean())), "brightness": float(centroid[speaking].mean())}
     if f0.size == 0:
@@ -82,20 +84,20 @@ def measure(source, rate=24000):
     }
 
 
-def f0_track(samples, rate=24000):
-    """F0 in Hz every 20 ms of samples [n], by pYIN; NaN where there is no sure voice. MeasureError without librosa."""
+def f0_track(samples: np.ndarray, rate: int = 24000) -> np.ndarray:
+    """F0 in Hz every 20 ms of samples [n], by pYIN; NaN where there is no sure voice. MissingExtra without librosa."""
     return _pitch(_librosa(), resample(np.asarray(samples, np.float32), rate, PITCH_RATE))[0]
 
 
-def _librosa():
+def _librosa() -> ModuleType:
     try:
         import librosa
     except ModuleNotFoundError:
-        raise MeasureError("measuring recordings needs librosa: pip install 'mlx-qwen3tts[voices]'") from None
+        raise MissingExtra("measuring recordings needs librosa: pip install 'mlx-qwen3tts[voices]'") from None
     return librosa
 
 
-def _power(samples, window, step):
+def _power(samples: np.ndarray, window: int, step: int) -> np.ndarray:
     """Mean square under a Hann window around every `step`-th sample: [1 + n // step]."""
     weights = np.hanning(window + 2)[1:-1].astype(np.float32)
     padded = np.pad(np.square(samples), (window // 2, window))
@@ -103,7 +105,7 @@ def _power(samples, window, step):
     return frames @ (weights / weights.sum())
 
 
-def _pitch(librosa, samples):
+def _pitch(librosa: ModuleType, samples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """F0 in Hz where it is sure, else NaN, and whether a frame is voiced, every 20 ms. samples: at PITCH_RATE."""
     f0, voiced, probability = librosa.pyin(
         samples,
@@ -120,17 +122,17 @@ def _pitch(librosa, samples):
     return np.where(sure, f0, np.nan), voiced
 
 
-def _speech_frames(speaking, pause):
+def _speech_frames(speaking: np.ndarray, pause: int) -> int:
     """How many frames are speech: all but the silences at the ends and those of `pause` frames or more."""
     edges = np.flatnonzero(np.diff(np.concatenate([[True], speaking, [True]]).astype(int)))
     silent = 0
     for start, stop in zip(edges[::2], edges[1::2], strict=True):
         if stop - start >= pause or start == 0 or stop == speaking.size:
             silent += stop - start
-    return speaking.size - silent
+    return int(speaking.size - silent)
 
 
-def _nuclei(level, floor, voiced):
+def _nuclei(level: np.ndarray, floor: float, voiced: np.ndarray) -> int:
     """How many peaks of the level [dB] are syllables: above the floor, DIP above the dips beside them, and voiced."""
     from scipy.signal import find_peaks
 
@@ -138,31 +140,31 @@ def _nuclei(level, floor, voiced):
     return int(voiced[peaks].sum())
 
 
-def row(path, values):
+def row(path: str | Path, values: Mapping[str, float | None]) -> dict[str, str]:
     """A recording's row for `write_csv`: its file, its name (the file's without folder and ending), its measures."""
     path = Path(path)
     cells = {name: "" if values[name] is None else format(values[name], form) for name, form in MEASURES.items()}
     return {"file": str(path), "name": path.stem, **cells}
 
 
-def read_csv(path):
-    """The rows of a CSV file of labels, as {column: text}, in its order. MeasureError for what is no such file.
+def read_csv(path: str | Path) -> list[dict[str, str]]:
+    """The rows of a CSV file of labels, as {column: text}, in its order. InvalidValue for what is not such a file.
 
     Separated by commas, in UTF-8 with or without a byte order mark; it has a column `file` or `name`.
     """
     return _read(path)[1]
 
 
-def check_csv(path):
+def check_csv(path: str | Path) -> None:
     """Raise unless `write_csv` can write or extend a file at `path`; called before the measuring."""
     if Path(path).suffix.lower() != ".csv":
-        raise MeasureError(f"labels {path}: the extension must be .csv")
+        raise OutputError(f"labels {path}: the extension must be .csv")
     check_writable(path)
     if Path(path).exists():
         read_csv(path)
 
 
-def write_csv(path, rows):
+def write_csv(path: str | Path, rows: Iterable[Mapping[str, str | float]]) -> None:
     """Write rows of labels, or bring those of a file that exists up to date: nothing that it has is lost.
 
     rows: {column: text or number} with `file` and `name`. A row of the file is the same recording's where `file`
@@ -170,16 +172,17 @@ def write_csv(path, rows):
     """
     check_csv(path)
     columns, kept, encoding = _read(path) if Path(path).exists() else ([], [], "utf-8")
-    columns = list(dict.fromkeys([*columns, *KEYS, *(name for new in rows for name in new)]))
-    for new in rows:
+    added = [{name: str(cell) for name, cell in new.items()} for new in rows]
+    columns = list(dict.fromkeys([*columns, *KEYS, *(name for new in added for name in new)]))
+    for new in added:
         same = [old for old in kept if _same(old, new)]
         if len(same) > 1:
-            raise MeasureError(f"labels {path}: {len(same)} rows are those of {new['file']}; give them their 'file'")
+            raise InvalidValue(f"labels {path}: {len(same)} rows are those of {new['file']}; give them their 'file'")
         if same:
             own = {key: same[0][key] for key in KEYS if same[0].get(key)}
             same[0].update({**new, **own})
         else:
-            kept.append(dict(new))
+            kept.append(new)
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
     writer.writeheader()
@@ -188,33 +191,34 @@ def write_csv(path, rows):
         temporary.write_bytes(text.getvalue().encode(encoding))
 
 
-def _same(old, new):
+def _same(old: Mapping[str, str], new: Mapping[str, str]) -> bool:
+    """Whether two rows are the same recording's."""
     if old.get("file"):
         return Path(old["file"]) == Path(new["file"])
     return old.get("name") == new["name"]
 
 
-def _read(path):
+def _read(path: str | Path) -> tuple[list[str], list[dict[str, str]], str]:
     """(columns, rows, encoding) of a CSV file."""
     path = Path(path)
     if not path.is_file():
-        raise MeasureError(f"labels {path}: {'no regular file' if path.exists() else 'no such file'}")
+        raise InvalidValue(f"labels {path}: {'not a regular file' if path.exists() else 'no such file'}")
     data = path.read_bytes()
     encoding = "utf-8-sig" if data.startswith(b"\xef\xbb\xbf") else "utf-8"
     try:
         lines = [line for line in csv.reader(io.StringIO(data.decode(encoding), newline=""), strict=True) if line]
     except UnicodeDecodeError:
-        raise MeasureError(f"labels {path}: is not UTF-8 text; save it as CSV UTF-8") from None
+        raise InvalidValue(f"labels {path}: is not UTF-8 text; save it as CSV UTF-8") from None
     except csv.Error as error:
-        raise MeasureError(f"labels {path}: is no CSV file ({error})") from None
+        raise InvalidValue(f"labels {path}: is not a CSV file ({error})") from None
     columns = [name.strip() for name in lines[0]] if lines else []
     if not set(KEYS) & set(columns):
         found = f"its columns are {', '.join(map(repr, columns))}" if columns else "it is empty"
-        raise MeasureError(f"labels {path}: needs a column 'file' or 'name', separated by commas; {found}")
+        raise InvalidValue(f"labels {path}: needs a column 'file' or 'name', separated by commas; {found}")
     for name in columns:
         if not name or columns.count(name) > 1:
-            raise MeasureError(f"labels {path}: the column name {name!r} is empty or there twice")
+            raise InvalidValue(f"labels {path}: the column name {name!r} is empty or there twice")
     for number, line in enumerate(lines[1:], 2):
         if len(line) != len(columns):
-            raise MeasureError(f"labels {path}: row {number} has {len(line)} cells, the first {len(columns)}")
+            raise InvalidValue(f"labels {path}: row {number} has {len(line)} cells, the first {len(columns)}")
     return columns, [dict(zip(columns, line, strict=True)) for line in lines[1:]], encoding

@@ -1,10 +1,12 @@
 """Playing speech while it is made, through sounddevice (an optional extra)."""
 
 import threading
+from typing import Any
 
 import numpy as np
 
-from ..errors import PlayError
+from ..errors import MissingExtra, PlayError
+from .reading import Samples
 
 
 class Player:
@@ -13,12 +15,12 @@ class Player:
     `underruns`: how many times the device wanted samples, after the first ones, that were not there yet.
     """
 
-    def __init__(self, rate):
-        """rate: in Hz. Raises PlayError where sounddevice, PortAudio or an output device is missing."""
+    def __init__(self, rate: int) -> None:
+        """rate: in Hz. MissingExtra without sounddevice, PlayError without PortAudio or an output device."""
         try:
-            import sounddevice
+            import sounddevice  # pyright: ignore[reportMissingImports]  # of the extra `play`
         except ModuleNotFoundError:
-            raise PlayError("--play needs sounddevice: pip install 'mlx-qwen3tts[play]'") from None
+            raise MissingExtra("--play needs sounddevice: pip install 'mlx-qwen3tts[play]'") from None
         except OSError as error:  # its library, PortAudio
             raise PlayError(f"--play: {error}; install PortAudio") from None
         self._waiting, self._lock = np.zeros(0, np.float32), threading.Lock()
@@ -33,23 +35,23 @@ class Player:
             raise PlayError(f"--play: no sound can be played here: {error}") from None
         self._stop = sounddevice.CallbackStop
 
-    def __enter__(self):
+    def __enter__(self) -> "Player":
         self._stream.start()
         return self
 
-    def __exit__(self, kind, *_):
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self._over = True
         if kind is None:
             self._played.wait()
         self._stream.close()
 
-    def play(self, samples):
+    def play(self, samples: Samples) -> None:
         """Samples [n] float32 within ±1 to be played next."""
         with self._lock:
             self._waiting = np.concatenate([self._waiting, np.asarray(samples, np.float32)])
             self._begun = True
 
-    def _fill(self, out, count, *_):
+    def _fill(self, out: np.ndarray, count: int, *_: Any) -> None:
         """Called by the device for `count` samples, in a thread of its own."""
         with self._lock:
             ready, self._waiting = self._waiting[:count], self._waiting[count:]

@@ -6,17 +6,24 @@ float32, mean of the channels, resampled by soxr HQ (what librosa does by defaul
 import math
 from numbers import Integral
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import mlx.core as mx
 import numpy as np
 
 from ..errors import AudioError
 
+if TYPE_CHECKING:
+    import soundfile
+
+Samples = np.ndarray | mx.array
+Recording = str | Path | tuple[Samples, int] | Samples  # whatever `read_audio` reads
+
 LONGEST = 60.0  # seconds of a reference
-LOUDEST = 1e6  # a peak above this is no sound: 16-bit integers stored as floats reach 32768
+LOUDEST = 1e6  # a peak above this is not sound: 16-bit integers stored as floats reach 32768
 
 
-def read_audio(source, rate, longest=None):
+def read_audio(source: Recording, rate: int, longest: float | None = None) -> np.ndarray:
     """A recording as mono float32 samples at `rate`.
 
     source: a path of anything soundfile reads, (samples [n] or [n, channels], its rate), or samples [n] already at
@@ -36,12 +43,13 @@ def read_audio(source, rate, longest=None):
     return resample(samples, original, rate)
 
 
-def called(source):
+def called(source: object) -> str:
     """What messages call a recording."""
     return f"audio {source}" if isinstance(source, str | Path) else "audio"
 
 
-def _load(source, rate, longest):
+def _load(source: Recording, rate: int, longest: float | None) -> tuple[np.ndarray, int]:
+    """(samples [n] or [n, channels], their rate) of any kind of source."""
     if isinstance(source, tuple) and len(source) == 2:
         samples, original = source
         if isinstance(original, bool) or not isinstance(original, Integral) or original <= 0:
@@ -51,34 +59,54 @@ def _load(source, rate, longest):
         return _as_float(source), rate
     import soundfile
 
-    if not Path(source).is_file():
-        raise AudioError(f"audio {source}: {'no regular file' if Path(source).exists() else 'no such file'}")
-    if Path(source).suffix.lower() == ".raw":  # soundfile asks for its rate, which nothing says
-        raise AudioError(f"audio {source}: raw samples have no header; convert it to .wav")
-    try:
-        with soundfile.SoundFile(str(source)) as file:
-            if longest is not None and file.frames > longest * file.samplerate:
-                raise too_long(called(source), file.frames / file.samplerate)
+    with open_recording(source) as file:
+        if longest is not None and file.frames > longest * file.samplerate:
+            raise too_long(called(source), file.frames / file.samplerate)
+        try:
             return file.read(dtype="float32"), file.samplerate
+        except soundfile.LibsndfileError as error:
+            raise unreadable(source, error) from None
+
+
+def open_recording(path: str | Path) -> "soundfile.SoundFile":
+    """A recording opened as a soundfile.SoundFile; AudioError where there is nothing to read."""
+    import soundfile
+
+    if not Path(path).is_file():
+        raise AudioError(f"audio {path}: {'not a regular file' if Path(path).exists() else 'no such file'}")
+    if Path(path).suffix.lower() == ".raw":  # soundfile asks for its rate, which nothing says
+        raise AudioError(f"audio {path}: raw samples have no header; convert it to .wav")
+    try:
+        file = soundfile.SoundFile(str(path))
     except soundfile.LibsndfileError as error:
-        raise AudioError(f"audio {source} cannot be read: {error.error_string}") from None
+        raise unreadable(path, error) from None
+    if file.frames == 0:
+        file.close()
+        raise AudioError(f"audio {path} is empty")
+    return file
 
 
-def _as_float(samples):
+def unreadable(path: str | Path, error: "soundfile.LibsndfileError") -> AudioError:
+    """The AudioError for what libsndfile says of a file."""
+    return AudioError(f"audio {path} cannot be read: {error.error_string}")
+
+
+def _as_float(samples: object) -> np.ndarray:
+    """Samples as float32."""
     if isinstance(samples, mx.array) and samples.dtype == mx.bfloat16:  # which NumPy does not know
         samples = samples.astype(mx.float32)
     try:
-        samples = np.asarray(samples)
+        array = np.asarray(samples)
     except ValueError:  # rows of different lengths
         raise AudioError("audio must be a path, a tuple (samples, rate) or an array of samples") from None
-    if samples.dtype == np.int16:
-        return samples.astype(np.float32) / 32768
-    if samples.dtype.kind != "f":
-        raise AudioError(f"audio samples have dtype {samples.dtype}; expected floats within ±1 or int16")
-    return samples.astype(np.float32)
+    if array.dtype == np.int16:
+        return array.astype(np.float32) / 32768
+    if array.dtype.kind != "f":
+        raise AudioError(f"audio samples have dtype {array.dtype}; expected floats within ±1 or int16")
+    return array.astype(np.float32)
 
 
-def resample(samples, original, rate):
+def resample(samples: np.ndarray, original: int, rate: int) -> np.ndarray:
     """soxr HQ, with ceil(n * rate / original) samples, as librosa.resample returns them."""
     if original == rate:
         return samples
@@ -89,5 +117,6 @@ def resample(samples, original, rate):
     return np.pad(out, (0, length - out.size)).astype(np.float32)
 
 
-def too_long(name, seconds):
+def too_long(name: str, seconds: float) -> AudioError:
+    """The AudioError for a recording that lasts too long."""
     return AudioError(f"{name} lasts {seconds:.1f} s; at most {LONGEST:.0f} s are taken, cut it")

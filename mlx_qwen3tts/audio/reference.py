@@ -6,14 +6,14 @@ import warnings
 import numpy as np
 
 from ..errors import AudioError
-from .reading import LONGEST, called, read_audio, too_long
+from .reading import LONGEST, Recording, called, read_audio, too_long
 
 SHORTEST, ENOUGH = 0.5, 3.0  # seconds of a reference: refused below (and above LONGEST), advised
 
 SILENT = 1e-3  # a peak below this (-60 dBFS) is silence
 
 
-def read_reference(source, rate, prepared=False):
+def read_reference(source: Recording, rate: int, prepared: bool = False) -> np.ndarray:
     """A recording that is to serve as a voice: read, checked, and where asked for `prepared`."""
     samples, name = read_audio(source, rate, LONGEST), called(source)
     check_reference(samples, rate, name)
@@ -26,18 +26,18 @@ def read_reference(source, rate, prepared=False):
     return samples
 
 
-def check_reference(samples, rate, name="audio"):
+def check_reference(samples: np.ndarray, rate: int, name: str = "audio") -> None:
     """AudioError where a recording cannot serve as a voice."""
     seconds = samples.size / rate
     if seconds < SHORTEST:
         raise AudioError(f"{name} lasts {seconds:.2f} s; at least {SHORTEST} s are needed")
     if seconds > LONGEST:
         raise too_long(name, seconds)
-    if np.ptp(samples) / 2 < SILENT:  # a constant is no sound either
+    if np.ptp(samples) / 2 < SILENT:  # a constant is not sound either
         raise AudioError(f"{name} is silent")
 
 
-def quality(samples, rate):
+def quality(samples: np.ndarray, rate: int) -> list[str]:
     """What hurts a reference, as sentences; empty where nothing does."""
     advice = []
     seconds = samples.size / rate
@@ -57,11 +57,11 @@ def quality(samples, rate):
     return advice
 
 
-def _hop(rate):
+def _hop(rate: int) -> int:
     return rate // 50  # 20 ms
 
 
-def _speaking(samples, rate):
+def _speaking(samples: np.ndarray, rate: int) -> np.ndarray:
     """For every 20 ms, whether its level is within 40 dB of the loudest."""
     hop = _hop(rate)
     padded = np.pad(samples, (0, -samples.size % hop))
@@ -69,7 +69,7 @@ def _speaking(samples, rate):
     return level >= level.max() / 100
 
 
-def prepare(samples, rate):
+def prepare(samples: np.ndarray, rate: int) -> np.ndarray:
     """Trim silence at both ends, 0.1 s of it kept, and bring the level to -20 dBFS with peaks below 0.95."""
     hop, speaking = _hop(rate), np.flatnonzero(_speaking(samples, rate))
     margin = rate // 10

@@ -3,12 +3,17 @@
 Nothing here holds the recording: an hour passes through some ten seconds of it at a time.
 """
 
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ..errors import AudioError
-from .reading import LOUDEST, read_audio
+from .reading import LOUDEST, Recording, open_recording, read_audio, unreadable
+
+if TYPE_CHECKING:
+    import soundfile
 
 RATE = 24000  # Hz
 FRAME = RATE // 100  # samples of one level, 10 ms
@@ -16,16 +21,14 @@ BLOCK = 10  # seconds read at once
 NEARBY = 10  # seconds before and after, within which the noise floor is sought
 CONTRAST = 6  # dB between the noise floor and the loudest speech, below which nothing is called speech
 DEEPEST = 40  # dB below the loudest speech, where speech ends in any case
-PAUSE, SHORTEST = (
-    0.3,
-    0.2,
-)  # seconds: shorter pauses are bridged, as in NIST's Rich Transcription; shorter sounds dropped
+PAUSE = 0.3  # seconds; shorter pauses are bridged, as in NIST's Rich Transcription
+SHORTEST = 0.2  # seconds; shorter sounds are dropped
 
 
-def blocks(source):
+def blocks(source: Recording) -> Iterator[np.ndarray]:
     """A recording's samples at 24 kHz, one block [n] float32 after another; source as for `read_audio`.
 
-    AudioError for whatever cannot be used, some of it only when the block in question is reached.
+    AudioError for whatever cannot be used, in part only when the block in question is reached.
     """
     if isinstance(source, str | Path):
         with open_recording(source) as file:
@@ -36,25 +39,7 @@ def blocks(source):
             yield samples[start : start + BLOCK * RATE]
 
 
-def open_recording(path):
-    """A recording opened as a soundfile.SoundFile; AudioError where there is none to read."""
-    import soundfile
-
-    if not Path(path).is_file():
-        raise AudioError(f"audio {path}: {'no regular file' if Path(path).exists() else 'no such file'}")
-    if Path(path).suffix.lower() == ".raw":  # soundfile asks for its rate, which nothing says
-        raise AudioError(f"audio {path}: raw samples have no header; convert it to .wav")
-    try:
-        file = soundfile.SoundFile(str(path))
-    except soundfile.LibsndfileError as error:
-        raise AudioError(f"audio {path} cannot be read: {error.error_string}") from None
-    if file.frames == 0:
-        file.close()
-        raise AudioError(f"audio {path} is empty")
-    return file
-
-
-def _checked(path, file):
+def _checked(path: str | Path, file: "soundfile.SoundFile") -> Iterator[np.ndarray]:
     """The mean of the channels, block after block."""
     import soundfile
 
@@ -66,10 +51,10 @@ def _checked(path, file):
                 raise AudioError(f"audio {path} has samples up to {np.abs(block).max():.1e}; expected them within ±1")
             yield block.mean(axis=1, dtype=np.float32)
     except soundfile.LibsndfileError as error:
-        raise AudioError(f"audio {path} cannot be read: {error.error_string}") from None
+        raise unreadable(path, error) from None
 
 
-def _resampled(pieces, rate):
+def _resampled(pieces: Iterable[np.ndarray], rate: int) -> Iterator[np.ndarray]:
     """soxr HQ, as `read_audio` resamples, one piece after another."""
     if rate == RATE:
         yield from pieces
@@ -82,7 +67,7 @@ def _resampled(pieces, rate):
     yield stream.resample_chunk(np.zeros(0, np.float32), last=True)
 
 
-def levels(pieces):
+def levels(pieces: Iterable[np.ndarray]) -> tuple[np.ndarray, float]:
     """(level of every 10 ms in dB [frames] float32, seconds in all) of a recording's blocks.
 
     The level is the deviation from the frame's own mean, so that a constant is silent.
@@ -97,7 +82,7 @@ def levels(pieces):
     return np.concatenate(found), count / RATE
 
 
-def speech_regions(level):
+def speech_regions(level: np.ndarray) -> list[tuple[int, int]]:
     """Where level [frames] dB is speech: [(first, end)] in frames.
 
     The lowest smoothed level within some seconds is the noise floor (the idea of Martin's minimum statistics, 2001).
@@ -115,10 +100,11 @@ def speech_regions(level):
         return []
     begin = np.maximum(floor + np.clip((loudest - floor) / 3, 3, 12), loudest - DEEPEST)
     level = ndimage.median_filter(level, 5, mode="nearest")  # which keeps edges where they are
-    runs, _ = ndimage.label(level > begin - 3)
+    runs = np.empty(level.shape, np.int32)  # the number of the run that each frame belongs to, 0 where to none
+    ndimage.label(level > begin - 3, output=runs)
     speaking = np.isin(runs, np.unique(runs[level > begin])) & (runs > 0)
     edges = np.flatnonzero(np.diff(speaking.astype(np.int8), prepend=0, append=0)).reshape(-1, 2).tolist()
-    regions = []
+    regions: list[tuple[int, int]] = []
     for first, end in edges:
         if regions and first - regions[-1][1] < PAUSE * 100:
             regions[-1] = (regions[-1][0], end)
@@ -127,7 +113,7 @@ def speech_regions(level):
     return [(first, end) for first, end in regions if end - first >= SHORTEST * 100]
 
 
-def windows(regions, length, hop):
+def windows(regions: Iterable[tuple[int, int]], length: int, hop: int) -> tuple[np.ndarray, np.ndarray]:
     """Windows of `length` samples every `hop` over each region (first, end), the last one at its end; one alone over
     what is shorter. Returns (region of each [N], their (first, end) [N, 2])."""
     found = []
@@ -136,11 +122,11 @@ def windows(regions, length, hop):
         if starts[-1] + length < end:
             starts.append(end - length)
         found += [(region, start, min(start + length, end)) for start in starts]
-    found = np.array(found, np.int64).reshape(-1, 3)
-    return found[:, 0], found[:, 1:]
+    table = np.array(found, np.int64).reshape(-1, 3)
+    return table[:, 0], table[:, 1:]
 
 
-def cut(pieces, spans, length):
+def cut(pieces: Iterable[np.ndarray], spans: Iterable[Sequence[int]], length: int) -> Iterator[np.ndarray]:
     """The samples [length] of each span (first, end), sorted by `first`, from a recording's blocks.
 
     What is shorter than `length` is repeated until it fills it: no foreign sound comes in, and for a network that

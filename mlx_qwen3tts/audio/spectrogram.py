@@ -1,8 +1,11 @@
 """Spectrograms one above the other with F0 drawn in, as a picture (PNG): to see what a change of voice did."""
 
+from collections.abc import Mapping
+from pathlib import Path
+
 import numpy as np
 
-from ..errors import InvalidValue
+from ..errors import MissingExtra
 from ..files.output import whole_file
 
 HIGHEST = 4000  # Hz shown
@@ -10,16 +13,18 @@ WINDOW, HOP = 1024, 128  # samples at 24 kHz
 DEPTH = 70  # dB below the loudest
 
 
-def draw_spectrograms(path, sounds, tracks, rate=24000):
+def draw_spectrograms(
+    path: str | Path, sounds: Mapping[str, np.ndarray], tracks: Mapping[str, np.ndarray], rate: int = 24000
+) -> None:
     """Write a PNG file. sounds: {title: samples [n] at `rate`}, all on one axis of time; tracks: {title: what
-    `measure.f0_track` gives of them}. Raises ValueError without matplotlib (the extra `voices`).
+    `measures.f0_track` gives of them}. Raises MissingExtra without matplotlib (the extra `voices`).
     """
     try:
         import matplotlib.style
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
     except ModuleNotFoundError:
-        raise InvalidValue("a picture of sounds needs matplotlib: pip install 'mlx-qwen3tts[voices]'") from None
+        raise MissingExtra("a picture of sounds needs matplotlib: pip install 'mlx-qwen3tts[voices]'") from None
     longest = max(len(samples) for samples in sounds.values()) / rate
     with matplotlib.style.context("default"):
         matplotlib.rcParams.update({"font.size": 8, "text.parse_math": False})
@@ -44,7 +49,7 @@ def draw_spectrograms(path, sounds, tracks, rate=24000):
             figure.savefig(temporary, format="png", metadata={"Software": None})
 
 
-def _levels(samples):
+def _levels(samples: np.ndarray) -> np.ndarray:
     """dB [bins, frames] below the loudest, down to -DEPTH."""
     padded = np.pad(np.asarray(samples, np.float32), WINDOW // 2)
     frames = np.lib.stride_tricks.sliding_window_view(padded, WINDOW)[::HOP] * np.hanning(WINDOW).astype(np.float32)

@@ -3,9 +3,10 @@
 import json
 import os
 import re
+from collections.abc import Collection
 from pathlib import Path
 
-from ..errors import CheckpointError
+from ..errors import ModelNotFound
 
 WHOLE = ("*.json", "*.txt", "model*.safetensors", "speech_tokenizer/*")
 ALONE = ("config.json", "model*.safetensors*")
@@ -14,10 +15,10 @@ SHIPPED = {"miniature": Path(__file__).parent.parent / "miniature"}  # models th
 PATIENCE = 10  # seconds to wait for the hub's first answer
 
 
-def resolve(model, patterns=WHOLE, revision=None):
+def resolve(model: str | Path, patterns: Collection[str] = WHOLE, revision: str | None = None) -> Path:
     """The folder of `model`, a path, a hub id or the name of one that is SHIPPED; a folder of that name is `./NAME`.
 
-    From the hub only files that match `patterns` are fetched.
+    From the hub only files that match `patterns` are fetched. ModelNotFound for what is neither.
     """
     if str(model) in SHIPPED:
         return SHIPPED[str(model)]
@@ -25,20 +26,22 @@ def resolve(model, patterns=WHOLE, revision=None):
     if folder.is_dir():
         return folder
     if folder.exists():
-        raise CheckpointError(f"model {str(model)!r} is a file, not a folder")
+        raise ModelNotFound(f"model {str(model)!r} is a file, not a folder", param="model")
     if not re.fullmatch(r"[A-Za-z0-9][\w.-]*/[\w.-]+", str(model)):
         first = "run convert first, try --model miniature, or " if str(model) == "mlx_model" else ""
-        raise CheckpointError(f"model {str(model)!r}: no such folder; {first}name a folder or a hub id owner/name")
+        raise ModelNotFound(
+            f"model {str(model)!r}: no such folder; {first}name a folder or a hub id owner/name", param="model"
+        )
     return _download(str(model), patterns, revision)
 
 
-def _download(repo, patterns, revision):
+def _download(repo: str, patterns: Collection[str], revision: str | None) -> Path:
     # Imported here: the hub's client costs a quarter of a second that local folders need not pay.
     from huggingface_hub import HfApi, snapshot_download
     from huggingface_hub.errors import (
         GatedRepoError,
         HfHubHTTPError,
-        HTTPError,  # of the HTTP client, which is httpx in one version and httpx2 in another
+        HTTPError,  # pyright: ignore[reportPrivateImportUsage]  # its HTTP client's: httpx or httpx2, by its version
         LocalEntryNotFoundError,
         OfflineModeIsEnabled,
         RepositoryNotFoundError,
@@ -56,8 +59,9 @@ def _download(repo, patterns, revision):
             silence = "HF_HUB_OFFLINE is set, and the files are not in the cache"
         except HTTPError as error:
             silence = f"no answer ({error}); see to the network, or name a folder"
-        cached = {"local_files_only": True} if silence else {}
-        return Path(snapshot_download(repo, revision=revision, allow_patterns=list(patterns), **cached))
+        cached = silence is not None
+        folder = snapshot_download(repo, revision=revision, allow_patterns=list(patterns), local_files_only=cached)
+        return Path(folder)
     except GatedRepoError:
         reason = "its owner grants access on its page there; ask for it, then log in with `hf auth login`"
     except RepositoryNotFoundError:
@@ -68,4 +72,6 @@ def _download(repo, patterns, revision):
         reason = "what answers is not the hub; see to the network"
     except (HTTPError, ValueError, LocalEntryNotFoundError) as error:  # ValueErrors are about the name
         reason = silence or next(iter(str(error).splitlines()), type(error).__name__)
-    raise CheckpointError(f"model {repo!r} is no folder here and could not be fetched from the hub: {reason}")
+    raise ModelNotFound(
+        f"model {repo!r} is not a folder here and could not be fetched from the hub: {reason}", param="model"
+    )

@@ -1,6 +1,13 @@
 """The tensors of one folder with the networks they belong to, checked against each other."""
 
-from ..errors import InvalidValue
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import mlx.core as mx
+import mlx.nn as nn
+
+from ..checks import word
 from .weights import (
     DTYPES,
     check,
@@ -11,11 +18,13 @@ from .weights import (
     read_folder,
 )
 
+Network = TypeVar("Network", bound=nn.Module)
+
 
 class Part:
     """The tensors of one folder with the networks they belong to, checked."""
 
-    def __init__(self, folder, values, modules):
+    def __init__(self, folder: Path, values: Mapping[str, Any], modules: Mapping[str, nn.Module]) -> None:
         """values: its config.json; modules: {prefix: network to fill}."""
         self.folder, self.values, self.modules = folder, values, modules
         self.tensors = read_folder(folder)
@@ -25,21 +34,19 @@ class Part:
         self.layout = find_layout(values, self.tensors, self.expected)
         check(self.tensors, self.expected, self.layout, folder)
 
-    def load(self, prefix, dtype, module=None):
-        """Fill the network at `prefix`, or a part of it."""
-        return load_module(module or self.modules[prefix], prefix, self.tensors, self.layout, dtype)
+    def load(self, prefix: str, dtype: mx.Dtype, module: Network) -> Network:
+        """Fill the network at `prefix`: one of the modules, or a part of one."""
+        return load_module(module, prefix, self.tensors, self.layout, dtype)
 
     @property
-    def bytes(self):
+    def bytes(self) -> int:
         return sum(tensor.bytes for tensor in self.tensors.values())
 
     @property
-    def dtypes(self):
+    def dtypes(self) -> list[str]:
         return sorted({tensor.dtype for tensor in self.tensors.values()})
 
 
-def check_dtype(dtype):
+def check_dtype(dtype: str | None) -> mx.Dtype | None:
     """A dtype's name as users write it, or None, to MLX's dtype."""
-    if dtype is not None and dtype not in DTYPES:
-        raise InvalidValue(f"dtype {dtype!r} is not one of {', '.join(DTYPES)}")
-    return DTYPES.get(dtype)
+    return None if dtype is None else DTYPES[word(dtype, "dtype", tuple(DTYPES))]

@@ -8,26 +8,32 @@ lose quality by it and stay as they are stored.
 import contextlib
 import sys
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
 
 from .. import __version__
-from ..errors import CheckpointError, InvalidValue
+from ..errors import CheckpointError, InvalidValue, UnsupportedValue
 from ..networks.config import CodecConfig, ModelConfig
 from .codec import Codec
 from .folder import ModelFolder
-from .part import check_dtype
+from .part import Part, check_dtype
 from .weights import LAYOUT_KEY, STORED, expected_shapes, read_folder, read_json, to_mlx_axes
 from .writer import Job
+
+Settings = dict[str, Any]  # how to quantise: bits, group_size, predictor_bits, embedding_bits
 
 TEXT_EMBEDDING = "talker.model.text_embedding"
 NEEDED = ("vocab.json", "merges.txt")
 COPIED = (*NEEDED, "tokenizer_config.json", "generation_config.json", "preprocessor_config.json")
 
 
-def plan(folder, dtype=None, settings=None):
+def plan(
+    folder: Path, dtype: str | None = None, settings: Settings | None = None
+) -> tuple[dict[str, list[Job]], dict[str, Any]]:
     """({folder within the output: jobs}, {small file: config or bytes}) for a source folder, all of it checked.
 
     dtype: name of the dtype of talker and predictor, None for the source's. settings: None, or {bits, group_size,
@@ -47,7 +53,7 @@ def plan(folder, dtype=None, settings=None):
 
     if kind == CodecConfig.MODEL_TYPE:
         if settings or dtype:
-            raise InvalidValue(
+            raise UnsupportedValue(
                 f"{folder} is a codec, which keeps its dtype and is never quantised; leave out the option"
             )
         return {"": _jobs(Codec(folder).part)}, {**_copies(folder), "config.json": _config(values)}
@@ -64,18 +70,18 @@ def plan(folder, dtype=None, settings=None):
     return {"": _jobs(model.part, talker_dtype), inside: _jobs(codec)}, small
 
 
-def _copies(folder):
+def _copies(folder: Path) -> dict[str, bytes]:
     return {name: (folder / name).read_bytes() for name in COPIED if (folder / name).is_file()}
 
 
-def _config(values, dtype=None):
+def _config(values: Mapping[str, Any], dtype: str | None = None) -> dict[str, Any]:
     """A config.json's values with the layout, and with the new dtype where they name one."""
     values = {key: value for key, value in values.items() if key not in ("quantization", "quantization_config")}
     values |= {key: dtype for key in ("dtype", "torch_dtype") if dtype and key in values}
     return {**values, LAYOUT_KEY: "mlx"}
 
 
-def _quantize(model, dtype, settings):
+def _quantize(model: ModelFolder, dtype: mx.Dtype | None, settings: Settings) -> dict[str, Any]:
     """Quantise the model's talker as mlx-lm does, without its weights; returns the blocks for config.json.
 
     All is lazy: the layers' new names, shapes and settings come out, and not one array is computed.
@@ -84,7 +90,7 @@ def _quantize(model, dtype, settings):
 
     group_size, bits = settings["group_size"], settings["bits"]
 
-    def predicate(path, layer):
+    def predicate(path: str, layer: nn.Module) -> bool | dict[str, Any]:
         if isinstance(layer, nn.Embedding):
             own = settings["embedding_bits"] if path == TEXT_EMBEDDING else None
         else:
@@ -94,13 +100,16 @@ def _quantize(model, dtype, settings):
         return {"group_size": group_size, "bits": own, "mode": "affine"}
 
     whole = nn.Module()  # so that paths start with "talker.", as the published names do
-    whole.talker = model.part.modules["talker"]
+    whole.talker = model.talker
     whole.set_dtype(dtype or model.dtype)
     with contextlib.redirect_stdout(sys.stderr):  # it prints the bits per weight
         _, values = quantize_model(whole, {}, group_size, bits, quant_predicate=predicate)
     layers = sorted(whole.named_modules())
     if not any(isinstance(layer, nn.QuantizedLinear) for _, layer in layers):
-        raise InvalidValue(f"q_group_size {group_size} divides no layer's width, so nothing can be quantised; lower it")
+        raise InvalidValue(
+            f"q_group_size {group_size} divides no layer's width, so nothing can be quantised; lower it",
+            param="q_group_size",
+        )
     # mlx-lm passes over a width that the group size does not divide, without asking the predicate.
     left = [path for path, layer in layers if isinstance(layer, nn.Linear | nn.Embedding) and predicate(path, layer)]
     if left:
@@ -110,7 +119,7 @@ def _quantize(model, dtype, settings):
     return values
 
 
-def _jobs(part, talker_dtype=None):
+def _jobs(part: Part, talker_dtype: mx.Dtype | None = None) -> list[Job]:
     """What to write of a part's tensors, in the order of its networks."""
     shapes = {name: shape for name, (shape, _) in expected_shapes(part.modules).items()}
     layers = {
@@ -156,7 +165,7 @@ codec = Codec.from_pretrained("FOLDER OR ID")
 audio = codec.decode(codec.encode("speaker.wav"))"""
 
 
-def model_card(hf_path, values, dtype, settings):
+def model_card(hf_path: str | Path, values: Mapping[str, Any], dtype: str | None, settings: Settings | None) -> bytes:
     """README.md of a converted model, as bytes. values: its config.json."""
     folder = Path(hf_path).expanduser()
     local = folder.is_dir()

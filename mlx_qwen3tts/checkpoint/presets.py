@@ -40,9 +40,10 @@ def read_preset(folder: ModelFolder, name: str, dtype: mx.Dtype | None = None) -
     preset = find_preset(config, name)
     if preset is None:
         raise VoiceNotFound(f"voice {name!r} is not one of {', '.join(known)}", param="voice")
+    dialect = config.talker.spk_is_dialect.get(preset)  # false where it speaks none
     vector = _embedding(folder, config.talker.spk_id[preset], dtype or folder.dtype).astype(mx.float32)
     mx.eval(vector)
-    return vector, preset, config.talker.spk_is_dialect.get(preset) or None
+    return vector, preset, dialect if isinstance(dialect, str) and dialect else None
 
 
 def _embedding(folder: ModelFolder, row: int, dtype: mx.Dtype) -> mx.array:

@@ -4,8 +4,9 @@ from pathlib import Path
 
 import mlx.core as mx
 
+from ..audio.reading import Recording
 from ..audio.reference import read_reference
-from ..errors import ConfigError
+from ..errors import ConfigError, UnsupportedValue
 from ..networks.config import ModelConfig, SpeakerEncoderConfig, from_dict
 from ..networks.speaker import encoder as network
 from . import hub
@@ -30,7 +31,7 @@ class SpeakerEncoder:
         """model: a Base model or a standalone speaker encoder, a folder or hub id."""
         return cls(hub.resolve(model, hub.ALONE))
 
-    def encode(self, audio: object, prepare: bool = False) -> mx.array:
+    def encode(self, audio: Recording, prepare: bool = False) -> mx.array:
         """The speaker's vector [D] float32 of a recording of 0.5 to 60 s.
 
         audio: a path, (samples, rate) or samples at `sample_rate`; prepare: trim silence and level it first.
@@ -49,7 +50,9 @@ def load_encoder_alone(folder: Path) -> tuple[network.SpeakerEncoder, int]:
     if values.get("model_type") == ModelConfig.MODEL_TYPE:
         config = ModelConfig.from_dict(values, str(folder / "config.json")).speaker_encoder
         if config is None:
-            raise ConfigError(f"{folder}: a {values['tts_model_type']} model has no speaker encoder; use a Base model")
+            raise UnsupportedValue(
+                f"{folder}: a {values['tts_model_type']} model has no speaker encoder; use a Base model", param="model"
+            )
     elif "speaker_encoder_config" in values or "enc_dim" in values:
         where = f"{folder / 'config.json'}: speaker_encoder_config"
         config = from_dict(SpeakerEncoderConfig, values.get("speaker_encoder_config", values), where)

@@ -1,6 +1,7 @@
 """The closed vocabulary of a model that was taught only some words, as the shipped miniature was."""
 
 import warnings
+from collections.abc import Callable, Iterable, Iterator
 
 from ..errors import listed
 
@@ -8,16 +9,16 @@ from ..errors import listed
 class Vocabulary:
     """Warns of what a text has beyond `words` (lower case) and the `punctuation` that may follow one."""
 
-    def __init__(self, words, punctuation):
+    def __init__(self, words: Iterable[str], punctuation: str) -> None:
         self.words, self.punctuation = tuple(words), punctuation
         self._known = {form for word in words for form in (word, word.capitalize())}
 
-    def unknown(self, text):
+    def unknown(self, text: str) -> list[str]:
         """The words of a text that the model was not taught, each once, as they are written."""
         words = {word.rstrip(self.punctuation) or word: None for word in text.split()}
         return [word for word in words if word not in self._known]
 
-    def check(self, text, warn=warnings.warn):
+    def check(self, text: str, warn: Callable[[str], object] = warnings.warn) -> None:
         """Warn of unknown words, naming them. warn: called with the message."""
         if unknown := self.unknown(text):
             warn(
@@ -25,11 +26,11 @@ class Vocabulary:
                 f"it does not know: {listed(unknown, 8)} (mlx_qwen3tts.info lists its words)"
             )
 
-    def watch(self, pieces, warn=warnings.warn):
+    def watch(self, pieces: Iterable[str], warn: Callable[[str], object] = warnings.warn) -> Iterator[str]:
         """The same pieces of a text that is still being written; each word is checked once it has ended."""
         open_word = ""
         for piece in pieces:
-            if isinstance(piece, str):  # what is none is refused where it is read
+            if isinstance(piece, str):  # anything else is refused where it is read
                 text = open_word + piece
                 closed = len(text.rstrip()) < len(text) or not text
                 words = text.split()

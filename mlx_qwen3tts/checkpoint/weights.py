@@ -8,14 +8,22 @@ so there) or, in folders by others, from one named tensor whose sizes the config
 
 import json
 import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeVar
 
 import mlx.core as mx
 import mlx.nn as nn
 from mlx.utils import tree_flatten
 
 from ..errors import CheckpointError, listed
-from ..files.safetensors import read_header
+from ..files.safetensors import Tensor, read_header
 from ..networks.conv import Conv1d, ConvTranspose1d
+
+Network = TypeVar("Network", bound=nn.Module)
+Shape = tuple[int, ...]
+# Published name to (shape in the MLX layout, None or whether it is of a transposed convolution).
+Expected = dict[str, tuple[Shape, bool | None]]
 
 DTYPES = {"float32": mx.float32, "float16": mx.float16, "bfloat16": mx.bfloat16}
 STORED = {"F32": mx.float32, "F16": mx.float16, "BF16": mx.bfloat16, "U32": mx.uint32}
@@ -24,11 +32,16 @@ LAYOUT_KEY = "conv_layout"  # in config.json, written by convert: "mlx"
 # Published name on the left. MLX takes names with a leading underscore for private ones, not parameters.
 RENAMES = (("._codebook.", ".book."),)
 
+# Of MLX's affine quantisation.
+BITS = (2, 3, 4, 5, 6, 8)
+GROUP_SIZES = (32, 64, 128)
+DEFAULTS = {"group_size": 64, "mode": "affine"}
+
 # A kernel of one and many input channels: [out, in, 1] is the official layout, [out, 1, in] is MLX's.
 LAYOUT_TENSORS = ("speaker_encoder.fc.weight", "decoder.quantizer.rvq_first.output_proj.weight")
 
 
-def read_json(path):
+def read_json(path: Path) -> dict[str, Any]:
     """The object in a JSON file, or an error that names the file."""
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
@@ -43,14 +56,14 @@ def read_json(path):
     return values
 
 
-def read_folder(folder):
+def read_folder(folder: Path) -> dict[str, Tensor]:
     """All tensors of a folder's `model.safetensors`, or of the shards its index names."""
     index = folder / "model.safetensors.index.json"
     if index.exists():
         where = read_json(index).get("weight_map")
         if not isinstance(where, dict) or not all(isinstance(file, str) for file in where.values()):
             raise CheckpointError(f"{index}: weight_map does not name a file for each tensor")
-        tensors = {}
+        tensors: dict[str, Tensor] = {}
         for file in sorted(set(where.values())):
             if not (folder / file).is_file():
                 raise CheckpointError(f"{folder} has no {file}, which its index names")
@@ -65,7 +78,7 @@ def read_folder(folder):
     return read_header(single)
 
 
-def convolutions(module):
+def convolutions(module: nn.Module) -> dict[str, bool]:
     """Weight names of the module's convolutions, each with whether it is transposed."""
     return {
         f"{path}.weight": isinstance(part, ConvTranspose1d)
@@ -74,68 +87,76 @@ def convolutions(module):
     }
 
 
-def official_shape(shape, transposed):
+def official_shape(shape: Shape, transposed: bool) -> Shape:
     """[out, kernel, in] as PyTorch would store it."""
     out, kernel, inputs = shape
     return (inputs, out, kernel) if transposed else (out, inputs, kernel)
 
 
-def to_mlx_axes(transposed):
+def to_mlx_axes(transposed: bool) -> Shape:
     """The permutation that takes an official convolution weight to [out, kernel, in]."""
     return (1, 2, 0) if transposed else (0, 2, 1)
 
 
-def published_name(name):
+def parameters(module: nn.Module) -> list[tuple[str, mx.array]]:
+    """A module's parameters with their names."""
+    return tree_flatten(module.parameters())  # pyright: ignore[reportReturnType]  # its type allows any tree
+
+
+def published_name(name: str) -> str:
     """A parameter's name in the files."""
     for published, ours in RENAMES:
         name = name.replace(ours, published)
     return name
 
 
-def expected_shapes(modules):
-    """Published name to (shape in the MLX layout, None | is a transposed convolution), for modules by prefix."""
-    expected = {}
+def expected_shapes(modules: Mapping[str, nn.Module]) -> Expected:
+    """What files must hold for modules by prefix."""
+    expected: Expected = {}
     for prefix, module in modules.items():
         convs = convolutions(module)
-        for name, value in tree_flatten(module.parameters()):
+        for name, value in parameters(module):
             full = published_name(f"{prefix}.{name}" if prefix else name)
             expected[full] = (value.shape, convs.get(name))
     return expected
 
 
-def _settings(block, defaults):
+def _settings(block: object, defaults: Mapping[str, Any]) -> dict[str, Any]:
     """How to quantise, from a block of the configuration. MLX takes some bad values down with the process."""
     keys = ("group_size", "bits", "mode")
     settings = {**defaults, **{key: block[key] for key in keys if isinstance(block, dict) and key in block}}
-    if settings.get("bits") not in (2, 3, 4, 5, 6, 8) or settings["group_size"] not in (16, 32, 64, 128):
+    if settings["mode"] != "affine":
+        raise CheckpointError(f"config.json: quantization mode {settings['mode']!r} is not supported; 'affine' is")
+    numbers = settings.get("bits"), settings["group_size"]
+    if not all(type(n) is int for n in numbers) or numbers[0] not in BITS or numbers[1] not in GROUP_SIZES:
         raise CheckpointError(f"config.json: quantization {settings} has no bits or group_size that MLX knows")
     return settings
 
 
-def quantization_of(path, tensors, quantization):
+def quantization_of(path: str, tensors: Mapping[str, Tensor], quantization: Any) -> dict[str, Any] | None:
     """How a file's layer is quantised, as arguments of `mx.quantize`: None where it is not.
 
     path: the layer's published name; quantization: the configuration's block, or None.
     """
     if not quantization or f"{path}.scales" not in tensors:
         return None
-    defaults, own = _settings(quantization, {"group_size": 64}), quantization.get(path)
+    defaults, own = _settings(quantization, DEFAULTS), quantization.get(path)
     return _settings(own, defaults) if isinstance(own, dict) else defaults
 
 
-def quantize_like(module, prefix, tensors, quantization):
+def quantize_like(module: nn.Module, prefix: str, tensors: Mapping[str, Tensor], quantization: Any) -> None:
     """Replace by quantised ones the layers that are quantised in the file, as the config's block describes them."""
     if not quantization:
         return
 
-    def predicate(path, layer):
+    def predicate(path: str, layer: nn.Module) -> dict[str, Any] | bool:
         how = quantization_of(f"{prefix}.{path}", tensors, quantization)
         return how if how and hasattr(layer, "to_quantized") else False
 
-    nn.quantize(module, **_settings(quantization, {"group_size": 64}), class_predicate=predicate)
+    nn.quantize(module, **_settings(quantization, DEFAULTS), class_predicate=predicate)
 
 
-def find_layout(config, tensors, expected):
+def find_layout(config: Mapping[str, Any], tensors: Mapping[str, Tensor], expected: Expected) -> str | None:
     """ "mlx" or "official" for a file's convolutions; None where it has none."""
     if LAYOUT_KEY in config:
         if config[LAYOUT_KEY] != "mlx":
@@ -148,7 +169,7 @@ def find_layout(config, tensors, expected):
     return None
 
 
-def check(tensors, expected, layout, where):
+def check(tensors: Mapping[str, Tensor], expected: Expected, layout: str | None, where: Path) -> None:
     """Every tensor of the file is one the model has, with its shape, and none is missing."""
     missing, unexpected = sorted(set(expected) - set(tensors)), sorted(set(tensors) - set(expected))
     if missing:
@@ -156,8 +177,9 @@ def check(tensors, expected, layout, where):
     if unexpected:
         raise CheckpointError(f"{where}: unexpected tensor {listed(unexpected, 5)}")
     for name, (shape, transposed) in expected.items():
-        official = transposed is not None and layout == "official"
-        wanted = official_shape(shape, transposed) if official else tuple(shape)
+        wanted = tuple(shape)
+        if transposed is not None and layout == "official":
+            wanted = official_shape(shape, transposed)
         tensor = tensors[name]
         if tensor.shape != wanted:
             raise CheckpointError(f"{where}: tensor {name} has shape {list(tensor.shape)}, expected {list(wanted)}")
@@ -170,11 +192,13 @@ def check(tensors, expected, layout, where):
             raise CheckpointError(f"{where}: tensor {name} has {tensor.bytes} bytes, expected {size}")
 
 
-def load_module(module, prefix, tensors, layout, dtype):
+def load_module(
+    module: Network, prefix: str, tensors: Mapping[str, Tensor], layout: str | None, dtype: mx.Dtype
+) -> Network:
     """Fill a module from checked tensors: MLX layout, floats cast to dtype, strictly; then fuse what runs as one."""
     convs = convolutions(module)
     files, weights = {}, []
-    for name, _ in tree_flatten(module.parameters()):
+    for name, _ in parameters(module):
         full = published_name(f"{prefix}.{name}" if prefix else name)
         tensor = tensors[full]
         if tensor.path not in files:

@@ -15,8 +15,10 @@ import shutil
 import struct
 import tempfile
 import warnings
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, cast
 
 import mlx.core as mx
 import numpy as np
@@ -43,21 +45,22 @@ class Job:
     """
 
     source: Tensor
-    outputs: dict
+    outputs: dict[str, tuple[mx.Dtype, tuple[int, ...]]]
     dtype: mx.Dtype
-    axes: tuple | None = None
-    quantization: dict | None = None
+    axes: tuple[int, ...] | None = None
+    quantization: dict[str, Any] | None = None
 
     @property
-    def bytes(self):
+    def bytes(self) -> int:
+        """The size of what is written."""
         return sum(_size(dtype, shape) for dtype, shape in self.outputs.values())
 
     @property
-    def row_axis(self):
+    def row_axis(self) -> int:
         """The source's axis that is the rows, the first axis, of what is written."""
         return self.axes[0] if self.axes else 0
 
-    def convert(self, block):
+    def convert(self, block: mx.array) -> Sequence[mx.array]:
         """Some rows of the source to the same rows of each output."""
         if self.axes:
             block = block.transpose(self.axes)
@@ -68,7 +71,7 @@ class Job:
         return mx.quantize(block, **self.quantization) if self.quantization else (block,)
 
 
-def write_tensors(folder, jobs, max_shard_size, progress):
+def write_tensors(folder: Path, jobs: Sequence[Job], max_shard_size: int, progress: Callable[[int], object]) -> int:
     """Write jobs to `model.safetensors`, or to shards of at most max_shard_size bytes, and their index.
 
     progress is called with every number of bytes written. Returns the number of files.
@@ -90,9 +93,10 @@ def write_tensors(folder, jobs, max_shard_size, progress):
     return count
 
 
-def split(jobs, max_shard_size):
+def split(jobs: Sequence[Job], max_shard_size: int) -> list[list[Job]]:
     """Jobs in their order, in lists of at most max_shard_size bytes; a larger job has a list of its own."""
-    shards, size = [], 0
+    shards: list[list[Job]] = []
+    size = 0
     for job in jobs:
         if not shards or size + job.bytes > max_shard_size:
             shards.append([])
@@ -102,17 +106,18 @@ def split(jobs, max_shard_size):
     return shards
 
 
-def write_json(path, values):
+def write_json(path: Path, values: object) -> None:
     path.write_text(json.dumps(values, indent=4, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def _size(dtype, shape):
+def _size(dtype: mx.Dtype, shape: Sequence[int]) -> int:
     return math.prod(shape) * dtype.size
 
 
-def _header(jobs):
+def _header(jobs: Sequence[Job]) -> tuple[bytes, dict[str, int]]:
     """(the bytes before the tensors, {output: where in the file it starts})."""
-    header, starts, end = {"__metadata__": {"format": "mlx"}}, {}, 0
+    header: dict[str, Any] = {"__metadata__": {"format": "mlx"}}
+    starts, end = {}, 0
     for job in jobs:
         for name, (dtype, shape) in job.outputs.items():
             starts[name], end = end, end + _size(dtype, shape)
@@ -123,7 +128,7 @@ def _header(jobs):
     return struct.pack("<Q", len(text)) + text, {name: base + start for name, start in starts.items()}
 
 
-def _write_file(path, jobs, max_shard_size, progress):
+def _write_file(path: Path, jobs: Sequence[Job], max_shard_size: int, progress: Callable[[int], object]) -> None:
     # Far below a file's size even where that is small, as a block is there several times over: as read, cast,
     # transposed or quantised, and the one before it.
     limit = min(BLOCK, max_shard_size // 8, sum(job.bytes for job in jobs) // 8)
@@ -134,10 +139,14 @@ def _write_file(path, jobs, max_shard_size, progress):
             for row, block in _blocks(job, limit):
                 for (name, (dtype, shape)), part in zip(job.outputs.items(), job.convert(block), strict=True):
                     file.seek(starts[name] + row * _size(dtype, shape[1:]))
-                    progress(file.write(memoryview(mx.contiguous(part).reshape(-1).view(mx.uint8))))
+                    progress(file.write(_bytes_of(part)))
 
 
-def _blocks(job, limit):
+def _bytes_of(array: mx.array) -> memoryview:
+    return memoryview(cast(Any, mx.contiguous(array).reshape(-1).view(mx.uint8)))  # its stub names no buffer protocol
+
+
+def _blocks(job: Job, limit: int) -> Iterator[tuple[int, mx.array]]:
     """(first row, rows of the source) in blocks of about `limit` bytes, at least a row."""
     tensor, axis = job.source, job.row_axis
     before, rows, after = math.prod(tensor.shape[:axis]), tensor.shape[axis], tensor.shape[axis + 1 :]
@@ -150,7 +159,7 @@ def _blocks(job, limit):
                 data = np.empty((before, count * row_bytes), np.uint8)
                 for i, line in enumerate(data):
                     file.seek(tensor.start + (i * rows + row) * row_bytes)
-                    if file.readinto(line) != line.nbytes:
+                    if file.readinto(line.data) != line.nbytes:
                         raise CheckpointError(f"{tensor.path} is truncated")
                 block = mx.array(data).view(STORED[tensor.dtype]).reshape(*tensor.shape[:axis], count, *after)
                 del data
@@ -159,7 +168,7 @@ def _blocks(job, limit):
         raise CheckpointError(f"cannot read {tensor.path}: {error.strerror or error}") from error
 
 
-def check_destination(path, overwrite):
+def check_destination(path: Path, overwrite: bool) -> None:
     """Raise unless a folder can be made at `path`, or one of a model there may be replaced."""
     if not path.parent.is_dir():
         raise OutputError(f"output folder {path.parent} does not exist")
@@ -174,7 +183,9 @@ def check_destination(path, overwrite):
         config = path / "config.json"
         kind = read_json(config).get("model_type") if config.is_file() else None
         if kind not in (ModelConfig.MODEL_TYPE, CodecConfig.MODEL_TYPE):
-            raise OutputError(f"output {path} is no Qwen3-TTS model folder and is not overwritten; name another folder")
+            raise OutputError(
+                f"output {path} is not a Qwen3-TTS model folder and is not overwritten; name another folder"
+            )
         for name in entries:
             if not any(fnmatch.fnmatch(name, pattern) for pattern in REPLACEABLE):
                 raise OutputError(f"output {path} is not overwritten, as it holds {name}; move that elsewhere first")
@@ -182,13 +193,15 @@ def check_destination(path, overwrite):
         warnings.warn(f"{other} is of a run under way or of one that was killed; in that case delete it", stacklevel=3)
 
 
-def check_apart(source, destination):
+def check_apart(source: Path, destination: Path) -> None:
+    """Raise where one folder lies within the other and the destination is not empty."""
     inside_one_another = destination in (source, *source.parents) or source in destination.parents
     if destination.is_dir() and any(destination.iterdir()) and inside_one_another:
         raise OutputError(f"output {destination} overlaps the source {source}; name another folder")
 
 
-def check_space(destination, needed):
+def check_space(destination: Path, needed: int) -> None:
+    """Raise where the disk of the destination has less than `needed` bytes free."""
     free = shutil.disk_usage(destination.parent).free
     if needed > free:
         raise OutputError(
@@ -198,7 +211,7 @@ def check_space(destination, needed):
 
 
 @contextlib.contextmanager
-def whole_folder(path, overwrite=False):
+def whole_folder(path: str | Path, overwrite: bool = False) -> Iterator[Path]:
     """A temporary sibling folder to fill; it takes the name `path` when the block ends well, and vanishes otherwise.
 
     With overwrite a folder of that name gives way, but not before then. Raises OutputError where the disk is full or
@@ -221,16 +234,16 @@ def whole_folder(path, overwrite=False):
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _prefix(path):
+def _prefix(path: Path) -> str:
     return f".{path.name}-partial-"
 
 
-def left_behind(path):
+def left_behind(path: Path) -> list[Path]:
     """Temporary folders for `path` of other runs: under way, or killed before they could clean up."""
     return sorted(path.parent.glob(f"{glob.escape(_prefix(path))}*"))
 
 
-def _take_name(temporary, path, overwrite):
+def _take_name(temporary: Path, path: Path, overwrite: bool) -> None:
     if not (overwrite and path.is_dir()):
         os.rename(temporary, path)  # succeeds over an empty folder, fails over any other
         return

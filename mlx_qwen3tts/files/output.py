@@ -3,13 +3,18 @@
 import contextlib
 import os
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from ..errors import InvalidValue, OutputError
+from ..errors import OutputError
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
 
 
 @contextlib.contextmanager
-def whole_file(path):
+def whole_file(path: str | Path) -> Iterator[Path]:
     """A temporary sibling of `path` to write to; it takes the name when the block ends well and vanishes otherwise.
 
     Raises OutputError where the folder does not exist or cannot be written, or the disk is full.
@@ -34,7 +39,7 @@ def whole_file(path):
             os.unlink(name)
 
 
-def check_writable(path):
+def check_writable(path: str | Path) -> None:
     """Raise OutputError unless a file can be made at `path`; called before any long work starts."""
     path = Path(path)
     _check_place(path)
@@ -44,7 +49,7 @@ def check_writable(path):
         raise OutputError(f"cannot write {path}: {error.strerror or error}") from None
 
 
-def check_folder(path, what):
+def check_folder(path: str | Path, what: str) -> None:
     """Raise OutputError unless files can be made in a folder at `path`, which may not exist yet."""
     if not str(path):
         raise OutputError(f"{what} is empty")
@@ -52,18 +57,18 @@ def check_folder(path, what):
     if path.suffix.lower() in (".wav", ".flac", ".mp3", ".ogg", ".npy") and not path.is_dir():
         raise OutputError(f"{what} {path} is the name of a file; in a batch it is a folder")
     if path.exists() and not path.is_dir():
-        raise OutputError(f"{what} {path} is no folder")
+        raise OutputError(f"{what} {path} is not a folder")
     check_writable(path / "x" if path.is_dir() else path)
 
 
-def check_npy(path, what):
+def check_npy(path: str | Path, what: str) -> None:
     """`check_writable` for an array, which has the one extension; `what` names the path in the message."""
     if Path(path).suffix != ".npy":
-        raise InvalidValue(f"{what} {path}: the extension must be .npy")
+        raise OutputError(f"{what} {path}: the extension must be .npy")
     check_writable(path)
 
 
-def write_npy(path, array):
+def write_npy(path: str | Path, array: "ArrayLike") -> None:
     """Write an array; the file appears whole or not at all."""
     import numpy as np
 
@@ -71,7 +76,9 @@ def write_npy(path, array):
         np.save(temporary, np.array(array))
 
 
-def _check_place(path):
+def _check_place(path: Path) -> None:
+    if "\0" in str(path):
+        raise OutputError(f"output {str(path)!r} has a null character, which no name can have")
     if path.is_dir():
         raise OutputError(f"output {path} is a folder")
     if not path.parent.is_dir():

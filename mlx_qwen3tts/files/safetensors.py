@@ -4,6 +4,7 @@ import json
 import struct
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ..errors import CheckpointError
 
@@ -15,44 +16,49 @@ class Tensor:
     path: Path
     name: str
     dtype: str
-    shape: tuple
+    shape: tuple[int, ...]
     start: int
     stop: int
 
     @property
-    def bytes(self):
+    def bytes(self) -> int:
         return self.stop - self.start
 
 
-def _read_header(path):
-    """(the JSON object at the head of a safetensors file, where in the file the tensors start, the file's size)."""
+def _read_header(path: Path) -> tuple[dict[str, Any], int, int]:
+    """(the JSON object at the head of a safetensors file, where in the file the tensors start, the file's size).
+
+    `__metadata__` is always there, an object of strings.
+    """
     size = path.stat().st_size
     with path.open("rb") as file:
         start = file.read(8)
         length = struct.unpack("<Q", start)[0] if len(start) == 8 else size
         if length + 8 > size:
-            raise CheckpointError(f"{path} is truncated or no safetensors file")
+            raise CheckpointError(f"{path} is truncated or not a safetensors file")
         try:
             header = json.loads(file.read(length))
         except (json.JSONDecodeError, UnicodeDecodeError, RecursionError):
             header = None
     if not isinstance(header, dict):
-        raise CheckpointError(f"{path} is no safetensors file: its header is not a JSON object")
+        raise CheckpointError(f"{path} is not a safetensors file: its header is not a JSON object")
+    metadata = header.setdefault("__metadata__", {})
+    if metadata is None:  # which MLX writes where there are none
+        header["__metadata__"] = metadata = {}
+    if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
+        raise CheckpointError(f"{path} is not a safetensors file: its metadata are not strings")
     return header, 8 + length, size
 
 
-def read_metadata(path):
+def read_metadata(path: Path) -> dict[str, str]:
     """The strings under `__metadata__` of a safetensors file."""
-    metadata = _read_header(path)[0].get("__metadata__") or {}  # MLX writes null where there are none
-    if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
-        raise CheckpointError(f"{path} is no safetensors file: its metadata are not strings")
-    return metadata
+    return _read_header(path)[0]["__metadata__"]
 
 
-def read_header(path):
+def read_header(path: Path) -> dict[str, Tensor]:
     """Names and places of the tensors of one safetensors file; a truncated or foreign file is an error."""
     header, base, size = _read_header(path)
-    header.pop("__metadata__", None)
+    del header["__metadata__"]
     tensors = {}
     for name, entry in header.items():
         try:
@@ -61,7 +67,7 @@ def read_header(path):
         except (KeyError, TypeError, ValueError):
             sound = False
         if not sound:
-            raise CheckpointError(f"{path} is no safetensors file: its header does not describe tensor {name}")
+            raise CheckpointError(f"{path} is not a safetensors file: its header does not describe tensor {name}")
         tensors[name] = Tensor(path, name, dtype, shape, base + first, base + last)
     needed = max((tensor.stop for tensor in tensors.values()), default=base)
     if needed > size:

@@ -3,33 +3,34 @@
 import json
 import math
 import struct
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import mlx.core as mx
 import numpy as np
 
-from ..errors import InvalidValue
+from ..errors import InvalidValue, OutputError, QwenTTSError
 from .output import whole_file
-from .safetensors import read_header, read_metadata
+from .safetensors import Tensor, read_header, read_metadata
 
 FORMAT_VERSION = "1"
 # What MLX does not read (float64) NumPy does, and bfloat16 is the upper half of a float32.
 STORED = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2", "I32": "<i4"}
 
 
-def write_tensors(path, tensors, metadata):
+def write_tensors(path: str | Path, tensors: Mapping[str, mx.array | np.ndarray], metadata: Mapping[str, str]) -> None:
     """Write {name: array} with {name: string}; the file appears whole or not at all."""
     from safetensors.numpy import save
 
     if Path(path).suffix != ".safetensors":
-        raise InvalidValue(f"{path}: the extension must be .safetensors")
+        raise OutputError(f"{path}: the extension must be .safetensors")
     arrays = {name: np.array(array) for name, array in tensors.items()}
     with whole_file(path) as temporary:
         # save_file has an error of its own for a full disk
         temporary.write_bytes(_in_order(save(arrays, {**metadata, "format_version": FORMAT_VERSION})))
 
 
-def _in_order(data):
+def _in_order(data: bytes) -> bytes:
     """A safetensors file with its metadata sorted. The library writes them in any order; the same voice must be the
     same bytes."""
     (length,) = struct.unpack("<Q", data[:8])
@@ -40,7 +41,7 @@ def _in_order(data):
     return struct.pack("<Q", len(text)) + text + data[8 + length :]
 
 
-def read_tensor(tensor):
+def read_tensor(tensor: Tensor) -> np.ndarray:
     """A tensor that `read_header` names, as a NumPy array; bfloat16 as float32."""
     if tensor.dtype not in STORED:
         raise InvalidValue(f"tensor {tensor.name} has dtype {tensor.dtype}; expected floats, or I32 for codes")
@@ -51,18 +52,18 @@ def read_tensor(tensor):
     return (values.astype(np.uint32) << 16).view(np.float32) if tensor.dtype == "BF16" else values
 
 
-def read_all(path, what):
-    """({name: float32 mx.array}, metadata) of a whole file; ValueError where it is no such file or holds NaN.
+def read_all(path: str | Path, what: str) -> tuple[dict[str, mx.array], dict[str, str]]:
+    """({name: float32 mx.array}, metadata) of a whole file; InvalidValue where it is not one or holds NaN.
 
     what: what it should be, which a message names.
     """
     path = Path(path)
     if not path.is_file():
-        raise InvalidValue(f"{what} {path}: {'no regular file' if path.exists() else 'no such file'}")
+        raise InvalidValue(f"{what} {path}: {'not a regular file' if path.exists() else 'no such file'}")
     try:
         header, metadata = read_header(path), read_metadata(path)
         arrays = {name: mx.array(read_tensor(tensor)).astype(mx.float32) for name, tensor in header.items()}
-    except ValueError as error:
+    except QwenTTSError as error:
         raise InvalidValue(f"{what} {path}: {error}") from None
     for name, array in arrays.items():
         if not all_finite(array):
@@ -70,17 +71,19 @@ def read_all(path, what):
     return arrays, metadata
 
 
-def read_tensors(path, what, shapes, optional=()):
-    """`read_all` of a file of known content, another thing than a voice.
+def read_tensors(
+    path: str | Path, what: str, shapes: Mapping[str, str], optional: Collection[str] = ()
+) -> tuple[dict[str, mx.array], dict[str, str]]:
+    """`read_all` of a file of known content, something other than a voice.
 
     shapes: {name: its axes as a string of letters, such as "KD"}, where one letter is one length throughout; optional:
-    names that may be missing. ValueError for whatever is no such file.
+    names that may be missing. InvalidValue for whatever is not such a file.
     """
     arrays, metadata = read_all(path, what)
     missing = [name for name in shapes if name not in arrays and name not in optional]
     if missing:
         raise InvalidValue(f"{what} {path}: has no tensor {missing[0]!r}, only {', '.join(sorted(arrays)) or 'none'}")
-    lengths = {}
+    lengths: dict[str, int] = {}
     for name, axes in shapes.items():
         shape = arrays[name].shape if name in arrays else ()
         if name in arrays and not (
@@ -91,9 +94,9 @@ def read_tensors(path, what, shapes, optional=()):
     return arrays, metadata
 
 
-def all_finite(array):
+def all_finite(array: mx.array) -> bool:
     """Whether nothing in an array is NaN or infinite."""
     if array.size == 0:  # whose sum MLX 0.32 may add up for ever on a CPU
         return True
     # A sum that is finite proves it four times faster; one that is not may have overflowed.
-    return mx.isfinite(array.sum()).item() or mx.isfinite(array).all().item()
+    return bool(mx.isfinite(array.sum()).item() or mx.isfinite(array).all().item())

@@ -3,12 +3,21 @@
 B batch, H key/value heads, T positions, D head dimension.
 """
 
+from __future__ import annotations
+
+from collections.abc import Sequence
+
 import mlx.core as mx
 
 
-def _room(x, more):
-    """x [B, H, T, D] with `more` positions of zeros behind; an array of its own."""
-    return mx.pad(x, ((0, 0), (0, 0), (0, more), (0, 0)))
+def _room(x: mx.array, before: int, after: int) -> mx.array:
+    """x [B, H, T, D] with positions of zeros in front and behind; an array of its own."""
+    return mx.pad(x, [(0, 0), (0, 0), (before, after), (0, 0)])
+
+
+def _filled(buffer: mx.array | None) -> mx.array:
+    assert buffer is not None, "the cache is empty"
+    return buffer
 
 
 class KVCache:
@@ -18,84 +27,90 @@ class KVCache:
     while nobody else holds the old buffer. Their dtype is that of the first keys they are given.
     """
 
-    def __init__(self, step=256):
+    def __init__(self, step: int = 256) -> None:
         self.step = step
-        self.keys = self.values = None
+        self.keys: mx.array | None = None
+        self.values: mx.array | None = None
         self.offset = 0
 
-    def update(self, keys, values):
+    def update(self, keys: mx.array, values: mx.array) -> tuple[mx.array, mx.array]:
         """Append [B, H, t, D] keys and values; return everything cached so far, [B, H, offset, D]."""
         start, end = self.offset, self.offset + keys.shape[2]
         self.offset = end
         capacity = -(-end // self.step) * self.step
-        if self.keys is None:
-            self.keys, self.values = _room(keys, capacity - end), _room(values, capacity - end)
+        if self.keys is None or self.values is None:
+            self.keys, self.values = _room(keys, 0, capacity - end), _room(values, 0, capacity - end)
         else:
             if end > self.keys.shape[2]:
                 more = capacity - self.keys.shape[2]
-                self.keys, self.values = _room(self.keys, more), _room(self.values, more)
+                self.keys, self.values = _room(self.keys, 0, more), _room(self.values, 0, more)
             self.keys[..., start:end, :] = keys
             self.values[..., start:end, :] = values
         return self.keys[..., :end, :], self.values[..., :end, :]
 
-    def keep(self, rows, start=0):
+    def keep(self, rows: mx.array, start: int = 0) -> None:
         """Keep the batch's rows of these indices (an integer array) alone, from position `start` on."""
-        self.keys, self.values = self.keys[rows][:, :, start:], self.values[rows][:, :, start:]
+        self.keys, self.values = _filled(self.keys)[rows][:, :, start:], _filled(self.values)[rows][:, :, start:]
         self.offset -= start
 
-    def join(self, other):
+    def join(self, other: KVCache) -> None:
         """Add the rows of another cache below; the shorter of the two gets zeros in front, so that both end alike."""
         end = max(self.offset, other.offset)
         capacity = -(-end // self.step) * self.step
 
-        def both(ours, theirs):
-            parts = []
-            for buffer, length in ((ours, self.offset), (theirs, other.offset)):
-                parts.append(mx.pad(buffer[:, :, :length], ((0, 0), (0, 0), (end - length, capacity - end), (0, 0))))
-            return mx.concatenate(parts)
+        def both(ours: mx.array | None, theirs: mx.array | None) -> mx.array:
+            lengths = (ours, self.offset), (theirs, other.offset)
+            return mx.concatenate(
+                [_room(_filled(buffer)[:, :, :length], end - length, capacity - end) for buffer, length in lengths]
+            )
 
         self.keys, self.values = both(self.keys, other.keys), both(self.values, other.values)
         self.offset = end
 
-    def row(self, place, start):
+    def row(self, place: int, start: int) -> KVCache:
         """A cache of one row from a position on; what is written to it does not show here."""
         part = KVCache(self.step)
-        part.keys = self.keys[place : place + 1, :, start:]
-        part.values = self.values[place : place + 1, :, start:]
+        part.keys = _filled(self.keys)[place : place + 1, :, start:]
+        part.values = _filled(self.values)[place : place + 1, :, start:]
         part.offset = self.offset - start
         return part
 
-    def put_row(self, place, start, part, span):
+    def put_row(self, place: int, start: int, part: KVCache, span: tuple[int, int]) -> None:
         """Take over the positions `span` (first, end) of what `row` gave."""
         first, end = span
         where = slice(place, place + 1), slice(None), slice(start + first, start + end)
-        self.keys[where] = part.keys[:, :, first:end]
-        self.values[where] = part.values[:, :, first:end]
+        _filled(self.keys)[where] = _filled(part.keys)[:, :, first:end]
+        _filled(self.values)[where] = _filled(part.values)[:, :, first:end]
 
     @property
-    def state(self):
+    def state(self) -> list[mx.array]:
         """The buffers, for `mx.eval`."""
-        return [] if self.keys is None else [self.keys, self.values]
+        return [] if self.keys is None or self.values is None else [self.keys, self.values]
 
 
 class SlidingKVCache:
     """The last `window - 1` keys and values; enough for queries that look back over `window` positions.
 
-    `offset` counts every position seen, so that RoPE runs on while the memory stays constant. It is an integer, or in a
-    cache that `stack` made of rows of different ages a list with one for each; the younger ones then have zeros in
-    front of what they hold.
+    `ages` counts every position that each row has seen, so that RoPE runs on while the memory stays constant: one
+    number for all rows of one age, which `offset` is then too. Rows that `stack` put together may differ in age; the
+    younger ones then have zeros in front of what they hold, and `offset` is a list.
     """
 
-    def __init__(self, window):
+    def __init__(self, window: int) -> None:
         self.window = window
-        self.keys = self.values = None
-        self.offset = 0
+        self.keys: mx.array | None = None
+        self.values: mx.array | None = None
+        self.ages = [0]
 
-    def update(self, keys, values):
+    @property
+    def offset(self) -> int | list[int]:
+        """The position that comes next: of all rows, or a list where they differ."""
+        return self.ages[0] if len(self.ages) == 1 else self.ages
+
+    def update(self, keys: mx.array, values: mx.array) -> tuple[mx.array, mx.array]:
         """Append [B, H, t, D]; return what the t queries may see, the kept positions in front."""
-        length = keys.shape[2]
-        self.offset = self.offset + length if isinstance(self.offset, int) else [age + length for age in self.offset]
-        if self.keys is not None:
+        self.ages = [age + keys.shape[2] for age in self.ages]
+        if self.keys is not None and self.values is not None:
             keys = mx.concatenate([self.keys, keys], axis=2)
             values = mx.concatenate([self.values, values], axis=2)
         # A contiguous copy: a view would hold on to the whole chunk it was cut from.
@@ -104,42 +119,48 @@ class SlidingKVCache:
         self.values = mx.contiguous(values[:, :, first:])
         return keys, values
 
+    @property
+    def held(self) -> list[int]:
+        """How many positions each row holds, one number for all where they are of one age."""
+        return [min(age, self.window - 1) for age in self.ages]
+
     @classmethod
-    def stack(cls, caches):
+    def stack(cls, caches: Sequence[SlidingKVCache]) -> SlidingKVCache:
         """One cache of several rows from caches of one row each."""
         made = cls(caches[0].window)
-        held = [cache.keys.shape[2] if cache.keys is not None else 0 for cache in caches]
-        ages = [cache.offset for cache in caches]
-        made.offset = ages[0] if len(set(ages)) == 1 else ages
-        if max(held) == 0:
-            return made
-        filled = next(cache for cache in caches if cache.keys is not None)
+        ages = [cache.ages[0] for cache in caches]
+        made.ages = ages if len(set(ages)) > 1 else ages[:1]
+        longest = max(made.held)
 
-        def rows(name):
-            parts = []
-            for cache, length in zip(caches, held, strict=True):
-                buffer = getattr(cache, name)
-                buffer = getattr(filled, name)[:, :, :0] if buffer is None else buffer
-                parts.append(mx.pad(buffer, ((0, 0), (0, 0), (max(held) - length, 0), (0, 0))))
-            return mx.concatenate(parts)
+        def rows(buffers: list[mx.array | None]) -> mx.array | None:
+            filled = next((buffer for buffer in buffers if buffer is not None), None)
+            if filled is None:
+                return None
+            nothing = filled[:, :, :0]
+            parts = [nothing if buffer is None else buffer for buffer in buffers]
+            return mx.concatenate([_room(part, longest - part.shape[2], 0) for part in parts])
 
-        made.keys, made.values = rows("keys"), rows("values")
+        made.keys, made.values = rows([cache.keys for cache in caches]), rows([cache.values for cache in caches])
         return made
 
-    def rows(self, count):
+    def rows(self, count: int) -> list[SlidingKVCache]:
         """The caches of its `count` rows, each by itself."""
         made = []
+        ages, held = (values * count if len(values) == 1 else values for values in (self.ages, self.held))
         for place in range(count):
             own = SlidingKVCache(self.window)
-            own.offset = self.offset if isinstance(self.offset, int) else self.offset[place]
-            if self.keys is not None:
-                first = self.keys.shape[2] - min(own.offset, self.window - 1)
+            own.ages = [ages[place]]
+            if self.keys is not None and self.values is not None:
+                first = self.keys.shape[2] - held[place]
                 own.keys = mx.contiguous(self.keys[place : place + 1, :, first:])
                 own.values = mx.contiguous(self.values[place : place + 1, :, first:])
             made.append(own)
         return made
 
     @property
-    def state(self):
+    def state(self) -> list[mx.array]:
         """The buffers, for `mx.eval`."""
-        return [] if self.keys is None else [self.keys, self.values]
+        return [] if self.keys is None or self.values is None else [self.keys, self.values]
+
+
+Cache = KVCache | SlidingKVCache

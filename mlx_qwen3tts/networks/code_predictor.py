@@ -3,10 +3,13 @@
 B batch, E talker width, P predictor width, V codebook size.
 """
 
+from collections.abc import Callable, Sequence
+
 import mlx.core as mx
 import mlx.nn as nn
 
 from .cache import KVCache
+from .config import TransformerConfig
 from .linear import Linear
 from .transformer import DecoderLayer, RMSNorm, Rope, run_layers
 
@@ -14,7 +17,7 @@ from .transformer import DecoderLayer, RMSNorm, Rope, run_layers
 class CodePredictorModel(nn.Module):
     """Embedding tables (of the talker's width), decoder layers and final norm."""
 
-    def __init__(self, config, talker_width):
+    def __init__(self, config: TransformerConfig, talker_width: int) -> None:
         super().__init__()
         self.codec_embedding = [
             nn.Embedding(config.vocab_size, talker_width) for _ in range(config.num_code_groups - 1)
@@ -23,14 +26,14 @@ class CodePredictorModel(nn.Module):
         self.norm = RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
         self.rope = Rope(config.head_dim, config.rope_theta)
 
-    def __call__(self, x, caches):
+    def __call__(self, x: mx.array, caches: Sequence[KVCache]) -> mx.array:
         return self.norm(run_layers(self.layers, x, caches, self.rope))
 
 
 class CodePredictor(nn.Module):
     """Predicts the remaining codebooks of a frame from the talker's hidden state and code 0."""
 
-    def __init__(self, config, talker_width):
+    def __init__(self, config: TransformerConfig, talker_width: int) -> None:
         super().__init__()
         self.model = CodePredictorModel(config, talker_width)
         self.lm_head = [
@@ -40,10 +43,16 @@ class CodePredictor(nn.Module):
         if config.hidden_size != talker_width:
             self.small_to_mtp_projection = Linear(talker_width, config.hidden_size)
 
-    def _project(self, x):
+    def _project(self, x: mx.array) -> mx.array:
         return self.small_to_mtp_projection(x) if "small_to_mtp_projection" in self else x
 
-    def __call__(self, hidden, first, tables, sample):
+    def __call__(
+        self,
+        hidden: mx.array,
+        first: mx.array,
+        tables: Sequence[mx.array],
+        sample: Callable[[int, mx.array], mx.array],
+    ) -> list[mx.array]:
         """Run the steps of one frame. Everything has a fixed shape, the cache's too, so that it compiles as a whole.
 
         hidden: [B, 1, E], the talker's last hidden state; first: [B, 1, E], the embedding of code 0; tables: the
@@ -51,7 +60,7 @@ class CodePredictor(nn.Module):
         Returns the codes [B] of codebooks 1 to 15, a list.
         """
         caches = [KVCache(step=len(self.lm_head) + 1) for _ in self.model.layers]
-        x, codes = mx.concatenate([hidden, first], axis=1), []
+        x, codes = mx.concatenate([hidden, first], axis=1), list[mx.array]()
         for step, head in enumerate(self.lm_head):
             state = self.model(self._project(x), caches)[:, -1]
             codes.append(sample(step, head(state)))

@@ -5,9 +5,16 @@ Defaults are those of the official configuration classes.
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, field, fields
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, get_origin
 
 from ..errors import ConfigError
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+Config = TypeVar("Config", bound="DataclassInstance")
 
 
 @dataclass(frozen=True)
@@ -43,9 +50,9 @@ class TalkerConfig(TransformerConfig):
     codec_pad_id: int = 2148
     codec_bos_id: int = 2149
     max_position_embeddings: int = 32768
-    codec_language_id: dict = field(default_factory=dict)
-    spk_id: dict = field(default_factory=dict)
-    spk_is_dialect: dict = field(default_factory=dict)
+    codec_language_id: dict[str, int] = field(default_factory=dict)
+    spk_id: dict[str, int] = field(default_factory=dict)
+    spk_is_dialect: dict[str, str | bool] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -54,15 +61,15 @@ class SpeakerEncoderConfig:
 
     mel_dim: int = 128
     enc_dim: int = 1024
-    enc_channels: tuple = (512, 512, 512, 512, 1536)
-    enc_kernel_sizes: tuple = (5, 3, 3, 3, 1)
-    enc_dilations: tuple = (1, 2, 3, 4, 1)
+    enc_channels: tuple[int, ...] = (512, 512, 512, 512, 1536)
+    enc_kernel_sizes: tuple[int, ...] = (5, 3, 3, 3, 1)
+    enc_dilations: tuple[int, ...] = (1, 2, 3, 4, 1)
     enc_attention_channels: int = 128
     enc_res2net_scale: int = 8
     enc_se_channels: int = 128
     sample_rate: int = 24000
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if not 2 <= len(self.enc_channels) == len(self.enc_kernel_sizes) == len(self.enc_dilations):
             raise ConfigError("enc_channels, enc_kernel_sizes and enc_dilations of the speaker encoder do not match")
         if self.sample_rate != 24000:
@@ -89,8 +96,8 @@ class CodecDecoderConfig:
     sliding_window: int = 72
     attention_bias: bool = False
     hidden_act: str = "silu"
-    upsample_rates: tuple = (8, 5, 4, 3)
-    upsampling_ratios: tuple = (2, 2)
+    upsample_rates: tuple[int, ...] = (8, 5, 4, 3)
+    upsampling_ratios: tuple[int, ...] = (2, 2)
 
 
 @dataclass(frozen=True)
@@ -116,7 +123,7 @@ class CodecEncoderConfig:
     residual_kernel_size: int = 3
     dilation_growth_rate: int = 2
     compress: int = 2
-    upsampling_ratios: tuple = (8, 6, 5, 4)
+    upsampling_ratios: tuple[int, ...] = (8, 6, 5, 4)
     norm_eps: float = 1e-5
     rope_theta: float = 10_000.0
     attention_bias: bool = False
@@ -136,10 +143,11 @@ class CodecConfig:
     sample_rate: int = 24000
     samples_per_frame: int = 1920
 
-    MODEL_TYPE = "qwen3_tts_tokenizer_12hz"
+    MODEL_TYPE: ClassVar[str] = "qwen3_tts_tokenizer_12hz"
 
     @classmethod
-    def from_dict(cls, values, where="config.json"):
+    def from_dict(cls, values: Mapping[str, Any], where: str = "config.json") -> "CodecConfig":
+        """Check and read the values of a config.json; `where` names the file in messages."""
         model_type = values.get("model_type")
         if model_type != cls.MODEL_TYPE:
             raise ConfigError(f"{where}: model type {model_type!r} is not {cls.MODEL_TYPE!r}")
@@ -157,7 +165,7 @@ class CodecConfig:
         numbers = {name: values.get(name, default) for name, default in numbers.items()}
         for name, number in numbers.items():
             if not _fits(name, int, number):
-                raise ConfigError(f"{where}: {name} {number!r} is no value for it")
+                raise ConfigError(f"{where}: {name} {number!r} is not a valid value for it")
         upsampling = math.prod(decoder.upsample_rates) * math.prod(decoder.upsampling_ratios)
         if numbers["decode_upsample_rate"] != upsampling:
             raise ConfigError(f"{where}: decode_upsample_rate is not {upsampling}, the product of the decoder's")
@@ -168,7 +176,7 @@ class CodecConfig:
 class ClosedVocabulary:
     """What a model that was taught only some words knows: words in lower case, punctuation that may follow one."""
 
-    words: tuple
+    words: tuple[str, ...]
     punctuation: str
 
 
@@ -188,13 +196,14 @@ class ModelConfig:
     tts_eos_token_id: int
     # Of a model that was taught only some words and layouts, as the shipped miniature: None and () for all others.
     vocabulary: ClosedVocabulary | None = None
-    untrained: tuple = ()
+    untrained: tuple[str, ...] = ()
 
-    MODEL_TYPE = "qwen3_tts"
-    KINDS = ("base", "custom_voice", "voice_design")
+    MODEL_TYPE: ClassVar[str] = "qwen3_tts"
+    KINDS: ClassVar[tuple[str, ...]] = ("base", "custom_voice", "voice_design")
 
     @classmethod
-    def from_dict(cls, values, where="config.json"):
+    def from_dict(cls, values: Mapping[str, Any], where: str = "config.json") -> "ModelConfig":
+        """Check and read the values of a config.json; `where` names the file in messages."""
         model_type = values.get("model_type")
         if model_type != cls.MODEL_TYPE:
             raise ConfigError(f"{where}: model type {model_type!r} is not {cls.MODEL_TYPE!r}")
@@ -204,8 +213,8 @@ class ModelConfig:
         kind = values.get("tts_model_type")
         if kind not in cls.KINDS:
             raise ConfigError(f"{where}: tts_model_type {kind!r} is not one of {', '.join(cls.KINDS)}")
-        talker_values = values.get("talker_config")
-        talker = from_dict(TalkerConfig, talker_values, f"{where}: talker_config")
+        talker = from_dict(TalkerConfig, values.get("talker_config"), f"{where}: talker_config")
+        talker_values = values["talker_config"]
         predictor_where = f"{where}: talker_config.code_predictor_config"
         predictor = from_dict(TransformerConfig, talker_values.get("code_predictor_config"), predictor_where)
         for where_part, part in ((where, talker), (predictor_where, predictor)):
@@ -214,18 +223,18 @@ class ModelConfig:
             if part.hidden_act != "silu":
                 raise ConfigError(f"{where_part}: hidden_act {part.hidden_act!r} is not 'silu'")
         kinds = talker_values["code_predictor_config"].get("layer_types") or []
-        if any(kind != "full_attention" for kind in kinds):
+        if not isinstance(kinds, list) or any(kind != "full_attention" for kind in kinds):
             raise ConfigError(f"{predictor_where}: layer_types other than full_attention are not supported")
         if predictor.num_code_groups != talker.num_code_groups:
             raise ConfigError(f"{predictor_where}: num_code_groups differs from the talker's")
         names = [f"{name}_token_id" for name in ("im_start", "im_end", "tts_pad", "tts_bos", "tts_eos")]
-        ids = {name: values.get(name) for name in names}
+        ids: dict[str, Any] = {name: values.get(name) for name in names}
         check_ids(ids, talker.text_vocab_size, where)
         codec_ids = {f.name: getattr(talker, f.name) for f in fields(talker) if f.name.endswith("_id")}
         for named in (codec_ids.pop("codec_language_id"), codec_ids.pop("spk_id"), codec_ids):
             check_ids(named, talker.vocab_size, f"{where}: talker_config")
         for name, dialect in talker.spk_is_dialect.items():
-            if dialect and dialect not in talker.codec_language_id:
+            if dialect and not (isinstance(dialect, str) and dialect in talker.codec_language_id):
                 raise ConfigError(f"{where}: spk_is_dialect of {name}, {dialect!r}, is not in codec_language_id")
         # A fine-tune keeps the encoder's configuration but, being custom_voice, has no encoder weights.
         encoder = None
@@ -249,12 +258,12 @@ class ModelConfig:
         )
 
     @property
-    def languages(self):
+    def languages(self) -> list[str]:
         """Names a user may ask for: `auto` and every language that is not a preset's dialect."""
         return ["auto", *(name for name in self.talker.codec_language_id if "dialect" not in name)]
 
 
-def _vocabulary(values, where):
+def _vocabulary(values: object, where: str) -> ClosedVocabulary | None:
     if values is None:
         return None
     where = f"{where}: closed_vocabulary"
@@ -263,20 +272,20 @@ def _vocabulary(values, where):
     return ClosedVocabulary(_strings(values.get("words"), f"{where}.words"), values["punctuation"])
 
 
-def _strings(values, where):
+def _strings(values: object, where: str) -> tuple[str, ...]:
     if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
         raise ConfigError(f"{where} is not a list of strings")
     return tuple(values)
 
 
-def check_ids(ids, size, where):
+def check_ids(ids: Mapping[str, object], size: int, where: str) -> None:
     """ConfigError unless all values of a dictionary are row numbers of an embedding with `size` rows."""
     for name, row in ids.items():
         if type(row) is not int or not 0 <= row < size:
             raise ConfigError(f"{where}: {name} {row!r} is not an integer from 0 to {size - 1}")
 
 
-def _fits(name, kind, value):
+def _fits(name: str, kind: object, value: Any) -> bool:
     """Whether a JSON value can be a field: of its type, and positive and not absurd where it is a number."""
     if kind is tuple:
         return type(value) is list and value != [] and all(_fits(name, int, size) for size in value)
@@ -287,16 +296,16 @@ def _fits(name, kind, value):
     return type(value) is kind
 
 
-def from_dict(cls, values, where):
-    """A dataclass from the keys it knows; lists become tuples, JSON null counts as absent."""
+def from_dict(cls: type[Config], values: object, where: str) -> Config:
+    """A dataclass from the keys that it knows; lists become tuples, JSON null counts as absent."""
     if not isinstance(values, dict):
         raise ConfigError(f"{where}: expected an object, found {type(values).__name__}")
     known = {}
     for f in fields(cls):
         value = values.get(f.name)
         if value is not None:
-            if not _fits(f.name, f.type, value):
-                raise ConfigError(f"{where}: {f.name} {value!r} is no value for it")
+            if not _fits(f.name, get_origin(f.type) or f.type, value):
+                raise ConfigError(f"{where}: {f.name} {value!r} is not a valid value for it")
             known[f.name] = tuple(value) if isinstance(value, list) else value
         elif f.default is MISSING and f.default_factory is MISSING:
             raise ConfigError(f"{where}: missing {f.name}")

@@ -1,47 +1,40 @@
-"""Convolutions over time, channels last, and the one place where their form is chosen by device.
+"""Convolutions over time, channels last.
 
-Weights are stored [out, kernel, in] (one layout for both kinds). On a GPU a convolution is `mx.conv1d`. On a CPU device
-that is about a hundred times slower than the same as matrix products of strided views, which are used there.
-B batch, T positions, C channels.
+Weights are stored [out, kernel, in] (one layout for both kinds). B batch, T positions, C channels.
 """
+
+import functools
 
 import mlx.core as mx
 import mlx.nn as nn
 
+from . import cpu
 from .device import on_gpu
 
-FEW = 16  # input channels, too few for a product of their own
 
-
-def conv1d(x, weight, bias=None, stride=1, dilation=1, groups=1):
+def conv1d(
+    x: mx.array, weight: mx.array, bias: mx.array | None = None, stride: int = 1, dilation: int = 1, groups: int = 1
+) -> mx.array:
     """Convolution without padding: [B, T, C] and [out, kernel, C / groups] to [B, (T - span) / stride + 1, out]."""
-    if on_gpu():
-        y = mx.conv1d(x, weight, stride=stride, dilation=dilation, groups=groups)
-        return y if bias is None else y + bias
-    _, length, channels = x.shape
-    out, kernel, _ = weight.shape
-    steps = (length - (kernel - 1) * dilation - 1) // stride + 1
-    taps = [x[:, start : start + (steps - 1) * stride + 1 : stride] for start in range(0, kernel * dilation, dilation)]
-    if groups != 1:
-        if groups != channels or out != channels or stride != 1:
-            raise ValueError(f"grouped convolution with {groups} groups on {channels} channels is not supported")
-        y = sum(tap * weight[:, i, 0] for i, tap in enumerate(taps))
-    elif channels < FEW and kernel > 1:
-        y = mx.concatenate(taps, axis=-1) @ weight.reshape(out, -1).T
-    else:
-        # A product for each tap, added to those before: nothing is copied, as it would be to make one product of all.
-        y = bias
-        for i, tap in enumerate(taps):
-            product = weight[:, i].T
-            y = tap @ product if y is None else mx.addmm(y, tap, product)
-        return y
+    if not on_gpu():
+        return cpu.conv1d(x, weight, bias, stride, dilation, groups)
+    y = mx.conv1d(x, weight, stride=stride, dilation=dilation, groups=groups)
     return y if bias is None else y + bias
 
 
 class Conv1d(nn.Module):
     """Weights of a convolution; `span` is the number of positions its kernel covers."""
 
-    def __init__(self, inputs, outputs, kernel, stride=1, dilation=1, groups=1, bias=True):
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        kernel: int,
+        stride: int = 1,
+        dilation: int = 1,
+        groups: int = 1,
+        bias: bool = True,
+    ) -> None:
         super().__init__()
         scale = max(1, inputs // groups * kernel) ** -0.5
         self.weight = mx.random.uniform(-scale, scale, (outputs, kernel, inputs // groups))
@@ -50,21 +43,21 @@ class Conv1d(nn.Module):
         self.stride, self.dilation, self.groups = stride, dilation, groups
         self.span = (kernel - 1) * dilation + 1
 
-    def __call__(self, x):
+    def __call__(self, x: mx.array) -> mx.array:
         return conv1d(x, self.weight, self.get("bias"), self.stride, self.dilation, self.groups)
 
 
 class ConvTranspose1d(nn.Module):
     """Weights of a transposed convolution whose kernel is a multiple of its stride."""
 
-    def __init__(self, inputs, outputs, kernel, stride):
+    def __init__(self, inputs: int, outputs: int, kernel: int, stride: int) -> None:
         super().__init__()
         scale = max(1, inputs * kernel) ** -0.5
         self.weight = mx.random.uniform(-scale, scale, (outputs, kernel, inputs))
         self.bias = mx.zeros((outputs,))
         self.stride, self.taps = stride, kernel // stride
 
-    def __call__(self, x):
+    def __call__(self, x: mx.array) -> mx.array:
         """[B, T, C] to [B, (T - taps + 1) * stride, out]: the outputs all of whose inputs are in x."""
         batch, length, _ = x.shape
         outputs = self.weight.shape[0]
@@ -73,18 +66,28 @@ class ConvTranspose1d(nn.Module):
             batch, length, outputs, self.taps, self.stride
         )
         steps = length - self.taps + 1
-        y = sum(parts[:, self.taps - 1 - i : self.taps - 1 - i + steps, :, i] for i in range(self.taps))
+        met = (parts[:, self.taps - 1 - i : self.taps - 1 - i + steps, :, i] for i in range(self.taps))
+        y = functools.reduce(mx.add, met)
         return y.transpose(0, 1, 3, 2).reshape(batch, steps * self.stride, outputs) + self.bias
 
 
 class CausalConv(nn.Module):
     """Causal convolution that streams: `step(x, state)` gives for any cutting of x what one call gives for it all."""
 
-    def __init__(self, inputs, outputs, kernel, stride=1, dilation=1, groups=1, bias=True):
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        kernel: int,
+        stride: int = 1,
+        dilation: int = 1,
+        groups: int = 1,
+        bias: bool = True,
+    ) -> None:
         super().__init__()
         self.conv = Conv1d(inputs, outputs, kernel, stride, dilation, groups, bias)
 
-    def step(self, x, state, edge=False):
+    def step(self, x: mx.array, state: mx.array | None, edge: bool = False) -> tuple[mx.array, mx.array]:
         """x: [B, T, C], T a multiple of the stride. state: None at first. Returns (y [B, T / stride, out], state).
 
         Before the start there are zeros, or with `edge` the first input repeated.
@@ -101,11 +104,11 @@ class CausalConv(nn.Module):
 class CausalConvTranspose(nn.Module):
     """Causal transposed convolution that streams, keeping one input column where the kernel is twice the stride."""
 
-    def __init__(self, inputs, outputs, kernel, stride):
+    def __init__(self, inputs: int, outputs: int, kernel: int, stride: int) -> None:
         super().__init__()
         self.conv = ConvTranspose1d(inputs, outputs, kernel, stride)
 
-    def step(self, x, state):
+    def step(self, x: mx.array, state: mx.array | None) -> tuple[mx.array, mx.array]:
         """x: [B, T, C]. state: None at first. Returns (y [B, T * stride, out], state)."""
         keep = self.conv.taps - 1
         if state is None:

@@ -3,31 +3,34 @@
 B batch, T positions, E talker width, V codec vocabulary (codes and control tokens).
 """
 
+from collections.abc import Callable, Sequence
+
 import mlx.core as mx
 import mlx.nn as nn
 
 from .cache import KVCache
 from .code_predictor import CodePredictor
+from .config import ModelConfig, TalkerConfig
 from .linear import Linear, table
-from .transformer import DecoderLayer, RMSNorm, Rope, run_layers
+from .transformer import DecoderLayer, Mask, RMSNorm, Rope, run_layers
 
 
 class TextProjection(nn.Module):
     """Two-layer MLP (SiLU, biases) from the text embedding's width to the talker's."""
 
-    def __init__(self, config):
+    def __init__(self, config: TalkerConfig) -> None:
         super().__init__()
         self.linear_fc1 = Linear(config.text_hidden_size, config.text_hidden_size)
         self.linear_fc2 = Linear(config.text_hidden_size, config.hidden_size)
 
-    def __call__(self, x):
+    def __call__(self, x: mx.array) -> mx.array:
         return self.linear_fc2(nn.silu(self.linear_fc1(x)))
 
 
 class TalkerModel(nn.Module):
     """Embedding tables, decoder layers and final norm."""
 
-    def __init__(self, config):
+    def __init__(self, config: TalkerConfig) -> None:
         super().__init__()
         self.codec_embedding = nn.Embedding(config.vocab_size, config.hidden_size)
         self.text_embedding = nn.Embedding(config.text_vocab_size, config.text_hidden_size)
@@ -36,7 +39,13 @@ class TalkerModel(nn.Module):
         # M-RoPE's three position rows are equal in speech, so it is plain RoPE (proved by parity).
         self.rope = Rope(config.head_dim, config.rope_theta)
 
-    def __call__(self, x, caches, mask="causal", positions=None):
+    def __call__(
+        self,
+        x: mx.array,
+        caches: Sequence[KVCache],
+        mask: Mask = "causal",
+        positions: Sequence[int] | None = None,
+    ) -> mx.array:
         return self.norm(run_layers(self.layers, x, caches, self.rope, mask, positions))
 
 
@@ -46,8 +55,7 @@ class Talker(nn.Module):
     Fused, the embedding tables of all codebooks are one, `codes`, the talker's own rows first.
     """
 
-    def __init__(self, config):
-        """config: a ModelConfig."""
+    def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.model = TalkerModel(config.talker)
         self.text_projection = TextProjection(config.talker)
@@ -58,33 +66,33 @@ class Talker(nn.Module):
         self.starts = tuple(sum(sizes[:i]) for i in range(len(sizes)))
         self._first_rows = mx.array(self.starts, mx.uint32)
 
-    def fuse(self):
+    def fuse(self) -> None:
         """One table for the embeddings of all codebooks."""
         tables = [self.model.codec_embedding, *self.code_predictor.model.codec_embedding]
         self.codes = mx.concatenate([table(layer) for layer in tables])
         del self.model.codec_embedding, self.code_predictor.model.codec_embedding
 
     @property
-    def dtype(self):
+    def dtype(self) -> mx.Dtype:
         """The compute dtype, that of the codec embedding."""
         return self.codes.dtype
 
-    def make_cache(self):
+    def make_cache(self) -> list[KVCache]:
         return [KVCache() for _ in self.model.layers]
 
-    def embed_text(self, ids):
+    def embed_text(self, ids: mx.array) -> mx.array:
         """Text token ids [T] to talker inputs [T, E]."""
         return self.text_projection(self.model.text_embedding(ids))
 
-    def embed_codec(self, ids):
+    def embed_codec(self, ids: mx.array) -> mx.array:
         """Codes of codebook 0 or control tokens [T] to talker inputs [T, E]."""
         return self.codes[ids]
 
-    def embed_frames(self, codes):
+    def embed_frames(self, codes: mx.array) -> mx.array:
         """Frames [T, codebooks] to talker inputs [T, E]: the sum of the embeddings of all codebooks, in one gather."""
         return self.codes[codes.astype(mx.uint32) + self._first_rows].sum(axis=1)
 
-    def predict(self, hidden, first, sample):
+    def predict(self, hidden: mx.array, first: mx.array, sample: Callable[[int, mx.array], mx.array]) -> mx.array:
         """One frame by the code predictor: hidden [B, 1, E] and code 0 [B] to codes [B, codebooks].
 
         sample: function (step, logits [B, codebook size]) -> codes [B] of codebook step + 1.
@@ -93,7 +101,7 @@ class Talker(nn.Module):
         rest = self.code_predictor(hidden, self.embed_codec(first)[:, None], rows, sample)
         return mx.stack([first, *rest], axis=1)
 
-    def revise(self, embeddings, caches, start):
+    def revise(self, embeddings: mx.array, caches: Sequence[KVCache], start: int) -> None:
         """Recompute the cached keys and values from a position on for other inputs [1, t, E], the rest as it is."""
         ends = [cache.offset for cache in caches]
         for cache in caches:
@@ -104,7 +112,13 @@ class Talker(nn.Module):
         # Apart from what follows, or the next step's keys would be written while these are still being read: a copy.
         mx.async_eval(*(array for cache in caches for array in cache.state))
 
-    def __call__(self, embeddings, caches, mask="causal", positions=None):
+    def __call__(
+        self,
+        embeddings: mx.array,
+        caches: Sequence[KVCache],
+        mask: Mask = "causal",
+        positions: Sequence[int] | None = None,
+    ) -> tuple[mx.array, mx.array]:
         """[B, T, E] inputs to (logits [B, V] of the last position, its hidden state after the final norm [B, 1, E])."""
         hidden = self.model(embeddings, caches, mask, positions)[:, -1:]
         return self.codec_head(hidden)[:, 0], hidden

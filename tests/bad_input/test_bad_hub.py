@@ -56,7 +56,7 @@ def test_what_the_hub_answers(error, message, refused, monkeypatch):
     monkeypatch.setattr(huggingface_hub, "HfApi", lambda: SimpleNamespace(model_info=lambda *_, **__: None))
     monkeypatch.setattr(huggingface_hub, "snapshot_download", fail)
     told = refused("info", "--model", "a/b")
-    assert told.startswith("model 'a/b' is no folder here and could not be fetched from the hub: ")
+    assert told.startswith("model 'a/b' is not a folder here and could not be fetched from the hub: ")
     assert message in told
 
 
@@ -117,6 +117,6 @@ def test_a_server_that_does_not_answer(silent, tmp_path):
         )
     assert done.returncode == 2 and done.stdout == ""
     assert done.stderr.startswith(
-        "error: model 'a/b' is no folder here and could not be fetched from the hub: no answer"
+        "error: model 'a/b' is not a folder here and could not be fetched from the hub: no answer"
     )
     assert done.stderr.count("\n") == 1 and time.monotonic() - start < 20

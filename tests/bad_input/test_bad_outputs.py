@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from mlx_qwen3tts import Codec, Qwen3TTS, Voice
+from mlx_qwen3tts.errors import AudioError, OutputError, VoiceError
 from tests.bad_input.samples import V, archive, npy
 
 ROOT = Path(__file__).parent.parent.parent
@@ -28,8 +29,8 @@ ROOT = Path(__file__).parent.parent.parent
         (npy(np.full((2, 16), -1)), "codes codes.npy lie between -1 and -1; expected 0 to 2047"),
         (npy(np.zeros((2, 16), np.float32)), "codes codes.npy: expected one array of integers"),
         (archive(np.zeros((2, 16), np.int32)), "codes codes.npy: expected one array of integers"),
-        (pickle.dumps([1]), "codes codes.npy: no plain NumPy array file"),
-        (b"", "codes codes.npy: no plain NumPy array file"),
+        (pickle.dumps([1]), "codes codes.npy: not a plain NumPy array file"),
+        (b"", "codes codes.npy: not a plain NumPy array file"),
     ],
 )
 def test_bad_codes(content, message, refused, checkpoint, tmp_path):
@@ -39,7 +40,7 @@ def test_bad_codes(content, message, refused, checkpoint, tmp_path):
 
 def test_codes_that_are_no_file(refused, checkpoint):
     assert refused("codec", "decode", "--model", checkpoint("base"), "c.npy") == "codes c.npy: no such file"
-    assert refused("codec", "decode", "--model", checkpoint("base"), ".") == "codes .: no regular file"
+    assert refused("codec", "decode", "--model", checkpoint("base"), ".") == "codes .: not a regular file"
 
 
 # Outputs
@@ -154,11 +155,11 @@ def test_a_disk_that_ends(checkpoint, tmp_path):
 
 def test_saving_in_python_says_the_same(model, tmp_path):
     speech = model("base").generate("Hello.", V, max_tokens=3, seed=1)
-    with pytest.raises(ValueError, match=r"output folder .*nowhere does not exist"):
+    with pytest.raises(OutputError, match=r"output folder .*nowhere does not exist"):
         speech.save(tmp_path / "nowhere" / "o.wav")
-    with pytest.raises(ValueError, match=r"extension '\.xyz' is not one of"):
+    with pytest.raises(AudioError, match=r"extension '\.xyz' is not one of"):
         speech.save(tmp_path / "o.xyz")
-    with pytest.raises(ValueError, match=r"only \.safetensors can hold the reference codes"):
+    with pytest.raises(VoiceError, match=r"only \.safetensors can hold the reference codes"):
         Voice(V, mx.zeros((2, 16), mx.int32), "Hi.").save(tmp_path / "v.npy")
     assert list(tmp_path.iterdir()) == []
 

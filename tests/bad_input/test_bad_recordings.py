@@ -7,6 +7,7 @@ import pytest
 import soundfile
 
 from mlx_qwen3tts.audio.writing import audio_bytes
+from mlx_qwen3tts.errors import AudioError
 
 
 def wav(samples, rate=24000, subtype="PCM_16", kind="WAV"):
@@ -62,7 +63,7 @@ def test_recordings_that_are_no_reference(name, content, message, refused, check
 
 def test_recordings_that_are_no_files(refused, checkpoint, tmp_path):
     (tmp_path / "folder.wav").mkdir()
-    for name, message in (("folder.wav", "no regular file"), ("nowhere.wav", "no such file")):
+    for name, message in (("folder.wav", "not a regular file"), ("nowhere.wav", "no such file")):
         for run in (("embed", name, "--output", "v.npy"), ("generate", "--ref-audio", name, "Hello.")):
             assert refused(*run, "--model", checkpoint("base")) == f"audio {name}: {message}"
 
@@ -119,5 +120,5 @@ def test_recordings_that_are_taken(command, checkpoint, tmp_path):
     ],
 )
 def test_bad_recordings_in_python(given, message, model):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(AudioError, match=message):
         model("base").embed(given)

@@ -93,7 +93,7 @@ EMBEDDINGS = [
     ("deep.json", b"[" * 100_000, "is not a JSON list of numbers"),
     ("latin.json", b"[\xff]", "is not a JSON list of numbers"),
     ("other.safetensors", tensors(x=EMBEDDING["speaker_embedding"]), "has no tensor 'speaker_embedding', only x"),
-    ("empty.safetensors", b"", "is truncated or no safetensors file"),
+    ("empty.safetensors", b"", "is truncated or not a safetensors file"),
     ("cut.safetensors", tensors(**EMBEDDING)[:-1], "is truncated: "),
     ("list.safetensors", struct.pack("<Q", 2) + b"[]", "its header is not a JSON object"),
     ("metadata.safetensors", tensors({"a": 1}, **EMBEDDING), "its metadata are not strings"),

@@ -250,7 +250,7 @@ def test_files_that_are_something_else(small, tmp_path):
     with pytest.raises(ValueError, match="has no tensor 'encoder', only speaker_embedding"):
         load(path)
     path.write_bytes(b"none")
-    with pytest.raises(ValueError, match="truncated or no safetensors"):
+    with pytest.raises(ValueError, match="truncated or not a safetensors"):
         load(path)
     with pytest.raises(ValueError, match=r"extension must be \.safetensors"):
         fitted.save(tmp_path / "x.npy")

@@ -3,6 +3,7 @@
 import mlx.core as mx
 import mlx.nn as nn
 
+from ..config import CodecConfig
 from .decoder import CodecDecoder
 from .encoder import CodecEncoder
 
@@ -13,14 +14,15 @@ ENCODE_CHUNK = 125
 class CodecNetworks(nn.Module):
     """Both directions under the published tensor names."""
 
-    def __init__(self, config):
-        """config: a CodecConfig."""
+    def __init__(self, config: CodecConfig) -> None:
         super().__init__()
         self.decoder = CodecDecoder(config.decoder)
         self.encoder = CodecEncoder(config.encoder)
 
 
-def decode(decoder, codes, context=None, chunk=DECODE_CHUNK):
+def decode(
+    decoder: CodecDecoder, codes: mx.array, context: mx.array | None = None, chunk: int = DECODE_CHUNK
+) -> mx.array:
     """Codes [frames, codebooks] to samples [frames * samples a frame] float32 within ±1, `chunk` frames at a time.
 
     context: codes [frames, codebooks] of what the sound continues, not heard. Memory does not grow but by the samples.
@@ -35,6 +37,6 @@ def decode(decoder, codes, context=None, chunk=DECODE_CHUNK):
     return mx.clip(mx.concatenate(parts), -1, 1)
 
 
-def encode(encoder, audio, codebooks, samples_per_frame):
+def encode(encoder: CodecEncoder, audio: mx.array, codebooks: int, samples_per_frame: int) -> mx.array:
     """Samples [n] float32 at the codec's rate to codes [ceil(n / samples a frame), codebooks] int32."""
     return encoder(audio[None], codebooks, ENCODE_CHUNK * samples_per_frame)[0].astype(mx.int32)

@@ -7,12 +7,15 @@ B batch, T positions, C channels.
 """
 
 import copy
-import functools
 import math
+from collections.abc import Sequence
 
 import mlx.core as mx
 import mlx.nn as nn
 
+from .. import cpu
+from ..cache import SlidingKVCache
+from ..config import CodecDecoderConfig
 from ..conv import CausalConv, CausalConvTranspose
 from ..device import on_gpu
 from ..linear import Linear
@@ -23,21 +26,21 @@ from .transformer import DecoderTransformer
 class State:
     """What one stream remembers between two steps; owned by the stream, so that many can share one decoder."""
 
-    def __init__(self, caches, columns=None):
+    def __init__(self, caches: Sequence[SlidingKVCache], columns: dict[int, mx.array] | None = None) -> None:
         self.caches = caches
         self.columns = columns or {}
 
-    def copy(self):
+    def copy(self) -> "State":
         """A state that goes on from here by itself; the arrays are shared until then."""
         return State([copy.copy(cache) for cache in self.caches], dict(self.columns))
 
-    def through(self, conv, x):
+    def through(self, conv: CausalConv | CausalConvTranspose, x: mx.array) -> mx.array:
         """Run a streaming convolution, taking and keeping its inputs of the past."""
         y, self.columns[id(conv)] = conv.step(x, self.columns.get(id(conv)))
         return y
 
     @classmethod
-    def stack(cls, states):
+    def stack(cls, states: Sequence["State"]) -> "State":
         """One state of several streams, to step them together; of streams of one row each."""
         if len(states) == 1:
             return states[0].copy()
@@ -46,9 +49,9 @@ class State:
             like = next(state.columns[key] for state in states if key in state.columns)
             columns[key] = mx.concatenate([state.columns.get(key, mx.zeros_like(like)) for state in states])
         caches = zip(*(state.caches for state in states), strict=True)
-        return cls([type(own[0]).stack(own) for own in caches], columns)
+        return cls([SlidingKVCache.stack(own) for own in caches], columns)
 
-    def rows(self, count):
+    def rows(self, count: int) -> list["State"]:
         """The states of its `count` streams, each by itself."""
         if count == 1:
             return [self]
@@ -59,59 +62,39 @@ class State:
         ]
 
     @property
-    def arrays(self):
+    def arrays(self) -> list[mx.array]:
         """Every array held, for `mx.eval` and for counting bytes."""
         return [*self.columns.values(), *(array for cache in self.caches for array in cache.state)]
 
 
-def sine_squared(x):
-    """sin²(x), float32, within 5e-7 for the arguments that occur (|x| below some thousands).
-
-    MLX's sine costs 17 ns an element on a CPU device, a hundred additions; there a polynomial is eight times faster.
-    """
-    if on_gpu():
-        return mx.square(mx.sin(x))
-    # The period is pi: fold into ±pi/2, pi in two parts so that nothing is lost, then the Taylor series of sin(r) / r.
-    # Adding 1.5 * 2^23 rounds to an integer, as float32 has no finer steps there; it compiles to two additions.
-    periods = (x * (1 / math.pi) + 12582912.0) - 12582912.0
-    r = (x - periods * 3.140625) - periods * (math.pi - 3.140625)
-    square = r * r
-    series = -1 / 39916800
-    for factorial in (362880, -5040, 120, -6, 1):
-        series = series * square + 1 / factorial
-    return square * (series * series)
-
-
-def _snake(x, frequency, magnitude):
-    return x + sine_squared(x * frequency) * magnitude
-
-
-# One kernel; compiled for each of the forms, as what is compiled stays as it was traced. Not without shapes
-# (`shapeless`), which was eight times slower on a CPU device.
-_snakes = {gpu: mx.compile(functools.partial(_snake)) for gpu in (True, False)}
+@mx.compile  # one kernel
+def _snake(x: mx.array, frequency: mx.array, magnitude: mx.array) -> mx.array:
+    return x + mx.square(mx.sin(x * frequency)) * magnitude
 
 
 class SnakeBeta(nn.Module):
     """x + sin²(x e^alpha) / e^beta, per channel (Ziyin et al., 2020, with a magnitude of its own)."""
 
-    def __init__(self, channels):
+    def __init__(self, channels: int) -> None:
         super().__init__()
         self.alpha = mx.zeros((channels,))
         self.beta = mx.zeros((channels,))
 
-    def fuse(self):
+    def fuse(self) -> None:
         """What does not depend on the input, once."""
         self.frequency, self.magnitude = mx.exp(self.alpha), 1 / (mx.exp(self.beta) + 1e-9)
         del self.alpha, self.beta
 
-    def __call__(self, x):
-        return _snakes[on_gpu()](x, self.frequency, self.magnitude)
+    def __call__(self, x: mx.array) -> mx.array:
+        if not on_gpu():
+            return cpu.snake(x, self.frequency, self.magnitude)
+        return _snake(x, self.frequency, self.magnitude)
 
 
 class ConvNeXt(nn.Module):
     """Depthwise convolution, norm, two pointwise layers, scaled residual."""
 
-    def __init__(self, channels):
+    def __init__(self, channels: int) -> None:
         super().__init__()
         self.dwconv = CausalConv(channels, channels, 7, groups=channels)
         self.norm = nn.LayerNorm(channels, eps=1e-6)
@@ -119,7 +102,7 @@ class ConvNeXt(nn.Module):
         self.pwconv2 = Linear(4 * channels, channels)
         self.gamma = mx.ones((channels,))
 
-    def step(self, x, state):
+    def step(self, x: mx.array, state: State) -> mx.array:
         y = self.norm(state.through(self.dwconv, x))
         return x + self.gamma * self.pwconv2(nn.gelu(self.pwconv1(y)))
 
@@ -127,14 +110,14 @@ class ConvNeXt(nn.Module):
 class ResidualUnit(nn.Module):
     """SnakeBeta, dilated convolution, SnakeBeta, pointwise convolution, residual."""
 
-    def __init__(self, channels, dilation):
+    def __init__(self, channels: int, dilation: int) -> None:
         super().__init__()
         self.act1 = SnakeBeta(channels)
         self.conv1 = CausalConv(channels, channels, 7, dilation=dilation)
         self.act2 = SnakeBeta(channels)
         self.conv2 = CausalConv(channels, channels, 1)
 
-    def step(self, x, state):
+    def step(self, x: mx.array, state: State) -> mx.array:
         y = state.through(self.conv1, self.act1(x))
         return x + state.through(self.conv2, self.act2(y))
 
@@ -142,7 +125,7 @@ class ResidualUnit(nn.Module):
 class UpsampleBlock(nn.Module):
     """SnakeBeta, transposed convolution of kernel 2 × stride, three residual units."""
 
-    def __init__(self, inputs, outputs, stride):
+    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
         super().__init__()
         self.block = [
             SnakeBeta(inputs),
@@ -150,7 +133,7 @@ class UpsampleBlock(nn.Module):
             *(ResidualUnit(outputs, dilation) for dilation in (1, 3, 9)),
         ]
 
-    def step(self, x, state):
+    def step(self, x: mx.array, state: State) -> mx.array:
         snake, transposed, *units = self.block
         x = state.through(transposed, snake(x))
         for unit in units:
@@ -161,8 +144,7 @@ class UpsampleBlock(nn.Module):
 class CodecDecoder(nn.Module):
     """Codes to waveform, under the published tensor names."""
 
-    def __init__(self, config):
-        """config: a CodecDecoderConfig."""
+    def __init__(self, config: CodecDecoderConfig) -> None:
         super().__init__()
         self.quantizer = DecoderQuantizer(config)
         self.pre_conv = CausalConv(config.codebook_dim, config.latent_dim, 3)
@@ -183,7 +165,7 @@ class CodecDecoder(nn.Module):
         ]
         self.reach = self._reach(config)
 
-    def _reach(self, config):
+    def _reach(self, config: CodecDecoderConfig) -> int:
         """Frames that the convolutions behind the transformer look back over."""
         positions, reach = 1, 0  # positions a frame
         for factor, (_, block) in zip(config.upsampling_ratios, self.upsample, strict=True):
@@ -198,14 +180,14 @@ class CodecDecoder(nn.Module):
             reach += sum(unit.conv1.conv.span + unit.conv2.conv.span - 2 for unit in units) / positions
         return math.ceil(reach + (last.conv.span - 1) / positions)
 
-    def make_state(self):
+    def make_state(self) -> State:
         return State(self.pre_transformer.make_cache())
 
-    def step(self, codes, state):
+    def step(self, codes: mx.array, state: State) -> mx.array:
         """codes: [B, T, codebooks] integers. Returns [B, T * samples a frame] float32, not clipped."""
         return self._sound(self._latents(codes, state), state)
 
-    def skip(self, codes, state, chunk=250):
+    def skip(self, codes: mx.array, state: State, chunk: int = 250) -> None:
         """Bring a fresh state to where `step(codes, state)` would, without making the sound.
 
         Only the transformer looks back far; of the convolutions, which are most of the work, it is enough to run the
@@ -218,11 +200,11 @@ class CodecDecoder(nn.Module):
             mx.eval(latents, state.arrays)
         self._sound(latents[0], state)
 
-    def _latents(self, codes, state):
+    def _latents(self, codes: mx.array, state: State) -> mx.array:
         x = state.through(self.pre_conv, self.quantizer(codes))
         return self.pre_transformer(x, state.caches)
 
-    def _sound(self, x, state):
+    def _sound(self, x: mx.array, state: State) -> mx.array:
         for transposed, block in self.upsample:
             x = block.step(state.through(transposed, x), state)
         first, *blocks, snake, last = self.decoder

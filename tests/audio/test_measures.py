@@ -10,7 +10,7 @@ import soundfile
 from scipy.signal import lfilter
 
 from mlx_qwen3tts.audio.measures import MEASURES, check_csv, measure, read_csv, row, write_csv
-from mlx_qwen3tts.errors import AudioError, MeasureError
+from mlx_qwen3tts.errors import AudioError, InvalidValue, MissingExtra, OutputError
 
 RATE = 24000
 
@@ -131,7 +131,7 @@ def test_what_cannot_be_measured(tmp_path, monkeypatch):
     with pytest.raises(AudioError, match="no such file"):
         measure(tmp_path / "nothing.wav")
     monkeypatch.setitem(sys.modules, "librosa", None)
-    with pytest.raises(MeasureError, match=r"needs librosa: pip install 'mlx-qwen3tts\[voices\]'$"):
+    with pytest.raises(MissingExtra, match=r"needs librosa: pip install 'mlx-qwen3tts\[voices\]'$"):
         measure(voice(120))
 
 
@@ -199,7 +199,7 @@ def test_recordings_of_one_name_in_two_folders(tmp_path):
         ("more/anna.wav", "5.0"),
     ]
     path.write_text("name,gender\nanna,f\nanna,m\n")
-    with pytest.raises(MeasureError, match=r"2 rows are those of rec/anna\.wav; give them their 'file'"):
+    with pytest.raises(InvalidValue, match=r"2 rows are those of rec/anna\.wav; give them their 'file'"):
         write_csv(path, [ANNA])
     assert path.read_text() == "name,gender\nanna,f\nanna,m\n"
 
@@ -213,7 +213,7 @@ def test_recordings_of_one_name_in_two_folders(tmp_path):
         (b"name,gender,gender\nanna,f,f\n", "the column name 'gender' is empty or there twice"),
         (b"name,,gender\nanna,,f\n", "the column name '' is empty or there twice"),
         (b"name,gender\nanna,f\nben\n", "row 3 has 1 cells, the first 2"),
-        (b'name,gender\n"anna"x,f\n', "is no CSV file"),
+        (b'name,gender\n"anna"x,f\n', "is not a CSV file"),
         (b"name,gender\nann\xe4,f\n", "is not UTF-8 text; save it as CSV UTF-8"),
     ],
 )
@@ -221,18 +221,18 @@ def test_what_is_no_file_of_labels(data, message, tmp_path):
     path = tmp_path / "labels.csv"
     path.write_bytes(data)
     for refuse in (lambda: read_csv(path), lambda: check_csv(path), lambda: write_csv(path, [ANNA])):
-        with pytest.raises(MeasureError) as raised:
+        with pytest.raises(InvalidValue) as raised:
             refuse()
         assert message in str(raised.value)
     assert path.read_bytes() == data and list(tmp_path.iterdir()) == [path]
 
 
 def test_places_that_labels_cannot_have(tmp_path):
-    with pytest.raises(MeasureError, match="no such file"):
+    with pytest.raises(InvalidValue, match="no such file"):
         read_csv(tmp_path / "labels.csv")
-    with pytest.raises(MeasureError, match=r"the extension must be \.csv"):
+    with pytest.raises(OutputError, match=r"the extension must be \.csv"):
         check_csv(tmp_path / "labels.txt")
-    with pytest.raises(ValueError, match="does not exist"):
+    with pytest.raises(OutputError, match="does not exist"):
         check_csv(tmp_path / "nowhere" / "labels.csv")
 
 
