@@ -1,15 +1,26 @@
 """`mlx_qwen3tts.generate`: speak a text and write the sound."""
 
+from __future__ import annotations
+
+import argparse
 import codecs
 import contextlib
 import re
 import sys
+from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from . import cli
 from .errors import InvalidValue
 from .synthesis.request import MORPH_MODES, Request, Sampling, naming
+
+if TYPE_CHECKING:
+    from .audio.player import Player
+    from .synthesis.speech import Chunk, Speech
+    from .synthesis.tts import Qwen3TTS
+    from .voices.voice import Voice
 
 EXAMPLES = """\
   mlx_qwen3tts.generate --ref-audio speaker.wav "Hello, this is my voice."
@@ -25,8 +36,8 @@ EXAMPLES = """\
 SEED = "0 to 4294967295; makes the run reproducible (default: random, reported)"
 
 
-def build_parser():
-    options = cli.parser("generate", __doc__.split(": ", 1)[1], EXAMPLES)
+def build_parser() -> argparse.ArgumentParser:
+    options = cli.parser("generate", __doc__, EXAMPLES)
     cli.add_model(options, dtype=True)
     options.add_argument("text", nargs="?", metavar="TEXT", help="what to say")
     options.add_argument("--text", dest="text_option", metavar="T", help="the same as an option")
@@ -72,11 +83,11 @@ def build_parser():
     return options
 
 
-def main(arguments=None):
+def main(arguments: list[str] | None = None) -> None:
     cli.run(generate, build_parser().parse_args(arguments))
 
 
-def read_text(options):
+def read_text(options: argparse.Namespace) -> str | list[str] | Iterator[str]:
     """The text from whichever of the places it is in: a string, for stdin an iterator of pieces, in a batch a list."""
     given = [text for text in (options.text, options.text_option, options.text_file) if text is not None]
     if len(given) != 1:
@@ -102,11 +113,12 @@ def read_text(options):
     return lines
 
 
-def read_stdin():
+def read_stdin() -> Iterator[str]:
     """Pieces of text as they come through stdin."""
     decoder, position, data = codecs.getincrementaldecoder("utf-8-sig")(), 0, b"-"
     while data:
-        data = sys.stdin.buffer.read1(65536) if sys.stdin else b""
+        stdin: Any = sys.stdin and sys.stdin.buffer  # its type lacks read1; None where it is closed
+        data = stdin.read1(65536) if stdin else b""
         pending = len(decoder.getstate()[0])
         try:
             yield decoder.decode(data, final=not data)
@@ -116,7 +128,7 @@ def read_stdin():
         position += len(data)
 
 
-def check_options(options):
+def check_options(options: argparse.Namespace) -> None:
     """What can be refused before a model is loaded; fills in where the output goes."""
     voices = {"--voice": options.voice, "--embedding": options.embedding, "--ref-audio": options.ref_audio}
     given = [name for name, value in voices.items() if value is not None]
@@ -137,7 +149,7 @@ def check_options(options):
         check_batch(options)
 
 
-def check_single(options):
+def check_single(options: argparse.Namespace) -> None:
     from .audio.writing import output_format
     from .files.output import check_npy, check_writable
 
@@ -153,7 +165,7 @@ def check_single(options):
         check_npy(options.codes_output, "--codes-output")
 
 
-def check_batch(options):
+def check_batch(options: argparse.Namespace) -> None:
     from .files.output import check_folder
 
     if options.batch_size < 1:
@@ -170,7 +182,7 @@ def check_batch(options):
             check_folder(folder, name)
 
 
-def generate(options):
+def generate(options: argparse.Namespace) -> None:
     check_options(options)
     from .synthesis.text import check_text
 
@@ -196,7 +208,9 @@ def generate(options):
             speak(tts, request(text, voice, sampling, options), options, player)
 
 
-def request(text, voice, sampling, options):
+def request(
+    text: str | Iterator[str], voice: Voice | str | None, sampling: Sampling, options: argparse.Namespace
+) -> Request:
     """What the options ask for, with a text."""
     return Request(
         text,
@@ -212,7 +226,9 @@ def request(text, voice, sampling, options):
     )
 
 
-def requests(texts, voice, sampling, options):
+def requests(
+    texts: list[str], voice: Voice | str | None, sampling: Sampling, options: argparse.Namespace
+) -> list[Request]:
     """The same for each of several texts; an error names the text it is about."""
     made = []
     for number, text in enumerate(texts):
@@ -221,13 +237,14 @@ def requests(texts, voice, sampling, options):
     return made
 
 
-def speak(tts, asked, options, player):
+def speak(tts: Qwen3TTS, asked: Request, options: argparse.Namespace, player: Player | None) -> None:
     """One text, whole or streamed."""
     from .synthesis.speech import Interrupted
 
-    piped, left, head = options.output == "-" and options.stream, None, b""
+    piped, head = options.output == "-" and options.stream, b""
+    left: BrokenPipeError | None = None
 
-    def heard(chunk):
+    def heard(chunk: Chunk) -> None:
         import numpy as np
 
         nonlocal left, head
@@ -246,7 +263,7 @@ def speak(tts, asked, options, player):
     # One frame is 80 ms: the bar counts seconds of sound.
     with cli.bar("speaking", "s", form="{desc}: {n:.1f} s of sound [{elapsed}]") as advance:
 
-        def progress(frames):
+        def progress(frames: int) -> None:
             advance(tts.codec.samples_per_frame / tts.sample_rate)
 
         try:
@@ -272,14 +289,14 @@ def speak(tts, asked, options, player):
         sys.exit(130)
 
 
-def speak_batch(tts, asked, options):
+def speak_batch(tts: Qwen3TTS, asked: list[Request], options: argparse.Namespace) -> None:
     """A text a line, each written as soon as it is spoken."""
     from .synthesis.speech import Interrupted
 
     folders = [Path(folder) for folder in (options.output, options.codes_output) if folder is not None]
     written = {}
 
-    def done(number, speech):
+    def done(number: int, speech: Speech) -> None:
         for folder in folders:
             folder.mkdir(exist_ok=True)
         path = Path(options.output) / f"{number + 1:04d}.wav"
@@ -303,7 +320,7 @@ def speak_batch(tts, asked, options):
         sys.exit(130)
 
 
-def write(speech, options):
+def write(speech: Speech, options: argparse.Namespace) -> None:
     if options.output == "-":
         import numpy as np
 
@@ -314,7 +331,7 @@ def write(speech, options):
         speech.save(options.output)
 
 
-def write_stdout(data):
+def write_stdout(data: bytes) -> None:
     from .errors import OutputError
 
     try:
@@ -326,13 +343,13 @@ def write_stdout(data):
         raise OutputError(f"cannot write stdout: {error.strerror}") from None
 
 
-def write_codes(path, speech):
+def write_codes(path: str | Path, speech: Speech) -> None:
     from .files.output import write_npy
 
     write_npy(path, speech.codes)
 
 
-def report(speech, options, player):
+def report(speech: Speech, options: argparse.Namespace, player: Player | None) -> None:
     stats = speech.stats
     cli.note(
         f"{stats['seconds']:.2f} s of speech in {stats['elapsed']:.2f} s: RTF {stats['rtf']:.2f}, "
@@ -349,7 +366,7 @@ def report(speech, options, player):
         cli.print_json({**told, "sample_rate": speech.sample_rate, "finish_reason": speech.finish_reason, **stats})
 
 
-def report_batch(written, options):
+def report_batch(written: list[tuple[str, Speech]], options: argparse.Namespace) -> None:
     seconds = sum(speech.stats["seconds"] for _, speech in written)
     elapsed = max((speech.stats["elapsed"] for _, speech in written), default=0)  # they share that of all
     if elapsed:

@@ -17,13 +17,13 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import mlx.core as mx
 
 from ..networks.cache import KVCache
 from ..networks.talker import Talker
-from .frame import Steps
+from .frame import FrameStep, Steps
 from .prompt import Prompt
 from .sampling import GenerationConfig
 
@@ -87,8 +87,7 @@ class Generation:
         self._ahead: Enqueued | None = None
         self._mask: mx.array | None = None  # [B, 1, 1, positions]: what may be looked at
         self.embedding = self.seen = mx.zeros(0)  # next inputs [B, 1, E] and histories [B, V]
-        self._alike = False  # whether `_step` is that of the rows as they are
-        self._step = None, None
+        self._step: tuple[FrameStep, Any] | None = None
 
     def insert(self, prompt: Prompt, seed: int, config: GenerationConfig, morph: Morph | None = None) -> int:
         """Add a row, which speaks from the next frame that is put under way on. Returns its number.
@@ -138,8 +137,8 @@ class Generation:
             logits, hidden = self._join(logits, hidden)
         if logits is None or hidden is None:
             return None
-        if not self._alike:
-            self._step, self._alike = self.steps.of([row.config for row in self.rows]), True
+        if self._step is None:
+            self._step = self.steps.of([row.config for row in self.rows])
         step, settings = self._step
         seeds, frames = [row.seed for row in self.rows], [row.tokens for row in self.rows]
         made = any(row.tokens < row.config.max_tokens - 1 for row in self.rows)
@@ -159,7 +158,7 @@ class Generation:
         if len(going) == len(self.rows):
             return
         kept = [i for i, row in enumerate(self.rows) if row in going]
-        self.rows, self._alike, self._mask = going, False, None
+        self.rows, self._step, self._mask = going, None, None
         if not kept:
             self.caches, self.padding = [], []
             return
@@ -215,7 +214,7 @@ class Generation:
                 cache.join(other)
             self.seen = mx.concatenate([self.seen, unseen])
             new_logits, new_hidden = mx.concatenate([logits, new_logits]), mx.concatenate([hidden, new_hidden])
-        self.rows, self._alike, self._mask = [*self.rows, *new], False, None
+        self.rows, self._step, self._mask = [*self.rows, *new], None, None
         return new_logits, new_hidden
 
     def _prefill(self, rows: list[Row]) -> tuple[list[KVCache], list[int], mx.array, mx.array]:
@@ -223,7 +222,7 @@ class Generation:
         lengths = [row.prompt.embeddings.shape[0] for row in rows]
         longest, caches = max(lengths), self.talker.make_cache()
         padding = [longest - length for length in lengths]
-        padded = [mx.pad(row.prompt.embeddings, ((pad, 0), (0, 0))) for row, pad in zip(rows, padding, strict=True)]
+        padded = [mx.pad(row.prompt.embeddings, [(pad, 0), (0, 0)]) for row, pad in zip(rows, padding, strict=True)]
         mask, positions = "causal", None
         if any(padding):
             # A padded position sees itself, or it would see nothing.
@@ -237,7 +236,8 @@ class Generation:
     def _read(self, current: Enqueued, waits: bool) -> Frame:
         """Wait for a frame's code 0 and note what ends with it."""
         spoke, ended = [], {}
-        for place, ((row, token), code) in enumerate(zip(current.rows, current.first.tolist(), strict=True)):
+        first: Any = current.first.tolist()  # a list of integers
+        for place, ((row, token), code) in enumerate(zip(current.rows, first, strict=True)):
             if row.over:
                 continue
             if code == self.end or token == row.config.max_tokens - 1:

@@ -23,6 +23,9 @@ from .prompt import Prompt
 if TYPE_CHECKING:
     from typing import TypeAlias
 
+    from ..voices.voice import Voice
+    from .request import Vector
+
     VoiceAt: TypeAlias = Callable[[int], mx.array]
 
 FRAMES_PER_TOKEN = 3.5  # of speech, to tell how long a text will take; measured are three to four
@@ -58,7 +61,7 @@ def path(start: mx.array, end: mx.array, frames: float) -> VoiceAt:
     return at
 
 
-def timed(morph: Callable[[float], object], seconds_a_frame: float, dimension: int) -> VoiceAt:
+def timed(morph: Callable[[float], Voice | Vector], seconds_a_frame: float, dimension: int) -> VoiceAt:
     """A function from a frame's number to what a user's function of the seconds gives, checked."""
 
     def at(frame: int) -> mx.array:

@@ -102,8 +102,8 @@ class Planner:
         """
         notes = Notes() if notes is None else notes
         self._check(request)
-        preset = voice is not None and "preset" in voice.metadata
-        dialect = voice.metadata.get("dialect") if preset else None
+        told = {} if voice is None else voice.other
+        preset, dialect = "preset" in told, told.get("dialect") if "preset" in told else None
         if dialect and dialect not in self.config.talker.codec_language_id:
             message = f"the voice speaks {dialect!r}, which this model does not know; name another voice"
             raise UnsupportedValue(message, param="voice")
@@ -208,7 +208,7 @@ class Planner:
             if sentence is None:
                 return None
             own = replace(request, text=sentence)
-            now = replace(voice, embedding=voice_at(spoken))
+            now = voice.replace(embedding=voice_at(spoken))
             prompt = self.prompt(own, now, left, Notes(quiet=True))  # all of it was said of the whole text
             return Part(prompt, (part.seed + number) % 2**32, replace(part.config, max_tokens=left))
 

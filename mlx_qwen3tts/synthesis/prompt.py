@@ -10,9 +10,15 @@ reference's text and codes come first. Text that is not in the prompt trails: on
 T positions, E talker width.
 """
 
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import mlx.core as mx
+
+from ..networks.config import ModelConfig, TalkerConfig
+from ..networks.talker import Talker
 
 
 class Text:
@@ -22,20 +28,21 @@ class Text:
     None: everything is here.
     """
 
-    def __init__(self, known, pad, more=None):
-        self.known, self.pad, self.more = known, pad, more  # [N, E], [E]
+    def __init__(self, known: mx.array, pad: mx.array, more: Callable[[], tuple[mx.array, bool]] | None = None) -> None:
+        """known: [N, E]; pad: [E]."""
+        self.known, self.pad, self.more = known, pad, more
 
-    def ready(self, step):
+    def ready(self, step: int) -> bool:
         """Whether the embedding of a step is known without waiting for text."""
         return step < self.known.shape[0] or self.more is None
 
-    def at(self, step):
+    def at(self, step: int) -> mx.array:
         """The embedding [E] of a step, waiting for it if need be."""
         while not self.ready(step):
             self._wait()
         return self.known[step] if step < self.known.shape[0] else self.pad
 
-    def take(self, count=None):
+    def take(self, count: int | None = None) -> mx.array:
         """Remove and return the first `count` embeddings, or all if there are fewer or no count is given, [N, E]."""
         while self.more and (count is None or self.known.shape[0] < count):
             self._wait()
@@ -43,7 +50,8 @@ class Text:
         taken, self.known = self.known[:count], self.known[count:]
         return taken
 
-    def _wait(self):
+    def _wait(self) -> None:
+        assert self.more is not None, "there is nothing to wait for"
         embeddings, last = self.more()
         self.known = mx.concatenate([self.known, embeddings])
         if last:
@@ -61,17 +69,18 @@ class Prompt:
     text: Text
     speaker_position: int | None
 
-    def spoken_by(self, speaker):
+    def spoken_by(self, speaker: mx.array) -> mx.array:
         """The embeddings [T, E] with another speaker vector [E]."""
+        assert self.speaker_position is not None, "the prompt has no speaker"
         place, dtype = self.speaker_position, self.embeddings.dtype
         row = speaker.astype(dtype)[None] + self.text.pad
         return mx.concatenate([self.embeddings[:place], row, self.embeddings[place + 1 :]])
 
 
-def language_tags(config, language, dialect=None):
+def language_tags(config: TalkerConfig, language: str, dialect: str | None = None) -> list[int]:
     """Codec control tokens for a language name. A dialect preset overrides Chinese and auto.
 
-    config: TalkerConfig; language: lower-case name; dialect: a key of `codec_language_id` or None.
+    language: lower-case name; dialect: a key of `codec_language_id` or None.
     """
     if dialect and language in ("chinese", "auto"):
         language = dialect
@@ -85,13 +94,24 @@ def language_tags(config, language, dialect=None):
     ]
 
 
-def build_prompt(talker, config, role, text, tags, layout, speaker=None, instruct=None, reference=None, more=None):
+def build_prompt(
+    talker: Talker,
+    config: ModelConfig,
+    role: Sequence[int],
+    text: Sequence[int],
+    tags: Sequence[int],
+    layout: str,
+    speaker: mx.array | None = None,
+    instruct: Sequence[int] | None = None,
+    reference: tuple[Sequence[int], mx.array] | None = None,
+    more: Callable[[], tuple[list[int], bool]] | None = None,
+) -> Prompt:
     """Assemble a prompt.
 
-    talker: Talker; config: ModelConfig; role, text, instruct: token ids; tags: from `language_tags`; layout: one of
-    LAYOUTS; speaker: [E] vector of any float dtype or None (VoiceDesign); reference: (text ids, codes [frames, 16]) or
-    None; more: for a text that is still being written, a function that waits for (further ids, whether they are the
-    last). Everything is in the talker's dtype.
+    role, text, instruct: token ids; tags: from `language_tags`; layout: one of LAYOUTS; speaker: [E] vector of any
+    float dtype or None (VoiceDesign); reference: (text ids, codes [frames, 16]) or None; more: for a text that is still
+    being written, a function that waits for (further ids, whether they are the last). Everything is in the talker's
+    dtype.
     """
     pad, bos, eos = talker.embed_text(
         mx.array([config.tts_pad_token_id, config.tts_bos_token_id, config.tts_eos_token_id])
@@ -100,16 +120,17 @@ def build_prompt(talker, config, role, text, tags, layout, speaker=None, instruc
         :, None
     ]
 
-    def embed(ids, last):
-        words = talker.embed_text(mx.array(ids)) if ids else eos[:0]
+    def embed(ids: Sequence[int], last: bool) -> mx.array:
+        words = talker.embed_text(mx.array(list(ids))) if ids else eos[:0]
         return mx.concatenate([words, eos]) if last else words
 
-    def following():
+    def following() -> tuple[mx.array, bool]:
+        assert more is not None, "all of the text is known"
         ids, last = more()
         return embed(ids, last), last
 
-    parts = [talker.embed_text(mx.array(instruct))] if instruct else []
-    parts += [talker.embed_text(mx.array(role)), talker.embed_codec(mx.array(tags)) + pad]
+    parts = [talker.embed_text(mx.array(list(instruct)))] if instruct else []
+    parts += [talker.embed_text(mx.array(list(role))), talker.embed_codec(mx.array(list(tags))) + pad]
     position = None
     if speaker is not None:
         position = sum(part.shape[0] for part in parts)

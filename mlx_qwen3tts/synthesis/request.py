@@ -214,7 +214,7 @@ def as_requests(
     for number, text in enumerate(texts):
         with naming(number):
             own = {name: values[number] for name, values in rows.items()}
-            requests.append(Request(text, sampling=sampling, **own))
+            requests.append(Request(text, sampling=sampling, **own))  # pyright: ignore[reportArgumentType]  (a string)
     return requests
 
 

@@ -161,6 +161,7 @@ class Sampler:
         """Codebook 0 from the talker's logits [B, V]: (codes [B], the history with them)."""
         logits, c = self.processed(logits, seen, mask), self.config
         if c.do_sample:
+            assert noise is not None, "what draws has noise"
             logits = filter_logits(logits, c.temperature, c.top_k, c.top_p) + noise
         codes = mx.argmax(logits, axis=-1)
         return codes, seen | (self.ids == codes[:, None])
@@ -169,6 +170,7 @@ class Sampler:
         """A later codebook from the predictor's logits [B, codebook]: codes [B]."""
         logits, c = logits.astype(mx.float32), self.config
         if c.subtalker_dosample and c.subtalker_temperature > 0:
+            assert noise is not None, "what draws has noise"
             logits = filter_logits(logits, c.subtalker_temperature, c.subtalker_top_k, c.subtalker_top_p) + noise
         return mx.argmax(logits, axis=-1)
 

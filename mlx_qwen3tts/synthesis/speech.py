@@ -7,7 +7,7 @@ import itertools
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -234,7 +234,7 @@ class SpeechStream:
             self._samples = sum(audio.shape[0] for audio in made.audio)
             raise Interrupted([made.speech(self._measure())]) from None
 
-    def _run(self) -> Iterator[Piece]:
+    def _run(self) -> Generator[Piece, None, None]:
         utterance, decoding = self._plan.utterance, self._decoding
         assert decoding is not None, "it runs once"
         decoding.add(utterance)

@@ -7,12 +7,15 @@
 BPE treats pre-tokens alone, so a closed one is encoded and forgotten; only the undecided end is kept.
 """
 
+from __future__ import annotations
+
 import re
 import unicodedata
+from collections.abc import Iterable
 
 from ..errors import InvalidValue, WrongType
 from .text import check_characters
-from .tokenizer import ASSISTANT, ROLE_IDS
+from .tokenizer import ASSISTANT, ROLE_IDS, TextTokenizer
 
 # The pattern's matches tile the text; each starts where the last one ended and looks back at nothing. Their runs stop
 # at the first character that does not fit, so a match that ends before the text does is decided and one that ends with
@@ -26,7 +29,7 @@ _FIXED = re.compile(r"'(?:s|t|re|ve|m|ll|d)|[0-9]", re.IGNORECASE)
 _SETTLED = frozenset(" \t\r\n0123456789.,:;!?…'\"’”()[]-–—*、。，：；！？（）「」『』《》")
 
 
-def _joins(char):
+def _joins(char: str) -> bool:
     """Whether normalisation may join a character to those before it, by composing or by reordering.
 
     Marks, conjoining Hangul and, since Unicode 16, two Kirat Rai vowels do. A character that is not assigned may: the
@@ -46,17 +49,16 @@ class TextStream:
     `role`: ids of the role, None until they are certain (leading newlines of the text change the last one).
     """
 
-    def __init__(self, tokenizer):
-        """tokenizer: a TextTokenizer."""
+    def __init__(self, tokenizer: TextTokenizer) -> None:
         bpe = tokenizer.bpe
-        self._normalise, self._split = bpe.normalizer.normalize_str, bpe.pre_tokenizer.pre_tokenize_str
+        self._normalise, self._split = tokenizer.normaliser.normalize_str, tokenizer.splitter.pre_tokenize_str
         self._encode = bpe.model.tokenize
         self._raw, self._tail = ASSISTANT, ""  # the template's part, tokenised with the text as `assistant` does
         self._turn = [tokenizer.start]  # the first ids, until the role is certain
-        self.role = None
+        self.role: list[int] | None = None
         self._length, self._empty, self._finished = 0, True, False
 
-    def feed(self, piece):
+    def feed(self, piece: str) -> list[int]:
         """The ids of the text that became certain with its next piece. A piece that is refused changes nothing."""
         self._check(piece)
         self._length += len(piece)
@@ -73,7 +75,7 @@ class TextStream:
         self._tail += settled
         return [] if growing else self._release(self._closed())
 
-    def finish(self):
+    def finish(self) -> list[int]:
         """The ids that were left. ValueError if there was nothing to speak."""
         self._check("")
         if self._empty:
@@ -81,7 +83,7 @@ class TextStream:
         self._finished = True
         return self._release(pretoken for pretoken, _ in self._split(self._tail + self._normalise(self._raw)))
 
-    def _check(self, piece):
+    def _check(self, piece: str) -> None:
         """`check_text` for a piece, which may be empty; places count from the start of the text."""
         if self._finished:
             raise RuntimeError("the text is finished; another one needs a TextStream of its own")
@@ -89,7 +91,7 @@ class TextStream:
             raise WrongType(f"text pieces must be strings, not {type(piece).__name__}")
         check_characters(piece, start=self._length)
 
-    def _closed(self):
+    def _closed(self) -> list[str]:
         """Cut the closed pre-tokens off the tail and return them, in byte-level form."""
         end, spaces = len(self._tail), len(self._tail.rstrip())
         closed, cut = [], 0
@@ -101,7 +103,7 @@ class TextStream:
         self._tail = self._tail[cut:]
         return closed
 
-    def _release(self, pretokens):
+    def _release(self, pretokens: Iterable[str]) -> list[int]:
         """The text's ids among those of the pre-tokens: the turn's first three are the role."""
         ids = [token.id for pretoken in pretokens for token in self._encode(pretoken)]
         if self.role is not None:

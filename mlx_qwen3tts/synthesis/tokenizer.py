@@ -5,10 +5,15 @@ user's text (`<|im_end|>`) is read out as characters and never interpreted. A te
 the official processor, which tokenises the filled-in template: control tokens split it before anything else is done.
 """
 
+from __future__ import annotations
+
+from pathlib import Path
+
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 
 from ..checkpoint.weights import read_json
 from ..errors import CheckpointError
+from ..networks.config import ModelConfig
 
 # Qwen2's pre-tokenizer pattern: contractions, words, single digits, punctuation, newlines, spaces.
 PATTERN = (
@@ -19,7 +24,7 @@ PATTERN = (
 ASSISTANT, ROLE_IDS = "assistant\n", 3
 
 
-def _read_files(folder, size):
+def _read_files(folder: Path, size: int) -> tuple[dict[str, int], list[tuple[str, str]]]:
     """(vocabulary {token: id}, merges [(left, right)]), checked against each other; ids are below size."""
     vocab, path = read_json(folder / "vocab.json"), folder / "merges.txt"
     if not all(type(i) is int and 0 <= i < size for i in vocab.values()):
@@ -33,39 +38,44 @@ def _read_files(folder, size):
         lines = path.read_text(encoding="utf-8").split("\n")
     except UnicodeDecodeError:
         raise CheckpointError(f"{path} is not UTF-8") from None
-    merges = [tuple(line.split(" ")) for line in lines if line and not line.startswith("#version")]
-    for merge in merges:
-        if len(merge) != 2 or any(token not in vocab for token in (*merge, "".join(merge))):
-            raise CheckpointError(f"{path}: merge {' '.join(merge)!r} does not fit vocab.json")
+    merges = []
+    for line in lines:
+        if not line or line.startswith("#version"):
+            continue
+        left, space, right = line.partition(" ")
+        if not space or any(token not in vocab for token in (left, right, left + right)):
+            raise CheckpointError(f"{path}: merge {line!r} does not fit vocab.json")
+        merges.append((left, right))
     return vocab, merges
 
 
 class TextTokenizer:
     """Ids of the prompt templates, as lists of int."""
 
-    def __init__(self, folder, config):
-        """folder: a model folder (Path); config: a ModelConfig."""
+    def __init__(self, folder: Path, config: ModelConfig) -> None:
+        """folder: a model folder."""
         self.bpe = Tokenizer(models.BPE(*_read_files(folder, config.talker.text_vocab_size)))
-        self.bpe.normalizer = normalizers.NFC()
-        self.bpe.pre_tokenizer = pre_tokenizers.Sequence(
+        self.normaliser = normalizers.NFC()
+        self.splitter = pre_tokenizers.Sequence(
             [
                 pre_tokenizers.Split(Regex(PATTERN), behavior="isolated"),
                 pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
             ]
         )
+        self.bpe.normalizer, self.bpe.pre_tokenizer = self.normaliser, self.splitter  # pyright: ignore[reportAttributeAccessIssue]  (its stubs have them without setters)
         self.bpe.decoder = decoders.ByteLevel()
         self.start, self.end = config.im_start_token_id, config.im_end_token_id
 
-    def _turn(self, head, text):
+    def _turn(self, head: str, text: str) -> list[int]:
         """`<|im_start|>{head}{text}`, tokenised at once: leading newlines of the text merge with the template's."""
         return [self.start, *self.bpe.encode(head + text, add_special_tokens=False).ids]
 
-    def assistant(self, text):
+    def assistant(self, text: str) -> tuple[list[int], list[int]]:
         """(ids of the role, ids of the text) of `<|im_start|>assistant\\n{text}<|im_end|>\\n…`."""
         ids = self._turn(ASSISTANT, text)
         return ids[:ROLE_IDS], ids[ROLE_IDS:]
 
-    def instruct(self, text):
+    def instruct(self, text: str) -> list[int]:
         """Ids of the whole user turn `<|im_start|>user\\n{text}<|im_end|>\\n`."""
         newline = self.bpe.encode("\n", add_special_tokens=False).ids
         return [*self._turn("user\n", text), self.end, *newline]

@@ -19,6 +19,7 @@ from ..checkpoint.part import check_dtype
 from ..checkpoint.weights import read_json
 from ..errors import InvalidValue, QwenTTSError, UnsupportedValue, VoiceError, WrongType
 from ..networks.codec.codec import DECODE_CHUNK
+from ..networks.speaker.mel import SAMPLE_RATE
 from ..voices import FOLDER
 from ..voices.fit import KNOWN_NORMS, check_fit
 from ..voices.library.library import Library
@@ -113,7 +114,7 @@ class Qwen3TTS:
         if ref_text is not None:
             check_text(ref_text, "reference text")
             self.planner.check_in_context()
-        encoder, rate = self._speaker_encoder, self.config.speaker_encoder.sample_rate
+        encoder, rate = self._speaker_encoder, SAMPLE_RATE
         samples = read_reference(audio, rate, prepare)  # once for both
         codes = None if ref_text is None else self.codec.encode((samples, rate))
         source = {"source_model": self.folder.folder.name}
@@ -163,7 +164,7 @@ class Qwen3TTS:
     def _usual_norm(self) -> float | None:
         if self.speakers:
             rows = self.talker.embed_codec(mx.array(list(self.config.talker.spk_id.values())))
-            return float(mx.linalg.norm(rows.astype(mx.float32), axis=-1).mean().item())
+            return float(mx.linalg.norm(rows.astype(mx.float32), axis=-1).mean())
         return KNOWN_NORMS.get(self.embedding_dim)
 
     # Speaking
