@@ -21,7 +21,7 @@ lint: $(VENV)/installed
 demo: $(VENV)/installed
 	$(BIN)/python -m mlx_qwen3tts.demo
 
-# Builds sdist and wheel into dist/, and tries the wheel in a new environment.
+# Builds sdist and wheel and tries the wheel in a new environment, outside the checkout.
 wheel-check:
 	$(PYTHON) .ci/wheel_check.py
 
