@@ -7,6 +7,7 @@ Signatures are those of the source, so that every Python and every machine write
 
 import argparse
 import ast
+import dataclasses
 import inspect
 import sys
 import textwrap
@@ -17,6 +18,7 @@ from mlx_qwen3tts import errors
 
 PAGE = Path(__file__).parent / "api.md"
 PACKAGE = Path(errors.__file__).parent
+OURS = "mlx_qwen3tts"  # what the modules are called whose classes are described
 MODULES = ("mlx_qwen3tts", "mlx_qwen3tts.voices")
 COMMANDS = ("main", "build_parser")  # voices is a command as well
 DECORATORS = {"property": "@property", "cached_property": "@property", "functools.cached_property": "@property"}
@@ -83,27 +85,51 @@ def public(name):
 
 
 def shown(node):
-    return public(node.name) or (node.name in SPECIAL and ast.get_docstring(node))
+    """Whether a method has a place on the page: public, or special and explained; a property's setter has none."""
+    setter = any(written(decorator).endswith((".setter", ".deleter")) for decorator in node.decorator_list)
+    return not setter and (public(node.name) or (node.name in SPECIAL and ast.get_docstring(node)))
 
 
 def members(cls):
-    """The public methods of a class, those that it has from others of ours after its own."""
+    """{name: definitions} of a class's methods, those that it has from others of ours after its own.
+
+    One with overloads has several definitions; the last is the one that runs.
+    """
     found = {}
     for owner in cls.__mro__:
-        if owner.__module__.startswith("mlx_qwen3tts"):
+        if owner.__module__.startswith(OURS):
+            own = {}
             for node in parsed(owner).body:
                 if isinstance(node, ast.FunctionDef) and shown(node):
-                    found.setdefault(node.name, node)
+                    own.setdefault(node.name, []).append(node)
+            found |= {name: nodes for name, nodes in own.items() if name not in found}
     return found
+
+
+def attribute(cls, node):
+    """A field of a class; what a dataclass computes a default from is shown as that default."""
+    line = f"{node.target.id}: {written(node.annotation)}"
+    if isinstance(node.value, ast.Call) and dataclasses.is_dataclass(cls):
+        [field] = [field for field in dataclasses.fields(cls) if field.name == node.target.id]
+        if field.default_factory is not dataclasses.MISSING:
+            return f"{line} = {field.default_factory()!r}"
+        if field.default is not dataclasses.MISSING:
+            return f"{line} = {field.default!r}"
+        return line
+    return f"{line} = {written(node.value)}" if node.value else line
 
 
 def class_stub(cls):
     """A class with what it is made of: a dataclass's fields, or the parameters of __init__."""
     node = parsed(cls)
-    body = [f"    {written(part)}" for part in node.body if isinstance(part, ast.AnnAssign) and public(part.target.id)]
+    body = [
+        f"    {attribute(cls, part)}"
+        for part in node.body
+        if isinstance(part, ast.AnnAssign) and isinstance(part.target, ast.Name) and public(part.target.id)
+    ]
     body += [stub(part, "    ") for part in node.body if isinstance(part, ast.FunctionDef) and part.name == "__init__"]
     bases = ", ".join(written(base) for base in node.bases)
-    decorators = [f"@{name}" for name in map(written, node.decorator_list) if name.startswith("dataclass")]
+    decorators = [f"@{name}" for name in map(written, node.decorator_list) if "dataclass" in name]
     head = f"class {node.name}({bases}):" if bases else f"class {node.name}:"
     return "\n".join([*decorators, head, *body] if body else [*decorators, f"{head} ..."])
 
@@ -116,8 +142,10 @@ def describe(name, thing):
     """The entries of one public name."""
     if inspect.isclass(thing):
         yield entry(f"### {name}", class_stub(thing), thing.__doc__)
-        for member, node in members(thing).items():
-            yield entry(f"#### {name}.{member}", stub(node), ast.get_docstring(node))
+        for member, nodes in members(thing).items():
+            overloads = [node for node in nodes if "overload" in map(written, node.decorator_list)]
+            code = "\n".join(map(stub, overloads or nodes[-1:]))
+            yield entry(f"#### {name}.{member}", code, ast.get_docstring(nodes[-1]))
     elif inspect.isfunction(thing):
         yield entry(f"### {name}", stub(parsed(thing)), thing.__doc__)
     else:

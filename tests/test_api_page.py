@@ -1,5 +1,8 @@
 """docs/api.md is what the docstrings say today."""
 
+import dataclasses
+from typing import overload
+
 import pytest
 
 from docs import api
@@ -68,3 +71,76 @@ def test_signatures_are_those_of_the_source():
         "    another=None,",
         "): ...",
     ]
+
+
+@dataclasses.dataclass(frozen=True)
+class Sample:
+    """Said of it."""
+
+    first: int
+    second: str = "a"
+    third: dict = dataclasses.field(default_factory=dict)
+    fourth: float | None = dataclasses.field(default=None, repr=False)
+    _hidden: int = 0
+
+    @overload
+    def call(self, what: int) -> int: ...
+    @overload
+    def call(self, what: str) -> str: ...
+    def call(self, what):
+        """Explained."""
+
+    @property
+    def half(self) -> float:
+        return 0.5
+
+    def __len__(self):
+        """Special, and explained."""
+        return 1
+
+    def __repr__(self):
+        return ""
+
+
+def test_classes_are_shown_with_fields_overloads_and_what_is_explained(monkeypatch):
+    monkeypatch.setattr(api, "OURS", __name__)
+    assert "\n\n".join(api.describe("Sample", Sample)) == SAMPLE_PAGE
+
+
+SAMPLE_PAGE = """\
+### Sample
+
+```python
+@dataclasses.dataclass(frozen=True)
+class Sample:
+    first: int
+    second: str = "a"
+    third: dict = {}
+    fourth: float | None = None
+```
+
+Said of it.
+
+#### Sample.call
+
+```python
+def call(self, what: int) -> int: ...
+def call(self, what: str) -> str: ...
+```
+
+Explained.
+
+#### Sample.half
+
+```python
+@property
+def half(self) -> float: ...
+```
+
+#### Sample.__len__
+
+```python
+def __len__(self): ...
+```
+
+Special, and explained."""
