@@ -82,7 +82,7 @@ def test_direction(run):
 
 def test_batch(run):
     refused, *spoken = run("batch")
-    assert refused.startswith("line 2: voice_not_found: voice 'nobody' is not ")
+    assert refused.startswith("line 2: voice_not_found: voice 'nobody' is ")
     assert [line.split(":")[0] for line in spoken] == [f"lines/{number}.wav" for number in (0, 1, 3)]
     for line in spoken:
         name, length = re.fullmatch(r"(\S+): (.+) s", line).groups()
