@@ -46,7 +46,7 @@ def test_each_program_has_a_test_and_is_short():
     for path in programs:
         code = path.read_text(encoding="utf-8")
         assert f"python examples/{path.name}" in ast.get_docstring(ast.parse(code))
-        assert 10 <= len([line for line in code.splitlines() if line.strip()]) <= 50
+        assert 10 <= len([line for line in code.splitlines() if line.strip()]) <= 40
 
 
 def test_speak(run):

@@ -21,6 +21,7 @@ EVERYBODYS = ("errors", "checks")
 NOT_COMMANDS = ("__init__", "__main__", "cli", *EVERYBODYS)  # files at the top
 # Commands that are too large for one file at the top, and that lie in a room.
 COMMANDS_IN_ROOMS = re.compile(r"voices\.(__main__|commands(\..+|_\w+)?)")
+LONGEST = 450  # lines of a file of the package
 OUTSIDE = ("tests", "benchmarks", "convert", "examples", "docs", "training")
 
 
@@ -125,6 +126,13 @@ def top_files(files: list[Source]) -> Iterator[str]:
                 yield source.says(1, f"a file at the top is a command, and this has no {' and no '.join(missing)}")
 
 
+def short_files(files: list[Source]) -> Iterator[str]:
+    """A file of the package holds one concept, which takes few lines."""
+    for source in files:
+        if source.inside and (lines := len(source.code.splitlines())) > LONGEST:
+            yield source.says(lines, f"a file has at most {LONGEST} lines")
+
+
 def one_way(files: list[Source]) -> Iterator[str]:
     """Rooms import from the rooms before them, cli is for commands, and nothing imports a command but its own door."""
     rooms = {source.module: source.room for source in files if source.inside}
@@ -168,7 +176,7 @@ def private_names(files: list[Source]) -> Iterator[str]:
                 yield source.says(line, f"{name} is private to {', '.join(sorted(rooms))}")
 
 
-RULES = (top_files, one_way, private_names)
+RULES = (top_files, short_files, one_way, private_names)
 
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.__name__)
@@ -225,6 +233,7 @@ def test_a_house_in_order(tmp_path):
     ("file", "code", "finding"),
     [
         ("helpers.py", "def main(): ...", "1: a file at the top is a command, and this has no build_parser"),
+        ("files/safe.py", "\n" * 451, "451: a file has at most 450 lines"),
         ("cellar/wine.py", "", "1: the room cellar has no place in the order of rooms"),
         ("files/safe.py", "\nfrom ..voices.voice import Voice", "2: files imports voices.voice.Voice of voices"),
         ("files/safe.py", "from .. import voices", "1: files imports voices of voices"),
