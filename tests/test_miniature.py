@@ -156,20 +156,21 @@ def test_a_direction_for_the_vocal_tract_moves_the_formants(miniature, low, high
 
 
 def test_a_live_morph_glides(miniature, low, high):
-    text = "Hello, this is my voice. Good morning, today is monday."
+    text = " ".join(LINES[:2])
     own = dict(zip(("low", "high"), map(f0, say(miniature, low, high)), strict=True))
 
-    def heard(**options):
-        sound = np.array(miniature.generate(text, low, language="english", greedy=True, **options).audio)
+    def heard(sound):
         return [f0(sound[: 3 * 24000 // 4]), f0(sound[3 * 24000 // 4 : 2 * 24000]), f0(sound[3 * 24000 :])]
 
-    begins, between, ends = heard(morph=high, morph_seconds=2)
+    morphed = miniature.generate(text, low, language="english", greedy=True, morph=high, morph_seconds=2)
+    begins, between, ends = heard(np.array(morphed.audio))
     assert begins < between < ends
     assert abs(12 * np.log2(begins / own["low"])) <= 2 and abs(12 * np.log2(ends / own["high"])) <= 2
-    assert all(abs(12 * np.log2(pitch / own["low"])) <= 2 for pitch in heard())  # without a morph it stays
+    [plain] = say(miniature, low, texts=LINES[:2])
+    assert all(abs(12 * np.log2(pitch / own["low"])) <= 2 for pitch in heard(plain))  # it is not the words that rise
 
 
-@pytest.mark.parametrize(("speakers", "told"), [((5, 2, 6), None), ((5, 8, 1), 3)])
+@pytest.mark.parametrize(("speakers", "told"), [((5, 2, 6), None), ((5, 2, 8), 3)])
 def test_diarization_of_a_conversation(miniature, speakers, told):
     """Three voices in turn. Of some such three it finds two where it is not told how many there are."""
     from pyannote.core import Annotation, Segment, Timeline
