@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: test lint demo goldens
+.PHONY: test lint demo wheel-check api goldens
 
 $(VENV)/installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -20,3 +20,26 @@ lint: $(VENV)/installed
 
 demo: $(VENV)/installed
 	$(BIN)/python -m mlx_qwen3tts.demo
+
+# Builds sdist and wheel and tries the wheel in a new environment, outside the checkout.
+wheel-check:
+	$(PYTHON) .ci/wheel_check.py
+
+# docs/api.md, from the docstrings.
+api: $(VENV)/installed
+	$(BIN)/python -m docs.api
+
+# The outputs of the official package that the parity tests compare with. It runs in an environment of its own, which is
+# built first unless QWEN_TTS_PYTHON names the Python of one: make goldens [ONLY="base fine-tune"] [OUT=DIR]
+REFERENCE := .venv-reference
+OUT := tests/goldens
+ifndef QWEN_TTS_PYTHON
+QWEN_TTS_PYTHON := $(REFERENCE)/bin/python
+goldens: $(REFERENCE)/installed
+endif
+
+goldens: $(VENV)/installed
+	$(BIN)/python -m convert.make_goldens --reference-python $(QWEN_TTS_PYTHON) --out $(OUT) $(if $(ONLY),--only $(ONLY))
+
+$(REFERENCE)/installed: convert/reference_env.sh convert/reference_requirements.txt
+	PYTHON=$(PYTHON) convert/reference_env.sh $(REFERENCE)

@@ -17,7 +17,10 @@ from mlx_qwen3tts.voices.voice import SUFFIXES
 
 ROOT = Path(__file__).parents[1]
 WALK = ROOT / "docs" / "voices.md"
-DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+DOCUMENTS = [
+    *(ROOT / f"{name}.md" for name in ("README", "CONTRIBUTING", "CHANGELOG")),
+    *sorted((ROOT / "docs").glob("*.md")),
+]
 OURS = re.compile(r"(?:\$ )?(?:python -m )?(mlx_qwen3tts\.\w+|convert\.export_onnx)(?= |$)")
 
 

@@ -28,6 +28,7 @@ from mlx_qwen3tts.synthesis.loop import Generation
 from mlx_qwen3tts.synthesis.sampling import Sampler
 
 TEXT = "Hello the ant is in the house."
+LADDER = ("bf16", "8", "4", "8+e8", "4+p8")  # the recipes that the whole command is tried with
 
 
 @pytest.fixture(scope="module")
@@ -153,7 +154,7 @@ def test_the_whole_ladder(capsys, tmp_path, folder):
     arguments = ["--model", folder, "--text-file", tmp_path / "texts", "--texts", 2, "--frames", 8, "--group-size", 32]
     vector_file = tmp_path / "voice.npy"
     np.save(vector_file, np.random.RandomState(0).standard_normal(64).astype(np.float32))
-    arguments += ["--voice", vector_file, "--recipes", "bf16", "8", "4", "8+e8", "4+p8", "--json"]
+    arguments += ["--voice", vector_file, "--recipes", *LADDER, "--json"]
     status, out, err = run(capsys, *arguments)
     assert status == 0, err
     lines = out.splitlines()
@@ -163,7 +164,7 @@ def test_the_whole_ladder(capsys, tmp_path, folder):
     assert 4 <= result["frames"] == sum(speech["frames"] for speech in result["speech"]) <= 16
     assert all(0 < share < 1 for share in result["certainty"])
     rows = {row["recipe"]: row for row in result["recipes"]}
-    assert list(rows) == ["bf16", "8", "4", "8+e8", "4+p8"]
+    assert list(rows) == list(LADDER)
     # Itself, through convert: bit for bit.
     itself = rows["bf16"]
     assert itself["agreement"] == [1] * 16 and itself["kl_0"] == itself["kl_rest"] == 0
@@ -222,8 +223,8 @@ def test_bad_input_is_one_line(capsys, tmp_path, folder):
         assert line.startswith("error: ") and message in line, line
 
 
-@pytest.mark.parametrize("name", RECIPES)
-def test_every_recipe_loads_and_speaks(tmp_path, folder, name):
+@pytest.mark.parametrize("name", [name for name in RECIPES if name not in LADDER])
+def test_the_other_recipes_load_and_speak(tmp_path, folder, name):
     made = silently(Recipe.parse(name, 32).write, folder, tmp_path / "out")
     tts = Qwen3TTS.from_pretrained(made.folder)
     assert tts.talker.dtype == mx.bfloat16
@@ -235,8 +236,8 @@ def test_every_recipe_loads_and_speaks(tmp_path, folder, name):
 # Quantising
 
 
-@pytest.mark.parametrize("group_size", [32, 64, 128])
-def test_bits_and_groups(tmp_path, group_size):
+@pytest.mark.parametrize(("group_size", "of_bits"), [(32, (6,)), (64, (8, 6, 4)), (128, (4,))])
+def test_bits_and_groups(tmp_path, group_size, of_bits):
     wide = {"hidden_size": 128, "intermediate_size": 256, "head_dim": 32}
     predictor = {**wide, "num_attention_heads": 4, "num_key_value_heads": 2}
     changes = {"talker_config": {**wide, "text_hidden_size": 128, "code_predictor_config": predictor}}
@@ -244,7 +245,7 @@ def test_bits_and_groups(tmp_path, group_size):
     source = write_checkpoint(tmp_path / "source", seed=1, changes=changes)
     plain = mx.load(str(source / "model.safetensors"))
     errors = []
-    for bits in (8, 6, 4):
+    for bits in of_bits:
         with warnings.catch_warnings():
             warnings.filterwarnings("error", message="left unquantised")  # every width is a multiple
             with contextlib.redirect_stderr(io.StringIO()):
@@ -265,7 +266,7 @@ def test_bits_and_groups(tmp_path, group_size):
         codes = tts.generate(TEXT, voice=vector(tts), greedy=True, max_tokens=3).codes
         assert codes.shape == (2, 16)
     # Two bits fewer make a step about four times as long.
-    assert errors[0] * 2.5 < errors[1] < errors[2] / 3
+    assert len(errors) == 1 or errors[0] * 2.5 < errors[1] < errors[2] / 3
 
 
 def mixed_4_6(path):

@@ -1,0 +1,30 @@
+"""Makes a voice of two others: two recordings become vectors, the vectors a third one, and that speaks.
+
+    python examples/blend.py [SHARE]
+
+SHARE of the second voice, from 0 to 1 (default: 0.5). Writes blend.safetensors, which every command takes as a voice,
+and blend.wav.
+"""
+
+import sys
+from pathlib import Path
+
+import mlx_qwen3tts
+from mlx_qwen3tts import Qwen3TTS, Voice
+from mlx_qwen3tts.voices import blend
+
+RECORDINGS = Path(mlx_qwen3tts.__file__).parent / "miniature" / "recordings"
+
+
+def main(share="0.5"):
+    tts = Qwen3TTS.from_pretrained("miniature", dtype="float32")
+    low, high = (tts.embed(RECORDINGS / f"{name}.flac") for name in ("low", "high"))
+    print(f"each recording is a vector of {low.size} numbers")
+    mixed = blend([low, high], weights=[1 - float(share), float(share)])
+    Voice(mixed).save("blend.safetensors")
+    tts.generate("This is a blend of two voices.", mixed, language="English", seed=1).save("blend.wav")
+    print("blend.safetensors\nblend.wav")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
