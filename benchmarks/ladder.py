@@ -136,7 +136,7 @@ def replay(talker, prompt, codes):
     # The predictor reads the hidden state and codes 0 to C - 2; what it says to code c is code c + 1.
     predictor = talker.code_predictor
     spoken = talker.codes[codes[:, :-1] + mx.array(talker.starts[:-1])]  # [F, C - 1, E]
-    inputs = predictor._project(mx.concatenate([hidden[:-1, None], spoken], axis=1))
+    inputs = predictor.project(mx.concatenate([hidden[:-1, None], spoken], axis=1))
     states = predictor.model(inputs, [KVCache(books) for _ in predictor.model.layers])  # [F, C, P]
     rest = [head(states[:, place]) for place, head in enumerate(predictor.lm_head, 1)]
     return talker.codec_head(hidden), mx.stack(rest, axis=1)

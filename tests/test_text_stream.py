@@ -235,22 +235,24 @@ def test_nothing_else_in_unicode_joins_what_is_before_it():
     joining = [c for c in EVERY if unicodedata.combining(p := unicodedata.normalize("NFD", c)[0]) or p in seconds]
     assert len(joining) > 900
     joining += ["\uffff", "\U00016d67", "\U00016d68"]  # one that no version assigns; two that Unicode 16 composes
-    assert [f"{ord(char):04X}" for char in joining if not text_stream._joins(char)] == []
-    assert not text_stream._SETTLED & firsts
-    assert not any(map(text_stream._joins, text_stream._SETTLED))
+    assert [f"{ord(char):04X}" for char in joining if not text_stream.joins_before(char)] == []
+    assert not text_stream.SETTLED & firsts
+    assert not any(map(text_stream.joins_before, text_stream.SETTLED))
 
 
 def test_the_library_normalises_around_a_boundary_as_apart():
     """The same of the normaliser in use, whose Unicode may be another version."""
     nfc = normalizers.NFC().normalize_str
-    alone = [char for char in EVERY if unicodedata.category(char) not in ("Cc", "Co") and not text_stream._joins(char)]
+    alone = [
+        char for char in EVERY if unicodedata.category(char) not in ("Cc", "Co") and not text_stream.joins_before(char)
+    ]
     composed = nfc("\n".join(alone)).split("\n")
     assert len(alone) == len(composed) > 100_000
     for before in ("e\u0345\u0323", "\u1112\u1161", "\u0928", "\u0dd9"):
         together = nfc("\n".join(before + char for char in alone))
         assert together == "\n".join(nfc(before) + char for char in composed)
-    joining = [char for char in EVERY if text_stream._joins(char) and unicodedata.category(char) != "Cn"]
-    for char in text_stream._SETTLED:
+    joining = [char for char in EVERY if text_stream.joins_before(char) and unicodedata.category(char) != "Cn"]
+    for char in text_stream.SETTLED:
         assert nfc("".join(char + mark for mark in joining)).count(char) >= len(joining)
 
 
@@ -259,10 +261,10 @@ def test_python_and_the_pattern_agree_on_spaces_and_contractions(rich):
     for char in EVERY:
         if unicodedata.category(char)[0] in "ZPM" or unicodedata.category(char) == "Cf" or char in "\t\r\n":
             assert char.isspace() == (len(split(f"\n{char}\n")) == 1), f"{ord(char):04X}"
-    fixed = [match for char in EVERY for match in (char, "'" + char) if text_stream._FIXED.fullmatch(match)]
+    fixed = [match for char in EVERY for match in (char, "'" + char) if text_stream.FIXED.fullmatch(match)]
     letters = "".join(map(chr, range(128))) + "ſ"
     fixed += [
-        two for pair in itertools.product(letters, repeat=2) if text_stream._FIXED.fullmatch(two := "'" + "".join(pair))
+        two for pair in itertools.product(letters, repeat=2) if text_stream.FIXED.fullmatch(two := "'" + "".join(pair))
     ]
     assert len(fixed) == 10 + 2 * 4 + 1 + 3 * 4  # digits; s t m d, and a long s, which is an s; re ve ll
     for match in fixed:

@@ -2,6 +2,7 @@
 
 import math
 import warnings
+from collections.abc import Callable
 
 import numpy as np
 
@@ -13,8 +14,11 @@ SHORTEST, ENOUGH = 0.5, 3.0  # seconds of a reference: refused below (and above 
 SILENT = 1e-3  # a peak below this (-60 dBFS) is silence
 
 
-def read_reference(source: Recording, rate: int, prepared: bool = False) -> np.ndarray:
-    """A recording that is to serve as a voice: read, checked, and where asked for `prepared`."""
+def read_reference(
+    source: Recording, rate: int, prepared: bool = False, warn: Callable[[str], object] = warnings.warn
+) -> np.ndarray:
+    """A recording that is to serve as a voice: read, checked, and where asked for `prepared`; warn: called with what
+    hurts it."""
     samples, name = read_audio(source, rate, LONGEST), called(source)
     check_reference(samples, rate, name)
     if prepared:
@@ -22,7 +26,7 @@ def read_reference(source: Recording, rate: int, prepared: bool = False) -> np.n
         if samples.size / rate < SHORTEST:
             raise AudioError(f"{name} lasts {samples.size / rate:.2f} s without its silence; {SHORTEST} s are needed")
     for advice in quality(samples, rate):
-        warnings.warn(f"{name}: {advice}", stacklevel=3)
+        warn(f"{name}: {advice}")
     return samples
 
 

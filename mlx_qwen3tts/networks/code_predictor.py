@@ -43,7 +43,8 @@ class CodePredictor(nn.Module):
         if config.hidden_size != talker_width:
             self.small_to_mtp_projection = Linear(talker_width, config.hidden_size)
 
-    def _project(self, x: mx.array) -> mx.array:
+    def project(self, x: mx.array) -> mx.array:
+        """[..., E] to [..., P], where the widths differ."""
         return self.small_to_mtp_projection(x) if "small_to_mtp_projection" in self else x
 
     def __call__(
@@ -62,7 +63,7 @@ class CodePredictor(nn.Module):
         caches = [KVCache(step=len(self.lm_head) + 1) for _ in self.model.layers]
         x, codes = mx.concatenate([hidden, first], axis=1), list[mx.array]()
         for step, head in enumerate(self.lm_head):
-            state = self.model(self._project(x), caches)[:, -1]
+            state = self.model(self.project(x), caches)[:, -1]
             codes.append(sample(step, head(state)))
             x = tables[step][codes[-1]][:, None]  # the last table's row is left to whoever sums up the frame
         return codes

@@ -24,12 +24,12 @@ from .tokenizer import ASSISTANT, ROLE_IDS, TextTokenizer
 #   come draws all of it into one (`\s*[\r\n]+`), a word to come takes the last space away (`\s+(?!\S)`).
 # - Contractions and digits do not grow. Of the digits these are the ones that every version of Unicode has. A
 #   contraction cut short needs no rule: what is there of it, a quotation mark or a word, ends with the text.
-_FIXED = re.compile(r"'(?:s|t|re|ve|m|ll|d)|[0-9]", re.IGNORECASE)
+FIXED = re.compile(r"'(?:s|t|re|ve|m|ll|d)|[0-9]", re.IGNORECASE)
 # Characters that no mark composes with are settled at once, be the next one a mark or not. The usual ends of a piece.
-_SETTLED = frozenset(" \t\r\n0123456789.,:;!?…'\"’”()[]-–—*、。，：；！？（）「」『』《》")
+SETTLED = frozenset(" \t\r\n0123456789.,:;!?…'\"’”()[]-–—*、。，：；！？（）「」『』《》")
 
 
-def _joins(char: str) -> bool:
+def joins_before(char: str) -> bool:
     """Whether normalisation may join a character to those before it, by composing or by reordering.
 
     Marks, conjoining Hangul and, since Unicode 16, two Kirat Rai vowels do. A character that is not assigned may: the
@@ -64,11 +64,11 @@ class TextStream:
         self._length += len(piece)
         self._empty = self._empty and not piece.strip()
         # Nothing joins across the last character that joins nothing before it; it may still change itself.
-        last = next((place for place in reversed(range(len(piece))) if not _joins(piece[place])), None)
+        last = next((place for place in reversed(range(len(piece))) if not joins_before(piece[place])), None)
         if last is None:
             self._raw += piece
             return []
-        cut = last + (piece[last] in _SETTLED)
+        cut = last + (piece[last] in SETTLED)
         settled, self._raw = self._normalise(self._raw + piece[:cut]), piece[cut:]
         # Letters only lengthen a word that is no contraction; to look each time would cost its length squared.
         growing = len(self._tail) > 2 and self._tail[-1].isalpha() and settled.isalpha()
@@ -96,7 +96,7 @@ class TextStream:
         end, spaces = len(self._tail), len(self._tail.rstrip())
         closed, cut = [], 0
         for pretoken, (start, stop) in self._split(self._tail):
-            if start >= spaces or (stop == end and not _FIXED.fullmatch(self._tail, start)):
+            if start >= spaces or (stop == end and not FIXED.fullmatch(self._tail, start)):
                 break
             closed.append(pretoken)
             cut = stop

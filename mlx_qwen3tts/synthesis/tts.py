@@ -19,6 +19,7 @@ from ..checkpoint.part import check_dtype
 from ..checkpoint.weights import read_json
 from ..errors import InvalidValue, QwenTTSError, UnsupportedValue, VoiceError, WrongType
 from ..networks.codec.codec import DECODE_CHUNK
+from ..networks.speaker.encoder import SpeakerEncoder
 from ..networks.speaker.mel import SAMPLE_RATE
 from ..voices import FOLDER
 from ..voices.fit import KNOWN_NORMS, check_fit
@@ -99,7 +100,8 @@ class Qwen3TTS:
     # Voices
 
     @functools.cached_property
-    def _speaker_encoder(self):
+    def speaker_encoder(self) -> SpeakerEncoder:
+        """The network that `embed` and `clone` listen with, loaded when it is first used."""
         return self.folder.load_speaker_encoder()
 
     def embed(self, audio: AudioLike, prepare: bool = False) -> mx.array:
@@ -114,11 +116,12 @@ class Qwen3TTS:
         if ref_text is not None:
             check_text(ref_text, "reference text")
             self.planner.check_in_context()
-        encoder, rate = self._speaker_encoder, SAMPLE_RATE
-        samples = read_reference(audio, rate, prepare)  # once for both
+        encoder, rate = self.speaker_encoder, SAMPLE_RATE
+        notes = Notes()
+        samples = read_reference(audio, rate, prepare, notes.warn)  # once for both
         codes = None if ref_text is None else self.codec.encode((samples, rate))
-        source = {"source_model": self.folder.folder.name}
-        return Voice(encoder.embed(mx.array(samples)), codes, ref_text, source)
+        vector, source = encoder.embed(mx.array(samples)), self.folder.folder.name
+        return Voice(vector, codes, ref_text, source_model=source, notes=notes)
 
     def preset(self, name: str) -> Voice:
         """A Voice from a preset's row of the codec embedding. Names are matched without regard to case."""
@@ -157,6 +160,7 @@ class Qwen3TTS:
                 voice = Voice(voice)
             except VoiceError as error:
                 raise VoiceError(f"embedding {error}", param="voice") from None
+        notes += voice.notes  # which were warned of when it was made
         check_fit(voice, self.embedding_dim, self.model_type, self._usual_norm, notes.warn)
         return voice
 

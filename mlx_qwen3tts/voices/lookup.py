@@ -101,15 +101,14 @@ class Lookup:
         """The Direction of a file, of the library, or of a file named without its extension; else DirectionNotFound."""
         if Path(name).suffix and _is_file(name):
             return Direction.load(name)
-        found = self.library.direction(name) if self.library is not None else None
-        if found is None and _is_file(f"{name}.safetensors"):
-            found = Direction.load(f"{name}.safetensors")
-        if found is None:
-            raise DirectionNotFound(
-                f"direction {name!r} is no file and not in the library; fit one with voices direction fit",
-                param="direction",
-            )
-        return found
+        if self.library is not None and name in self.library.directions:
+            return self.library.direction(name)
+        if _is_file(f"{name}.safetensors"):
+            return Direction.load(f"{name}.safetensors")
+        raise DirectionNotFound(
+            f"direction {name!r} is no file and not in the library; fit one with voices direction fit",
+            param="direction",
+        )
 
     def _evaluate(self, expression: Sum, text: str, space: VoiceSpace | None, keep: str) -> Voice | Offset:
         """The Voice of a parsed expression with its recipe, an Offset, or for an expression of one name that voice."""

@@ -7,7 +7,7 @@ codes and metadata; `.json`, a list of numbers.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from dataclasses import replace as dataclass_replace
 from pathlib import Path
@@ -44,11 +44,11 @@ class Voice:
     rights.CONSENT; license: an SPDX name where there is one. attributes: {name: value} by which a library finds it,
     such as gender: female; a bare tag has the value "". recipe: how it was made of others (expression, parents with
     their weights, directions), empty where it was not. other: whatever other strings its file has. name: what messages
-    call it.
+    call it. notes: what was said of the recording it was made from; no file keeps them.
 
     Made with `metadata`, a file's strings, or with these one by one. It does not change: `replace` makes another one.
-    Two voices are equal where all but their names is. They have no hash, since MLX cannot forbid writing into an array;
-    lookup.fingerprint tells vectors apart. The arrays are evaluated, so any thread can use them.
+    Two voices are equal where all but their names and notes is. They have no hash, since MLX cannot forbid writing into
+    an array; lookup.fingerprint tells vectors apart. The arrays are evaluated, so any thread can use them.
     """
 
     embedding: mx.array
@@ -62,6 +62,7 @@ class Voice:
     recipe: Mapping[str, Any]
     other: Mapping[str, str]
     name: str | None
+    notes: tuple[str, ...]
 
     __hash__: ClassVar[None]
 
@@ -80,6 +81,7 @@ class Voice:
         attributes: Mapping[str, str] | None = None,
         recipe: Mapping[str, Any] | None = None,
         other: Mapping[str, str] | None = None,
+        notes: Sequence[str] = (),
     ) -> None:
         told: dict[str, Any] = {
             "source_model": source_model,
@@ -104,7 +106,7 @@ class Voice:
         told["recipe"] = strings.check_recipe(told["recipe"])
         told["other"] = strings.check_other(told["other"])
         arrays = {"embedding": as_vector(embedding), "ref_codes": None if ref_codes is None else as_codes(ref_codes)}
-        for key, value in {**arrays, "ref_text": ref_text, "name": name, **told}.items():
+        for key, value in {**arrays, "ref_text": ref_text, "name": name, "notes": tuple(notes), **told}.items():
             object.__setattr__(self, key, value)
 
     @property
@@ -129,7 +131,7 @@ class Voice:
         dataclasses.replace does the same for fields.
         """
         if "metadata" in changes:
-            kept = ("embedding", "ref_codes", "ref_text", "name")
+            kept = ("embedding", "ref_codes", "ref_text", "name", "notes")
             return Voice(**{**{key: getattr(self, key) for key in kept}, **changes})
         return dataclass_replace(self, **changes)
 
@@ -139,7 +141,7 @@ class Voice:
         ours, theirs = vars(self), vars(other)
         arrays = ("embedding", "ref_codes")
         return all(_equal(ours[key], theirs[key]) for key in arrays) and all(
-            ours[key] == theirs[key] for key in ours if key not in (*arrays, "name")
+            ours[key] == theirs[key] for key in ours if key not in (*arrays, "name", "notes")
         )
 
     def __repr__(self) -> str:

@@ -220,7 +220,8 @@ def test_an_unknown_name_alone(library, name):
 def test_an_unknown_direction(library):
     with pytest.raises(DirectionNotFound, match="direction 'nothing' is no file and not in the library"):
         Lookup(library).direction("nothing")
-    assert library.direction("nothing") is None
+    with pytest.raises(DirectionNotFound, match=r"'nothing' is not in library .*; it has deep voice, gender"):
+        library.direction("nothing")
 
 
 characters = st.characters(blacklist_categories=("Cs", "Cc"))

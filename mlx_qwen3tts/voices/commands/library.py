@@ -92,7 +92,7 @@ def show(options: Namespace) -> None:
     scores = {}
     for name in library.directions:
         direction = library.direction(name)
-        if direction is not None and direction.dimension == voice.dimension:
+        if direction.dimension == voice.dimension:
             scores[name] = float(direction.score(voice))
     alike = [name for name in library if library.info(name)["dimension"] == voice.dimension]
     near = library.search(options.name, 3) if len(alike) > 1 else []

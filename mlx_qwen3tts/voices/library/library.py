@@ -15,7 +15,15 @@ from typing import Any
 
 import mlx.core as mx
 
-from ...errors import InvalidValue, NameTaken, OutputError, UnsupportedValue, VoiceNotFound, WrongType
+from ...errors import (
+    DirectionNotFound,
+    InvalidValue,
+    NameTaken,
+    OutputError,
+    UnsupportedValue,
+    VoiceNotFound,
+    WrongType,
+)
 from .. import FOLDER
 from ..algebra import VoiceLike, as_vectors
 from ..directions.direction import Direction
@@ -183,10 +191,14 @@ class Library:
             direction.save(path)
         return path
 
-    def direction(self, name: str) -> Direction | None:
-        """The Direction of a name, or None."""
+    def direction(self, name: str) -> Direction:
+        """The Direction of a name; DirectionNotFound where there is none."""
         path = self.folder / DIRECTIONS / f"{name}.safetensors"
-        return Direction.load(path) if path.is_file() else None
+        if not path.is_file():
+            known = self.directions
+            listed = f"; it has {', '.join(known[:10])}{' …' if len(known) > 10 else ''}" if known else ""
+            raise DirectionNotFound(f"direction {name!r} is not in library {self.folder}{listed}", param="direction")
+        return Direction.load(path)
 
     @property
     def directions(self) -> list[str]:
