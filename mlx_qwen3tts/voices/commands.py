@@ -414,7 +414,8 @@ def run_search(options):
 
 def run_map(options):
     from .maps.page import write_html
-    from .maps.projection import project, write_png
+    from .maps.picture import write_png
+    from .maps.projection import project
 
     writers = {".png": write_png, ".html": write_html}
     suffix = Path(options.output).suffix.lower()
