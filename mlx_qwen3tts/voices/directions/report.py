@@ -72,7 +72,7 @@ class Report:
 def assess(X: mx.array, labels: Labels, method: str, top_k: int | None, radius: float) -> Report:
     """Report on the direction that `solve` finds in centred voices X [N, D]."""
     groups = labels.groups if labels.groups is not None else list(range(len(labels.y)))
-    members = {group: np.array(rows).tolist() for group, rows in indices(groups).items()}
+    members: dict[Hashable, list[int]] = {group: np.array(rows).tolist() for group, rows in indices(groups).items()}
     scores = held_out(X, labels, method, top_k, members)
     known = np.flatnonzero(np.isfinite(scores))
     if labels.numeric:
