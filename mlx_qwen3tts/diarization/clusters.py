@@ -21,6 +21,7 @@ THRESHOLD = 0.35
 # cluster cut in two by its own noise is 2.7 spreads apart if it was normal, 3.5 if uniform; two voices whose windows
 # scatter as widely as the voices differ, in ten dimensions, 7.
 SPREADS = 4.0
+SMALL = 2.0  # by how much n windows must lie farther apart than many: SMALL / n
 LARGEST = 2000  # windows that are clustered, an even choice of them: linkage is quadratic
 SEEDS, CLOSE, FEWEST = 40, 0.15, 3  # clusters to begin with: at most, no finer than, of so many windows
 FEW = 12  # clusters among which the windows are shared out anew after every merger
@@ -55,14 +56,14 @@ def clusters(
             del groups[mixed]
             groups = assigned(x, groups)
             continue
-        unit = units(centroids)
+        angles = cosine_distances(centroids)
         pairs = list(itertools.combinations(range(len(groups)), 2))
         far = []
         for i, j in pairs:
             key = groups[i].tobytes(), groups[j].tobytes()
             if key not in spreads:
                 spreads[key] = apart(x, near, groups[i], groups[j], rounding)
-            far.append(min(1 - unit[i] @ unit[j], spreads[key]))
+            far.append(min(angles[i, j], spreads[key]))
         least = int(np.argmin(far))
         if far[least] >= threshold and (most is None or len(groups) <= most):
             again = [] if settled else settle(x, where, groups)
@@ -81,6 +82,12 @@ def clusters(
 def units(x: np.ndarray) -> np.ndarray:
     """Rows of x [N, D] with the length of one; zero stays zero."""
     return x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)
+
+
+def cosine_distances(centroids: np.ndarray) -> np.ndarray:
+    """Cosine distances [K, K] between centroids [K, D]."""
+    unit = units(centroids)
+    return 1 - unit @ unit.T
 
 
 def means(x: np.ndarray, groups: list[np.ndarray]) -> np.ndarray:
@@ -190,7 +197,7 @@ def apart(x: np.ndarray, near: sparse.csr_array, a: np.ndarray, b: np.ndarray, r
         return 0.0
     deviation = np.median(np.abs(np.concatenate([one - np.median(one), two - np.median(two)])))
     spreads = (np.median(one) - np.median(two)) / max(1.4826 * deviation, rounding)  # of a normal distribution
-    return float(THRESHOLD * spreads / SPREADS / (1 + 2 / min(len(a), len(b))))
+    return float(THRESHOLD * spreads / SPREADS / (1 + SMALL / min(len(a), len(b))))
 
 
 def mixture(centroids: np.ndarray) -> int | None:
