@@ -139,6 +139,11 @@ def cases(shared: Path, seeds: range) -> Iterator[Case]:
             yield Case("recordings" + ", overlap asked" * ("overlap" in options), samples, turns, Kept(embed), options)
 
 
+def merge_only(x: np.ndarray, groups: list[np.ndarray], i: int, j: int) -> list[np.ndarray]:
+    rest = [group for k, group in enumerate(groups) if k not in (i, j)]
+    return [*rest, np.concatenate([groups[i], groups[j]])]
+
+
 def changes_only(x: np.ndarray, where: np.ndarray, centroids: np.ndarray) -> np.ndarray:
     return clusters.changes(clusters.nearest(x, centroids), where)
 
@@ -152,8 +157,7 @@ def pairs_only(x: np.ndarray, where: np.ndarray, centroids: np.ndarray) -> np.nd
 RULES: dict[str, tuple[Any, str, Any]] = {
     "clusters: none finer than CLOSE to begin with": (clusters, "CLOSE", 0.0),
     "clusters: a mixture of two others is shared out": (clusters, "mixture", lambda centroids: None),
-    "clusters: all windows shared out after a merger": (clusters, "FEW", 0),
-    "clusters: shared out anew among few alone": (clusters, "FEW", math.inf),
+    "clusters: all windows shared out after a merger": (clusters, "merged", merge_only),
     "clusters: what is left must settle": (clusters, "settle", lambda x, where, groups: groups),
     "clusters: THRESHOLD of the cosine": (
         clusters,

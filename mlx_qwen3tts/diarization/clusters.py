@@ -24,7 +24,6 @@ SPREADS = 4.0
 SMALL = 2.0  # by how much n windows must lie farther apart than many: SMALL / n
 LARGEST = 2000  # windows that are clustered, an even choice of them: linkage is quadratic
 SEEDS, CLOSE, FEWEST = 40, 0.15, 3  # clusters to begin with: at most, no finer than, of so many windows
-FEW = 12  # clusters among which the windows are shared out anew after every merger
 BETWEEN = 0.3  # distance to the line between two others, in lengths of it, below which a cluster is a mixture of both
 
 
@@ -71,11 +70,7 @@ def clusters(
                 break
             groups, settled = again, True
             continue
-        i, j = pairs[least]
-        groups[i] = np.concatenate([groups[i], groups.pop(j)])
-        if len(groups) <= FEW:
-            groups = assigned(x, groups)
-        settled = False
+        groups, settled = merged(x, groups, *pairs[least]), False
     return means(x, groups)
 
 
@@ -132,6 +127,12 @@ def changes(labels: np.ndarray, where: np.ndarray) -> np.ndarray:
     """Which windows [N] are next to one with another label in the same region `where` [N]."""
     change = (labels[1:] != labels[:-1]) & (where[1:] == where[:-1])
     return np.append(change, False) | np.insert(change, 0, False)
+
+
+def merged(x: np.ndarray, groups: list[np.ndarray], i: int, j: int) -> list[np.ndarray]:
+    """The groups with two of them as one, among which all of x [N, D] is shared out anew."""
+    rest = [group for k, group in enumerate(groups) if k not in (i, j)]
+    return assigned(x, [*rest, np.concatenate([groups[i], groups[j]])])
 
 
 def sizeable(labels: np.ndarray, fewest: int) -> list[np.ndarray]:

@@ -46,7 +46,9 @@ def read_labelled(
         raise InvalidValue(f"labels {path}: {len(kept)} rows have {' and '.join(columns) or 'a voice'}; two are needed")
     voices = [_voice(row, Path(path), library) for row in kept]
     values = {column: _typed([row[column].strip() for row in kept]) for column in columns}
-    return Labelled(as_vectors(voices, "labelled voices"), [_name(row) for row in kept], values), left
+    X = as_vectors(voices, "labelled voices")
+    mx.eval(X)  # so that any thread can use them
+    return Labelled(X, [_name(row) for row in kept], values), left
 
 
 def _name(row: dict[str, str]) -> str:
