@@ -7,8 +7,14 @@ The conversations are those of tests/diarization/conversations.py: made-up voice
 up or real (x-vectors of six speakers in six emotions), and spliced recordings; FOLDER holds what is real. Noise depends
 on the window alone, so that two runs differ only by what is left out. Rates are percent, with a collar of 0 s,
 overlapping speech included: the mean over conversations of two to five speakers, and over recordings of one speaker. A
-step stays where leaving it out costs 0.1 points or more of either, or where it keeps a promise (as many speakers as
-asked for) or saves time (the windows embedded).
+step stays where leaving it out costs 0.1 points or more of either or fails a test, where it keeps a promise (as many
+speakers as asked for) or where it saves time (the windows embedded).
+
+Steps that were there once, and what leaving each out cost over 195 such conversations: a path of least changes over the
+windows -0.05; a window's share of time +0.10, and nothing without that path, nor did its cap; centring on the
+centroids' mean 0.00; settling anew before boundaries are sought +0.04; what two at once had to be worth -0.03; sharing
+out after mergers where clusters are few alone 0.00; all these together -0.12. Without them, and over 432 conversations,
+clusters between two others that were shared out among these were worth 0.07.
 """
 
 import argparse
@@ -156,7 +162,6 @@ def pairs_only(x: np.ndarray, where: np.ndarray, centroids: np.ndarray) -> np.nd
 # What is put in a step's place: {step: (module, name, instead)}
 RULES: dict[str, tuple[Any, str, Any]] = {
     "clusters: none finer than CLOSE to begin with": (clusters, "CLOSE", 0.0),
-    "clusters: a mixture of two others is shared out": (clusters, "mixture", lambda centroids: None),
     "clusters: all windows shared out after a merger": (clusters, "merged", merge_only),
     "clusters: what is left must settle": (clusters, "settle", lambda x, where, groups: groups),
     "clusters: THRESHOLD of the cosine": (

@@ -24,7 +24,6 @@ SPREADS = 4.0
 SMALL = 2.0  # by how much n windows must lie farther apart than many: SMALL / n
 LARGEST = 2000  # windows that are clustered, an even choice of them: linkage is quadratic
 SEEDS, CLOSE, FEWEST = 40, 0.15, 3  # clusters to begin with: at most, no finer than, of so many windows
-BETWEEN = 0.3  # distance to the line between two others, in lengths of it, below which a cluster is a mixture of both
 
 
 def clusters(
@@ -40,8 +39,7 @@ def clusters(
     [N, 2].
 
     Average linkage by cosine gives clusters to begin with. The two least apart are merged as long as they are less than
-    `threshold` apart, by the cosine of their means and by `apart`; what lies between two others is shared out among its
-    neighbours. What is left must stay apart when it has settled.
+    `threshold` apart, by the cosine of their means and by `apart`. What is left must stay apart when it has settled.
     """
     chosen = np.unique(np.linspace(0, len(x) - 1, min(LARGEST, len(x))).round().astype(int))
     x, where, near = x[chosen], where[chosen], sharing(spans[chosen])
@@ -50,11 +48,6 @@ def clusters(
     settled = False
     while len(groups) > fewest:
         centroids = means(x, groups)
-        mixed = mixture(centroids)
-        if mixed is not None:
-            del groups[mixed]
-            groups = assigned(x, groups)
-            continue
         angles = cosine_distances(centroids)
         pairs = list(itertools.combinations(range(len(groups)), 2))
         far = []
@@ -88,12 +81,6 @@ def cosine_distances(centroids: np.ndarray) -> np.ndarray:
 def means(x: np.ndarray, groups: list[np.ndarray]) -> np.ndarray:
     """The centroids [K, D] of groups of rows of x [N, D]."""
     return np.stack([x[group].mean(axis=0) for group in groups])
-
-
-def distances(centroids: np.ndarray) -> np.ndarray:
-    """Squared distances [K, K] between centroids [K, D]."""
-    gram = centroids @ centroids.T
-    return np.maximum(np.diag(gram)[:, None] + np.diag(gram) - 2 * gram, 0)
 
 
 def assigned(x: np.ndarray, groups: list[np.ndarray]) -> list[np.ndarray]:
@@ -199,14 +186,3 @@ def apart(x: np.ndarray, near: sparse.csr_array, a: np.ndarray, b: np.ndarray, r
     deviation = np.median(np.abs(np.concatenate([one - np.median(one), two - np.median(two)])))
     spreads = (np.median(one) - np.median(two)) / max(1.4826 * deviation, rounding)  # of a normal distribution
     return float(THRESHOLD * spreads / SPREADS / (1 + SMALL / min(len(a), len(b))))
-
-
-def mixture(centroids: np.ndarray) -> int | None:
-    """Which of the centroids [K, D] lies on the line between two others, as windows do in which these meet; or None."""
-    square = distances(centroids)
-    length = np.maximum(square, 1e-12)[None]  # [k, i, j]: of the line from i to j
-    along = (square[:, :, None] + square[None] - square[:, None, :]) / 2 / length  # where k lies on it
-    aside = np.sqrt(np.maximum(square[:, :, None] / length - along**2, 0))
-    aside[(along < 0.2) | (along > 0.8)] = np.inf
-    k = int(aside.min(axis=(1, 2)).argmin())
-    return k if aside[k].min() < BETWEEN else None

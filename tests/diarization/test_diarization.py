@@ -169,6 +169,15 @@ def test_the_number_of_speakers(shared):
     assert count(num_speakers=4) == 4 and count(min_speakers=4) == 4 and count(num_speakers=1) == 1
 
 
+@pytest.mark.parametrize("seed", range(2))
+def test_as_many_speakers_as_are_asked_for(seed):
+    """More than there are: each has a window for certain."""
+    turns, vectors = conversation(seed, 3), voices(seed, 3)
+    for number in (6, 9):
+        found, _ = run(turns, Known(vectors, seed, 1.6), seed, num_speakers=number)
+        assert len(found.speakers) == number
+
+
 def test_two_at_once_are_marked_when_asked():
     turns = [(0.5, 6, 0), (6.5, 12, 1), (12.5, 18, 0), (16, 21, 1), (21.5, 26, 1), (26.4, 31, 0)]
     embed = Known(voices(4, 2), 4, 0.5)
