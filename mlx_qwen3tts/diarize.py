@@ -1,11 +1,20 @@
 """`mlx_qwen3tts.diarize`: who speaks when in a recording, and the voice of each."""
 
+from __future__ import annotations
+
+import argparse
 import json
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from . import cli
 from .errors import InvalidValue
 
+if TYPE_CHECKING:
+    from .diarization import Diarization
+
+DESCRIPTION = "who speaks when in a recording, and the voice of each."
 EXAMPLES = """\
   mlx_qwen3tts.diarize meeting.wav
   mlx_qwen3tts.diarize meeting.wav --max-speakers 4 --overlap --output meeting.json
@@ -17,8 +26,8 @@ Then speak with the second voice found:
 FORMATS = (".rttm", ".json")
 
 
-def build_parser():
-    options = cli.parser("diarize", __doc__.split(": ", 1)[1], EXAMPLES)
+def build_parser() -> argparse.ArgumentParser:
+    options = cli.parser("diarize", DESCRIPTION, EXAMPLES)
     options.add_argument("audio", metavar="AUDIO", help="a recording of any length that holds 0.5 s of speech or more")
     cli.add_model(options)
     options.add_argument("--output", metavar="F", help=".rttm or .json (default: RTTM lines on stdout)")
@@ -37,11 +46,11 @@ def build_parser():
     return options
 
 
-def main(arguments=None):
+def main(arguments: Sequence[str] | None = None) -> None:
     cli.run(diarize, build_parser().parse_args(arguments))
 
 
-def check_outputs(options):
+def check_outputs(options: argparse.Namespace) -> None:
     """Refuse what cannot be written, before any work."""
     from .errors import OutputError
     from .files.output import check_folder, check_writable
@@ -49,7 +58,9 @@ def check_outputs(options):
     if options.output is not None:
         if Path(options.output).suffix not in FORMATS:
             suffix = Path(options.output).suffix
-            raise InvalidValue(f"output {options.output}: extension {suffix!r} is not one of {' '.join(FORMATS)}")
+            raise InvalidValue(
+                f"output {options.output}: extension {suffix!r} is not one of {' '.join(FORMATS)}", param="output"
+            )
         check_writable(options.output)
     if options.voices is not None:
         check_folder(options.voices, "--voices")
@@ -60,10 +71,10 @@ def check_outputs(options):
             )
 
 
-def diarize(options):
+def diarize(options: argparse.Namespace) -> None:
     check_outputs(options)
+    from . import diarization
     from .audio.regions import open_recording
-    from .diarization import diarize as diarization
 
     threshold = diarization.THRESHOLD if options.threshold is None else options.threshold
     diarization.limits(options.num_speakers, options.min_speakers, options.max_speakers, threshold)
@@ -101,7 +112,9 @@ def diarize(options):
         print(found.rttm(Path(options.audio).stem), end="")
 
 
-def save_voices(found, speakers, options, model):
+def save_voices(
+    found: Diarization, speakers: dict[str, dict[str, Any]], options: argparse.Namespace, model: str
+) -> None:
     """Every speaker's vector as a voice file, whose path is noted in `speakers`."""
     from .voices.voice import Voice
 
@@ -113,7 +126,7 @@ def save_voices(found, speakers, options, model):
         speakers[name]["voice"] = str(file)
 
 
-def write(found, told, options):
+def write(found: Diarization, told: dict[str, Any], options: argparse.Namespace) -> None:
     """The output file, by its extension."""
     from .files.output import whole_file
 
@@ -123,7 +136,7 @@ def write(found, told, options):
         temporary.write_text(text, encoding="utf-8")
 
 
-def summarise(speakers, found, options):
+def summarise(speakers: dict[str, dict[str, Any]], found: Diarization, options: argparse.Namespace) -> None:
     """Who was found, on stderr."""
     total = sum(speaker["seconds"] for speaker in speakers.values())
     count = f"{len(speakers)} speaker{'s' * (len(speakers) > 1)}"

@@ -14,7 +14,7 @@ import soundfile
 from mlx_qwen3tts import Direction, Qwen3TTS
 from mlx_qwen3tts.checkpoint import hub
 from mlx_qwen3tts.demo import labelled
-from mlx_qwen3tts.diarization.diarize import diarize, embedder
+from mlx_qwen3tts.diarization import diarize, embedder
 from mlx_qwen3tts.voices.library.library import Library
 from mlx_qwen3tts.voices.voice import Voice
 from training.acoustics import f0, formant_shift

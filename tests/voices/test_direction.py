@@ -1,6 +1,8 @@
 """Directions: that they find what separates labels, say how far to trust them, and can be taken back."""
 
 import math
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import FrozenInstanceError, replace
 
 import mlx.core as mx
 import numpy as np
@@ -9,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlx_qwen3tts import Direction, Voice, VoiceSpace
+from mlx_qwen3tts.errors import InvalidValue, VoiceError, WrongType
 from mlx_qwen3tts.voices.directions.fit import ridge
 from tests.voices.real import load, made
 
@@ -128,7 +131,7 @@ def test_orthogonal_to_another():
     assert np.allclose(np.array(other.score(rest.apply(X, 3.0))), np.array(other.score(X)), atol=1e-3)
     assert "before its part along another was taken out" in str(rest.report)  # whose figures they are
     assert mixed.report.warnings == rest.report.warnings[:-1]
-    with pytest.raises(ValueError, match="the same: nothing is left"):
+    with pytest.raises(InvalidValue, match="the same: nothing is left"):
         other.orthogonal_to(other)
 
 
@@ -187,34 +190,59 @@ def test_saved_and_loaded(tmp_path):
         assert np.array_equal(np.array(getattr(again, name)), np.array(getattr(GENDER, name)))
     assert again.report == GENDER.report and again.radius == GENDER.radius and again.positive == "m"
     Voice(X[0]).save(tmp_path / "v.safetensors")
-    with pytest.raises(ValueError, match="has no tensor 'direction', only speaker_embedding"):
+    with pytest.raises(InvalidValue, match="has no tensor 'direction', only speaker_embedding"):
         Direction.load(tmp_path / "v.safetensors")
-    with pytest.raises(ValueError, match="no such file"):
+    with pytest.raises(InvalidValue, match="no such file"):
         Direction.load(tmp_path / "none.safetensors")
+
+
+def test_a_direction_says_what_it_is_and_stays_as_it_is():
+    assert repr(GENDER) == f"Direction(from f to m, 64 dimensions, {GENDER.report.right} of 32 right)"
+    X, numbers, _ = pitch()
+    d = Direction.fit(X, numbers, method="ridge")
+    assert repr(d) == f"Direction(from less to more, 40 dimensions, correlation {d.report.correlation:.2f})"
+    for value, name in ((GENDER, "vector"), (GENDER.report, "right")):
+        with pytest.raises(FrozenInstanceError):
+            setattr(value, name, None)
+    assert replace(GENDER.report, n=1) != GENDER.report
+
+
+def test_any_thread_can_use_what_another_one_made(tmp_path):
+    GENDER.save(tmp_path / "g.safetensors")
+    with ThreadPoolExecutor(1) as pool:
+        other = pool.submit(Direction.fit, X, LABELS["gender"]).result()
+        loaded = pool.submit(Direction.load, tmp_path / "g.safetensors").result()
+        moved = pool.submit(lambda: np.array(GENDER.apply(X[0], 1.0))).result()
+    assert np.array_equal(np.array(loaded.apply(X[0], 1.0)), moved)
+    assert np.array_equal(np.array(other.score(X)), np.array(GENDER.score(X)))
 
 
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [
-        (lambda: Direction.fit(X[0], ["a"]), ValueError, "fitted to voices"),
-        (lambda: Direction.fit(X, ["a"] * 32), ValueError, "the same label 'a'; two are needed"),
-        (lambda: Direction.fit(X, ["a", "b"]), ValueError, "labels has 2 labels for 32 voices"),
-        (lambda: Direction.fit(X, "ab"), TypeError, "labels must be a list"),
-        (lambda: Direction.fit(X, LABELS["emotion"]), ValueError, "4 labels, e0, e1, e2, e3; say which"),
-        (lambda: Direction.fit(X, LABELS["emotion"], positive="x"), ValueError, "no voice has the label 'x'"),
-        (lambda: Direction.fit(X, list(range(32))), ValueError, "method 'mean' needs two labels; for numbers"),
-        (lambda: Direction.fit(X, [math.nan, *range(31)], method="ridge"), ValueError, "NaN or infinite"),
-        (lambda: Direction.fit(X, LABELS["gender"], method="svm"), ValueError, "'svm' is not one of mean, corr"),
-        (lambda: Direction.fit(X, LABELS["gender"], top_k=65), ValueError, "top_k 65 is not between 1 and"),
-        (lambda: Direction.fit(X, LABELS["gender"], top_k=1.5), TypeError, "top_k must be an integer"),
-        (lambda: Direction.fit(X, LABELS["gender"], groups=["a"]), ValueError, "groups has 1 labels"),
-        (lambda: Direction.fit(mx.concatenate([X[:16], X[:16]]), ["a"] * 16 + ["b"] * 16), ValueError, "do not differ"),
-        (lambda: GENDER.score(mx.zeros(8)), ValueError, "the voice has 8 dimensions, the direction 64"),
-        (lambda: GENDER.score(mx.full(64, float("nan"))), ValueError, "NaN"),
-        (lambda: GENDER.apply(X[0], math.inf), ValueError, "strength inf is not finite"),
-        (lambda: GENDER.orthogonal_to("x"), TypeError, "compared with another, not with 'x'"),
-        (lambda: Direction.fit(X, [[1]] * 32), TypeError, r"labels: \[1\] is no label"),
-        (lambda: GENDER.apply(X[0], 1, keep="all"), ValueError, "keep 'all'"),
+        (lambda: Direction.fit(X[0], ["a"]), InvalidValue, "fitted to voices"),
+        (lambda: Direction.fit(X, ["a"] * 32), InvalidValue, "the same label 'a'; two are needed"),
+        (lambda: Direction.fit(X, ["a", "b"]), InvalidValue, "labels has 2 labels for 32 voices"),
+        (lambda: Direction.fit(X, "ab"), WrongType, "labels must be a list"),
+        (lambda: Direction.fit(X, LABELS["emotion"]), InvalidValue, "4 labels, e0, e1, e2, e3; say which"),
+        (lambda: Direction.fit(X, LABELS["emotion"], positive="x"), InvalidValue, "no voice has the label 'x'"),
+        (lambda: Direction.fit(X, list(range(32))), InvalidValue, "method 'mean' needs two labels; for numbers"),
+        (lambda: Direction.fit(X, [math.nan, *range(31)], method="ridge"), InvalidValue, "NaN or infinite"),
+        (lambda: Direction.fit(X, LABELS["gender"], method="svm"), InvalidValue, "'svm' is not one of mean, corr"),
+        (lambda: Direction.fit(X, LABELS["gender"], top_k=65), InvalidValue, "top_k 65 is not between 1 and"),
+        (lambda: Direction.fit(X, LABELS["gender"], top_k=1.5), WrongType, "top_k must be an integer"),
+        (lambda: Direction.fit(X, LABELS["gender"], groups=["a"]), InvalidValue, "groups has 1 labels"),
+        (
+            lambda: Direction.fit(mx.concatenate([X[:16], X[:16]]), ["a"] * 16 + ["b"] * 16),
+            InvalidValue,
+            "do not differ",
+        ),
+        (lambda: GENDER.score(mx.zeros(8)), VoiceError, "the voice has 8 dimensions, the direction 64"),
+        (lambda: GENDER.score(mx.full(64, float("nan"))), VoiceError, "NaN"),
+        (lambda: GENDER.apply(X[0], math.inf), InvalidValue, "strength inf is not finite"),
+        (lambda: GENDER.orthogonal_to("x"), WrongType, "compared with another, not with 'x'"),
+        (lambda: Direction.fit(X, [[1]] * 32), WrongType, r"labels: \[1\] is no"),
+        (lambda: GENDER.apply(X[0], 1, keep="all"), InvalidValue, "keep 'all'"),
     ],
 )
 def test_what_is_refused(call, error, message):

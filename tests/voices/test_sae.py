@@ -3,6 +3,7 @@
 import itertools
 import json
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 
 import mlx.core as mx
@@ -11,6 +12,8 @@ import numpy as np
 import pytest
 
 from mlx_qwen3tts import Voice
+from mlx_qwen3tts.errors import InvalidValue, VoiceError, WrongType
+from mlx_qwen3tts.files.tensors import write_tensors
 from mlx_qwen3tts.voices import SparseAutoencoder, VoiceSpace
 from mlx_qwen3tts.voices.algebra import units
 from mlx_qwen3tts.voices.sparse import autoencoder as sae
@@ -156,7 +159,7 @@ def test_a_dead_feature_is_named_and_not_edited(small):
     network.update(weights)
     dead = SparseAutoencoder(network, fitted.mean, fitted.radius, fitted.activation * (mx.arange(12) != 5), 1200)
     assert dead.dead == [5] and dead.report(voices).dead == [5] and dead.report(voices).silent == [5]
-    with pytest.raises(ValueError, match="feature 5 is dead: no voice"):
+    with pytest.raises(InvalidValue, match="feature 5 is dead: no voice"):
         dead.edit(voices, 5, 1.0)
 
 
@@ -188,41 +191,41 @@ def test_defaults_progress_and_the_space(small):
     ("wrong", "message"),
     [
         ({"features": 1201}, "1201 features for 1200 voices"),
-        ({"features": 0}, "features 0 is below 1"),
+        ({"features": 0}, "features 0 is not 1 or more"),
         ({"features": 8, "k": 9}, "k 9 is more than there are features, 8"),
-        ({"k": 2.5}, "k must be a whole number, not 2.5"),
-        ({"steps": True}, "steps must be a whole number"),
-        ({"batch_size": 0}, "batch_size 0 is below 1"),
-        ({"learning_rate": 0}, "learning_rate 0 is not above zero"),
+        ({"k": 2.5}, "k must be an integer, not 2.5"),
+        ({"steps": True}, "steps must be an integer"),
+        ({"batch_size": 0}, "batch_size 0 is not 1 or more"),
+        ({"learning_rate": 0}, "learning_rate 0 is not above 0"),
         ({"learning_rate": float("nan")}, "learning_rate nan is not finite"),
         ({"learning_rate": 1e38, "steps": 5}, "lower it"),
         ({"seed": -1}, "seed -1 is not between"),
     ],
 )
 def test_wrong_settings(wrong, message, small):
-    with pytest.raises((ValueError, TypeError)) as raised:
+    with pytest.raises((InvalidValue, WrongType)) as raised:
         SparseAutoencoder.fit(small[1], **wrong)
-    assert message in str(raised.value)
+    assert message in str(raised.value) and raised.value.param in (*wrong, "learning_rate")
 
 
 def test_wrong_voices(small):
     fitted, voices = small
     bad = mx.where(mx.arange(16) == 3, mx.array(float("nan")), voices[:5])
     for refuse in (fitted.encode, fitted.report, SparseAutoencoder.fit, lambda x: fitted.edit(x, 0, 1)):
-        with pytest.raises(ValueError, match="NaN or infinite"):
+        with pytest.raises(VoiceError, match="NaN or infinite"):
             refuse(bad)
     for refuse in (fitted.encode, fitted.report, lambda x: fitted.edit(x, 0, 1)):
-        with pytest.raises(ValueError, match="17 dimensions, the autoencoder 16; voices do not transfer between model"):
+        with pytest.raises(VoiceError, match="17 dimensions, the autoencoder 16; voices do not transfer between model"):
             refuse(mx.zeros((3, 17)))
-    with pytest.raises(ValueError, match=r"shape \[11\]; expected \[12\] or \[N, 12\]"):
+    with pytest.raises(InvalidValue, match=r"shape \[11\]; expected \[12\] or \[N, 12\]"):
         fitted.decode(mx.zeros(11))
-    with pytest.raises(ValueError, match="all voices are the same"):
+    with pytest.raises(InvalidValue, match="all voices are the same"):
         SparseAutoencoder.fit(mx.ones((5, 8)))
-    with pytest.raises(ValueError, match="feature 12 is not one of 0 to 11"):
+    with pytest.raises(InvalidValue, match="feature 12 is not between 0 and 11"):
         fitted.edit(voices, 12, 1)
-    with pytest.raises(ValueError, match="amount inf is not finite"):
+    with pytest.raises(InvalidValue, match="amount inf is not finite"):
         fitted.edit(voices, 0, float("inf"))
-    with pytest.raises(ValueError, match=r"a report is on voices \[N, D\]"):
+    with pytest.raises(InvalidValue, match=r"a report is on voices \[N, D\]"):
         fitted.report(voices[0])
 
 
@@ -239,20 +242,30 @@ def test_a_file_gives_back_the_same(small, tmp_path):
     assert (again.radius, again.k, again.count) == (fitted.radius, fitted.k, fitted.count)
     assert mx.array_equal(fitted.encode(voices), again.encode(voices))
     assert mx.array_equal(fitted.edit(voices, 1, 2.0), again.edit(voices, 1, 2.0))
+    assert repr(again) == "SparseAutoencoder(12 features, 2 in a voice, 16 dimensions)"
+
+
+def test_any_thread_can_use_what_another_one_made(small, tmp_path):
+    fitted, voices = small
+    fitted.save(tmp_path / "sae.safetensors")
+    with ThreadPoolExecutor(1) as pool:
+        there = pool.submit(SparseAutoencoder.load, tmp_path / "sae.safetensors").result()
+        codes = pool.submit(lambda: np.array(fitted.encode(voices[:9]))).result()
+    assert np.array_equal(np.array(there.encode(voices[:9])), codes)
 
 
 def test_files_that_are_something_else(small, tmp_path):
     fitted, _ = small
     load, path = SparseAutoencoder.load, tmp_path / "x.safetensors"
-    with pytest.raises(ValueError, match="no such file"):
+    with pytest.raises(InvalidValue, match="no such file"):
         load(path)
     Voice(mx.ones(16)).save(path)
-    with pytest.raises(ValueError, match="has no tensor 'encoder', only speaker_embedding"):
+    with pytest.raises(InvalidValue, match="has no tensor 'encoder', only speaker_embedding"):
         load(path)
     path.write_bytes(b"none")
-    with pytest.raises(ValueError, match="truncated or not a safetensors"):
+    with pytest.raises(InvalidValue, match="truncated or not a safetensors"):
         load(path)
-    with pytest.raises(ValueError, match=r"extension must be \.safetensors"):
+    with pytest.raises(InvalidValue, match=r"extension must be \.safetensors"):
         fitted.save(tmp_path / "x.npy")
     tensors = {**fitted.network.parameters(), "mean": fitted.mean, "activation": fitted.activation}
     good = {"k": "2", "radius": "1.5", "count": "9"}
@@ -261,11 +274,11 @@ def test_files_that_are_something_else(small, tmp_path):
         ({**good, "k": "13"}, "k 13 or radius 1.5 cannot be"),
         ({**good, "radius": "nan"}, "k 2 or radius nan cannot be"),
     ):
-        sae.write_tensors(path, tensors, metadata)
-        with pytest.raises(ValueError, match=message):
+        write_tensors(path, tensors, metadata)
+        with pytest.raises(InvalidValue, match=message):
             load(path)
-    sae.write_tensors(path, {**tensors, "bias": mx.zeros(11)}, good)
-    with pytest.raises(ValueError, match="which does not fit"):
+    write_tensors(path, {**tensors, "bias": mx.zeros(11)}, good)
+    with pytest.raises(InvalidValue, match="which does not fit"):
         load(path)
 
 
@@ -331,7 +344,7 @@ def test_labels_that_cannot_be_judged(known):
         (["a"] * 10, "10 of 10 voices are labelled 'a'"),
         (["a", "b"], "labels has 2 labels for 10 voices"),
     ):
-        with pytest.raises(ValueError, match=message):
+        with pytest.raises(InvalidValue, match=message):
             fitted.report(voices[:10], labels)
 
 

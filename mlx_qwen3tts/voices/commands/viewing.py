@@ -45,7 +45,8 @@ def draw_map(options: Namespace) -> None:
     from ...files.output import check_writable
     from ..lookup import Lookup
     from ..maps.page import write_html
-    from ..maps.projection import project, write_png
+    from ..maps.picture import write_png
+    from ..maps.projection import project
 
     writers = {".png": write_png, ".html": write_html}
     suffix = Path(options.output).suffix.lower()

@@ -1,19 +1,23 @@
 """How far to trust a direction: what it says of groups that it was not learnt from, and whether halves agree."""
 
+from __future__ import annotations
+
 import random
-from dataclasses import dataclass, field
+from collections.abc import Hashable
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import mlx.core as mx
 import numpy as np
 
 from ..space import indices
-from .fit import solve
+from .fit import Labels, solve
 
 FEW_GROUPS = 5  # fewer speakers on a side than this are an anecdote
 SPLITS = 20
 
 
-@dataclass
+@dataclass(frozen=True)
 class Report:
     """n voices in `groups` groups (0: none were given).
 
@@ -26,21 +30,21 @@ class Report:
 
     n: int
     groups: int
-    labels: dict
+    labels: dict[str, float]
     method: str
     scored: int
     right: int | None = None
     accuracy: float | None = None
     chance: float | None = None
     correlation: float | None = None
-    failures: list = field(default_factory=list)
-    first: list | None = None
-    first_failures: list = field(default_factory=list)
+    failures: list[str] = field(default_factory=list)
+    first: list[int] | None = None
+    first_failures: list[str] = field(default_factory=list)
     split_half: float | None = None
     per_radius: float | None = None
-    warnings: list = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
 
-    def __str__(self):
+    def __str__(self) -> str:
         of = f"{self.groups} groups" if self.groups else "no groups"
         sides = ", ".join(f"{name} {count}" for name, count in self.labels.items())
         lines = [f"{self.n} voices, {of}; {sides}; method {self.method}"]
@@ -65,30 +69,37 @@ class Report:
         return "\n".join([*lines, *self.warnings])
 
 
-def assess(X, labels, method, top_k, radius):
+def assess(X: mx.array, labels: Labels, method: str, top_k: int | None, radius: float) -> Report:
     """Report on the direction that `solve` finds in centred voices X [N, D]."""
     groups = labels.groups if labels.groups is not None else list(range(len(labels.y)))
-    members = {group: rows.tolist() for group, rows in indices(groups).items()}
+    members: dict[Hashable, list[int]] = {group: np.array(rows).tolist() for group, rows in indices(groups).items()}
     scores = held_out(X, labels, method, top_k, members)
     known = np.flatnonzero(np.isfinite(scores))
-    sides = _sides(labels)
-    report = Report(len(labels.y), len(members) if labels.groups is not None else 0, sides, method, len(known))
     if labels.numeric:
-        _numbers(report, X, labels, method, top_k, radius, scores, known)
+        found = _numbers(X, labels, method, top_k, radius, scores, known)
     else:
-        _two(report, labels, scores, known, members if labels.groups is not None else {})
-    report.split_half = split_half(X, labels, method, top_k, list(members.values()))
-    report.warnings = _warnings(report, labels, members)
-    return report
+        found = _two(labels, scores, known, members if labels.groups is not None else {})
+    report = Report(
+        len(labels.y),
+        len(members) if labels.groups is not None else 0,
+        _sides(labels),
+        method,
+        len(known),
+        split_half=split_half(X, labels, method, top_k, list(members.values())),
+        **found,
+    )
+    return replace(report, warnings=_warnings(report, labels, members))
 
 
-def _sides(labels):
+def _sides(labels: Labels) -> dict[str, float]:
     if labels.numeric:
         return {"least": float(f"{labels.y.min():.6g}"), "most": float(f"{labels.y.max():.6g}")}
     return {labels.negative: int((labels.y < 0).sum()), labels.positive: int((labels.y > 0).sum())}
 
 
-def held_out(X, labels, method, top_k, members):
+def held_out(
+    X: mx.array, labels: Labels, method: str, top_k: int | None, members: dict[Hashable, list[int]]
+) -> np.ndarray:
     """[N] scores of each group's voices by a direction fitted without them; NaN where the rest lacks a label."""
     scores = np.full(len(labels.y), np.nan, np.float32)
     for rows in members.values():
@@ -100,13 +111,14 @@ def held_out(X, labels, method, top_k, members):
     return scores
 
 
-def _two(report, labels, scores, known, members):
+def _two(labels: Labels, scores: np.ndarray, known: np.ndarray, members: dict[Hashable, list[int]]) -> dict[str, Any]:
+    """The fields of a Report on two labels."""
+    found: dict[str, Any] = {"first_failures": []}
     if len(known):
         right = (scores[known] > 0) == (labels.y[known] > 0)
-        report.right, report.accuracy = int(right.sum()), float(right.mean())
         share = float((labels.y[known] > 0).mean())
-        report.chance = max(share, 1 - share)
-        report.failures = [labels.names[i] for i in known[~right]]
+        found.update(right=int(right.sum()), accuracy=float(right.mean()), chance=max(share, 1 - share))
+        found["failures"] = [labels.names[i] for i in known[~right]]
     tried = won = 0
     for group, rows in members.items():
         positive = [i for i in rows if labels.y[i] > 0]
@@ -115,19 +127,29 @@ def _two(report, labels, scores, known, members):
             best = rows[int(np.argmax(scores[rows]))]
             won += best == positive[0]
             if best != positive[0]:
-                report.first_failures.append(f"{labels.names[positive[0]]} ({labels.names[best]} in group {group})")
-    report.first = [won, tried] if tried else None
+                found["first_failures"].append(f"{labels.names[positive[0]]} ({labels.names[best]} in group {group})")
+    return {**found, "first": [won, tried] if tried else None}
 
 
-def _numbers(report, X, labels, method, top_k, radius, scores, known):
+def _numbers(
+    X: mx.array,
+    labels: Labels,
+    method: str,
+    top_k: int | None,
+    radius: float,
+    scores: np.ndarray,
+    known: np.ndarray,
+) -> dict[str, Any]:
+    """The fields of a Report on numbers."""
+    correlation = None
     if len(known) > 2 and np.std(scores[known]) > 0:
-        report.correlation = float(np.corrcoef(scores[known], labels.y[known])[0, 1])
+        correlation = float(np.corrcoef(scores[known], labels.y[known])[0, 1])
     vector, centre = solve(X, labels, method, top_k)
     own = np.array((X - centre) @ vector) / radius
-    report.per_radius = float(np.polyfit(own, labels.y, 1)[0])
+    return {"correlation": correlation, "per_radius": float(np.polyfit(own, labels.y, 1)[0])}
 
 
-def split_half(X, labels, method, top_k, members):
+def split_half(X: mx.array, labels: Labels, method: str, top_k: int | None, members: list[list[int]]) -> float | None:
     """Mean cosine of the directions that two halves of the groups give, over up to SPLITS random halvings, or None."""
     shuffled, cosines = random.Random(0), []
     for _ in range(SPLITS):
@@ -135,11 +157,11 @@ def split_half(X, labels, method, top_k, members):
         halves = [[i for rows in half for i in rows] for half in (order[: len(order) // 2], order[len(order) // 2 :])]
         if all(len(half) > 1 and labels.take(half).usable for half in halves):
             one, two = (solve(X[mx.array(half)], labels.take(half), method, top_k)[0] for half in halves)
-            cosines.append((one @ two).item())
+            cosines.append(float(one @ two))
     return sum(cosines) / len(cosines) if cosines else None
 
 
-def _warnings(report, labels, members):
+def _warnings(report: Report, labels: Labels, members: dict[Hashable, list[int]]) -> list[str]:
     told = []
     if not report.groups:
         told.append(
@@ -154,7 +176,7 @@ def _warnings(report, labels, members):
         told.append(f"Too few to trust: a side has {fewest} independent group{'s' * (fewest != 1)}; take it as a hint.")
     if report.scored < report.n:
         told.append(f"{report.n - report.scored} voices could not be scored: without their group a label is missing.")
-    if report.accuracy is not None and report.accuracy <= report.chance:
+    if report.accuracy is not None and report.chance is not None and report.accuracy <= report.chance:
         told.append("It is no better than always guessing the commoner label.")
     if report.correlation is not None and report.correlation < 0.3:
         told.append("It hardly predicts the label of voices that it has not seen.")

@@ -1,7 +1,11 @@
 """What the features of a sparse autoencoder say of labels, and how much of it chance would say too."""
 
+from __future__ import annotations
+
 import math
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import mlx.core as mx
 import numpy as np
@@ -10,12 +14,15 @@ from ...errors import InvalidValue
 from ..algebra import units
 from ..space import check_labels, indices
 
+if TYPE_CHECKING:
+    from .autoencoder import SparseAutoencoder
+
 ENOUGH = 1000  # voices; an autoencoder fitted to fewer warns
 TOO_FEW = "fitted to {} voices: a sparse autoencoder needs thousands, or its features are those of these voices alone"
 SHUFFLES, BEST = 200, 3  # shufflings of the labels; features that are named for each
 
 
-@dataclass
+@dataclass(frozen=True)
 class Separation:
     """How the best features single out a label. AUC: the chance that a voice with the label has more of a feature than
     one without it.
@@ -25,15 +32,15 @@ class Separation:
     held_out: AUC where each group is scored by the feature that is best for the others, or None.
     """
 
-    label: object
+    label: Any
     voices: int
     groups: int | None
-    best: list
-    shuffled: tuple
+    best: list[tuple[int, float]]
+    shuffled: tuple[float, float]
     p: float
     held_out: float | None = None
 
-    def __str__(self):
+    def __str__(self) -> str:
         of = f"{self.voices} voices" + (f" of {self.groups} groups" if self.groups else "")
         best = ", ".join(f"{feature} with AUC {auc:.2f}" for feature, auc in self.best)
         median, high = self.shuffled
@@ -42,7 +49,7 @@ class Separation:
         return f"{self.label} ({of}): feature {best}; {chance}{out}"
 
 
-@dataclass
+@dataclass(frozen=True)
 class SparseReport:
     """explained: share of the squared distance to the mean; cosine: mean one of centred voices with what is made of
     their features; active: mean number of features; silent: features that none of these voices has; dead: those that
@@ -55,12 +62,12 @@ class SparseReport:
     explained: float
     cosine: float
     active: float
-    silent: list
-    dead: list
-    separations: list
-    warnings: list
+    silent: list[int]
+    dead: list[int]
+    separations: list[Separation]
+    warnings: list[str]
 
-    def __str__(self):
+    def __str__(self) -> str:
         lines = [
             f"{self.voices} voices; {self.features} features, {self.active:.1f} of at most {self.k} in a voice",
             f"explained: {self.explained:.0%} of the squared distance to the mean, cosine {self.cosine:.2f}",
@@ -69,44 +76,54 @@ class SparseReport:
         return "\n".join([*lines, *map(str, self.separations), *self.warnings])
 
 
-def assess(sae, X, labels, groups, seed):
+def assess(
+    sae: SparseAutoencoder,
+    X: mx.array,
+    labels: Sequence[Any] | np.ndarray | None,
+    groups: Sequence[Any] | np.ndarray | None,
+    seed: int,
+) -> SparseReport:
     """SparseReport of a SparseAutoencoder on voices X [N, D]."""
     count, z = X.shape[0], sae.encode(X)
     centred, rest = X - sae.mean, X - sae.decode(z)
-    cosine = (units(centred) * units(centred - rest)).sum(axis=1).mean().item()
-    explained = 1 - (mx.square(rest).sum() / mx.square(centred).sum()).item()
+    cosine = float((units(centred) * units(centred - rest)).sum(axis=1).mean())
+    explained = 1 - float(mx.square(rest).sum() / mx.square(centred).sum())
     silent = np.flatnonzero(~np.array((z > 0).any(axis=0))).tolist()
     told = []
     if sae.count < ENOUGH:
         told.append(f"It was {TOO_FEW.format(sae.count)}. What it explains of them says nothing of other voices.")
     separations = []
     if labels is not None:
-        labels = check_labels(labels, count, "labels")
-        groups = None if groups is None else check_labels(groups, count, "groups")
+        kinds = check_labels(labels, count, "labels")
+        owners = None if groups is None else check_labels(groups, count, "groups")
         dealt = np.random.default_rng(seed)
-        separations = [_separation(z, labels, label, groups, dealt) for label in indices(labels)]
-        told += _limits(sae.features, separations, labels, groups)
-    active = (z > 0).sum(axis=1).mean().item()
+        separations = [_separation(z, kinds, label, owners, dealt) for label in indices(kinds)]
+        told += _limits(sae.features, separations, kinds, owners)
+    active = float((z > 0).sum(axis=1).mean())
     return SparseReport(count, sae.features, sae.k, explained, cosine, active, silent, sae.dead, separations, told)
 
 
-def _separation(z, labels, label, groups, dealt):
+def _separation(
+    z: mx.array, labels: list[Any], label: Hashable, groups: list[Any] | None, dealt: np.random.Generator
+) -> Separation:
     has = np.array([own == label for own in labels])
     if not 2 <= has.sum() <= len(has) - 2:
-        raise InvalidValue(f"{has.sum()} of {len(has)} voices are labelled {label!r}; two are needed, and two others")
+        raise InvalidValue(
+            f"{has.sum()} of {len(has)} voices are labelled {label!r}; two are needed, and two others", param="labels"
+        )
     ranks = midranks(z)
     own = np.array(auc(ranks, has[None]))[0]
     chance = np.array(auc(ranks, shuffled(has, groups, dealt)).max(axis=1))
     best = [(int(feature), float(own[feature])) for feature in np.argsort(-own, kind="stable")[:BEST]]
     p = float((1 + (chance >= own.max() - 1e-6).sum()) / (1 + len(chance)))
-    middle = tuple(np.percentile(chance, (50, 95)).tolist())
+    median, high = np.percentile(chance, (50, 95)).tolist()
     if groups is None:
-        return Separation(label, int(has.sum()), None, best, middle, p)
+        return Separation(label, int(has.sum()), None, best, (median, high), p)
     holders = len({group for group, one in zip(groups, has, strict=True) if one})
-    return Separation(label, int(has.sum()), holders, best, middle, p, _held_out(z, has, groups))
+    return Separation(label, int(has.sum()), holders, best, (median, high), p, _held_out(z, has, groups))
 
 
-def midranks(z):
+def midranks(z: mx.array) -> mx.array:
     """Ranks [N, F] of each column's values, less the mean of all; equal values share the mean of theirs."""
     count = z.shape[0]
     order = mx.argsort(z, axis=0)
@@ -119,14 +136,14 @@ def midranks(z):
     return mx.put_along_axis(mx.zeros_like(z), order, (first + last - count + 1) / 2, axis=0)
 
 
-def auc(ranks, has):
+def auc(ranks: mx.array, has: np.ndarray) -> mx.array:
     """Areas under the ROC curve [S, F] of centred midranks [N, F] for S ways [S, N] to have a label (Mann-Whitney)."""
-    has = mx.array(np.asarray(has, np.float32))
-    with_it = has.sum(axis=1, keepdims=True)
-    return 0.5 + (has @ ranks) / (with_it * (has.shape[1] - with_it))
+    marks = mx.array(np.asarray(has, np.float32))
+    with_it = marks.sum(axis=1, keepdims=True)
+    return 0.5 + (marks @ ranks) / (with_it * (marks.shape[1] - with_it))
 
 
-def shuffled(has, groups, dealt):
+def shuffled(has: np.ndarray, groups: list[Any] | None, dealt: np.random.Generator) -> np.ndarray:
     """[SHUFFLES, N]: who has a label, dealt out anew: among groups where each has one label, else within each group."""
     count = len(has)
     _, member = np.unique([str(group) for group in groups or [""] * count], return_inverse=True)
@@ -140,7 +157,7 @@ def shuffled(has, groups, dealt):
     return result
 
 
-def _held_out(z, has, groups):
+def _held_out(z: mx.array, has: np.ndarray, groups: list[Any]) -> float | None:
     """AUC of voices that are each scored by the feature that is best for the other groups, or None.
 
     A score is where a voice lies among the others: the mean of the shares of those with and those without the label
@@ -161,10 +178,10 @@ def _held_out(z, has, groups):
     if not has[known].any() or has[known].all():
         return None
     ranks = midranks(mx.array(scores[known].astype(np.float32))[:, None])
-    return auc(ranks, has[None, known]).item()
+    return float(auc(ranks, has[None, known]))
 
 
-def _limits(features, separations, labels, groups):
+def _limits(features: int, separations: list[Separation], labels: list[Any], groups: list[Any] | None) -> list[str]:
     """Sentences on how far to trust the separations."""
     high = max(separation.shuffled[1] for separation in separations)
     told = [
@@ -173,10 +190,11 @@ def _limits(features, separations, labels, groups):
     ]
     if groups is None:
         return [*told, "No groups were given: if a speaker has several of these voices, this report flatters."]
-    fewest = min(separations, key=lambda separation: separation.groups)
-    total = len(set(groups))
-    told.append(f"The voices are of {total} independent groups; {fewest.label} rests on {fewest.groups} of them.")
-    if sum(separation.groups for separation in separations) == total:  # each group has one label
-        ways = math.comb(total, fewest.groups)
+    holders = [separation.groups or 0 for separation in separations]
+    fewest, total = min(holders), len(set(groups))
+    label = separations[holders.index(fewest)].label
+    told.append(f"The voices are of {total} independent groups; {label} rests on {fewest} of them.")
+    if sum(holders) == total:  # each group has one label
+        ways = math.comb(total, fewest)
         told.append(f"Labels that go by group can be dealt out in {ways} ways only: p is never below {1 / ways:.3f}.")
     return told
