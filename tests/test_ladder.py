@@ -23,9 +23,6 @@ from mlx_qwen3tts.checkpoint.weights import read_folder
 from mlx_qwen3tts.convert import convert
 from mlx_qwen3tts.networks.linear import Rows
 from mlx_qwen3tts.networks.talker import Talker
-from mlx_qwen3tts.synthesis.frame import FrameStep
-from mlx_qwen3tts.synthesis.loop import Generation
-from mlx_qwen3tts.synthesis.sampling import Sampler
 
 TEXT = "Hello the ant is in the house."
 LADDER = ("bf16", "8", "4", "8+e8", "4+p8")  # the recipes that the whole command is tried with
@@ -48,12 +45,11 @@ def vector(tts, seed=5):
 
 def spoken(tts, frames, greedy, text_mode="streaming", seed=0):
     """(prompt, sampler, codes [F, 16], finish reason) of speech by the loop."""
-    sampler = Sampler(tts.sampling.override(greedy=greedy), tts.config.talker, tts.config.predictor)
+    config = tts.sampling.override(greedy=greedy, max_tokens=frames + 1)
+    sampler = tts.steps.of([config])[0].sampler
     prompt = tts.prompt(TEXT, tts.voice(vector(tts)), text_mode=text_mode)
-    end = tts.config.talker.codec_eos_token_id
-    generation = Generation(tts.talker, [prompt], FrameStep(tts.talker, sampler), [seed], frames + 1, end)
-    codes = mx.concatenate([frame.codes for frame in generation]).astype(mx.int32)
-    return prompt, sampler, codes, generation.finish_reasons[0]
+    made = list(tts.generation([prompt], [seed], config))
+    return prompt, sampler, mx.concatenate([frame.codes for frame in made]).astype(mx.int32), made[-1].ended[0]
 
 
 def silently(work, *arguments, **options):

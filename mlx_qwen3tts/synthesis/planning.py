@@ -171,7 +171,7 @@ class Planner:
             return None
         self.check_in_context()
         codes = self.codec.check_codes(voice.ref_codes, "reference codes")
-        words = self.tokenizer.assistant(check_text(voice.ref_text, "reference text"))[1]
+        words = self.tokenizer.assistant(check_text(voice.ref_text, "reference text", "ref_text"))[1]
         self._check_length("reference text", len(words))
         return words, codes
 

@@ -141,7 +141,7 @@ class Request:
         if not isinstance(self.language, str):
             raise WrongType(f"language must be a string, not {self.language!r}", param="language")
         if self.instruct:
-            check_text(self.instruct, "instruction")
+            check_text(self.instruct, "instruction", "instruct")
         if self.text_mode is not None:
             checks.word(self.text_mode, "text_mode", LAYOUTS)
         if self.seed is not None:

@@ -201,6 +201,8 @@ class SpeechStream:
         if self._turn.acquire(blocking=False):  # nobody is in the middle of a chunk
             try:
                 self._pieces.close()
+                if self.finish_reason is None:  # it had not begun
+                    self._finish()
                 self._plan.utterance.state, self._plan.utterance.held = None, []
             finally:
                 self._turn.release()
@@ -253,9 +255,11 @@ class SpeechStream:
                         yield piece
             Made(self._plan, self._rate).note_end()
         finally:
-            self.finish_reason = utterance.finish_reason or "interrupted"
-            self.stats = self._measure()
-            self._decoding = None
+            self._finish()
+
+    def _finish(self) -> None:
+        self.finish_reason = self._plan.utterance.finish_reason or "interrupted"
+        self.stats, self._decoding = self._measure(), None
 
     def _note_time(self) -> None:
         self._times.append(time.perf_counter() - self._start)

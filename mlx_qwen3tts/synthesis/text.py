@@ -14,21 +14,21 @@ UNSPEAKABLE = {"Cc": "control character", "Cs": "undecodable byte or surrogate"}
 END = re.compile(r"(?<=[.!?…])[\"'”’»)\]]*\s+|(?<=[。！？])[”’」』）]*\s*|\n\s*\n")
 
 
-def check_text(text: object, what: str = "text") -> str:
+def check_text(text: object, what: str = "text", param: str = "text") -> str:
     """The text itself; an error where there is nothing in it to speak or it holds what is not text."""
     if not isinstance(text, str):
-        raise WrongType(f"{what} must be a string, not {type(text).__name__}", param=what)
+        raise WrongType(f"{what} must be a string, not {type(text).__name__}", param=param)
     if not text.strip():
-        raise InvalidValue(f"{what} is empty", param=what)
-    return check_characters(text, what)
+        raise InvalidValue(f"{what} is empty", param=param)
+    return check_characters(text, what, param=param)
 
 
-def check_characters(text: str, what: str = "text", start: int = 0) -> str:
+def check_characters(text: str, what: str = "text", start: int = 0, param: str = "text") -> str:
     """The text itself; an error where it holds what is not text. `start` is its place in a longer one."""
     for place, char in enumerate(text, start):
         kind = UNSPEAKABLE.get(unicodedata.category(char))
         if kind and char not in "\t\n\r":
-            raise InvalidValue(f"{what} has the {kind} U+{ord(char):04X} at position {place}; remove it", param=what)
+            raise InvalidValue(f"{what} has the {kind} U+{ord(char):04X} at position {place}; remove it", param=param)
     return text
 
 

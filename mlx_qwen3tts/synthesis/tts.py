@@ -114,7 +114,7 @@ class Qwen3TTS:
     def clone(self, audio: AudioLike, ref_text: str | None = None, prepare: bool = False) -> Voice:
         """A Voice from a recording: its x-vector, and with its transcript `ref_text` its codes, to clone in context."""
         if ref_text is not None:
-            check_text(ref_text, "reference text")
+            check_text(ref_text, "reference text", "ref_text")
             self.planner.check_in_context()
         encoder, rate = self.speaker_encoder, SAMPLE_RATE
         notes = Notes()

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from mlx_qwen3tts import Voice
-from mlx_qwen3tts.errors import InvalidValue, VoiceError, WrongType
+from mlx_qwen3tts.errors import InvalidValue, OutputError, VoiceError, WrongType
 from mlx_qwen3tts.files.tensors import write_tensors
 from mlx_qwen3tts.voices import SparseAutoencoder, VoiceSpace
 from mlx_qwen3tts.voices.algebra import units
@@ -265,7 +265,7 @@ def test_files_that_are_something_else(small, tmp_path):
     path.write_bytes(b"none")
     with pytest.raises(InvalidValue, match="truncated or not a safetensors"):
         load(path)
-    with pytest.raises(InvalidValue, match=r"extension must be \.safetensors"):
+    with pytest.raises(OutputError, match=r"extension must be \.safetensors"):
         fitted.save(tmp_path / "x.npy")
     tensors = {**fitted.network.parameters(), "mean": fitted.mean, "activation": fitted.activation}
     good = {"k": "2", "radius": "1.5", "count": "9"}

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from mlx_qwen3tts import Voice, VoiceSpace
-from mlx_qwen3tts.errors import InvalidValue, VoiceError
+from mlx_qwen3tts.errors import InvalidValue, OutputError, VoiceError
 from mlx_qwen3tts.voices import similarity
 from mlx_qwen3tts.voices.directions.retrieval import retrieval
 from tests.voices.real import load, made
@@ -136,7 +136,7 @@ def test_what_is_refused(call, message, tmp_path):
     save_file(
         {"mean": np.zeros(4, np.float32), "nuisance": np.zeros((1, 5), np.float32)}, tmp_path / "shape.safetensors"
     )
-    with pytest.raises((InvalidValue, VoiceError), match=message):
+    with pytest.raises((InvalidValue, OutputError, VoiceError), match=message):
         call(tmp_path)
 
 
