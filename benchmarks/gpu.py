@@ -1,27 +1,32 @@
-"""What a CUDA GPU says of this package: fidelity and speed on MLX's CUDA backend, one report in some eight minutes.
+"""What a CUDA GPU says of this package: fidelity and speed on MLX's CUDA backend, one report.
 
-    python -m benchmarks.gpu --output report [--only proof,parity,...] [--budget 480] [--size 0.6b] [--large 1.7b]
+    python -m benchmarks.gpu --output report [--only proof,parity,...] [--budget 900] [--size 0.6b] [--large 1.7b]
 
-benchmarks/gpu_setup.sh installs what it needs where there is no network. Sections, in the order in which they run:
+benchmarks/gpu_setup.sh installs what it needs where there is no network. Sections, in the order in which they run, what
+decides most at the least cost first:
 
     proof           every operation that the package asks of MLX, on the device against the CPU; does float32 mean TF32?
     parity          the official package's goldens in float32 without TF32; codes equal, or where and how far apart
-    bfloat16        how often bfloat16 chooses as float32 does, on the same speech; the miniature, and random weights
-    speed           --size: frames a second, where a frame's milliseconds go, first audio, batches; bf16, 8 and 4 bit
     host            a frame's time on the host (building, handing over) against that on the device
-    kernels         kernels a frame as the profiler counts them, beside what benchmarks.nodes counts
-    kernels-graphs  the same with MLX's CUDA graphs, as it runs; the profiler may not see into them
     graphs          kernels a frame from the CUDA graphs that MLX writes down, which needs no profiler
+    kernels-graphs  kernels a frame as the profiler counts them, beside what benchmarks.nodes counts; bf16 and 8 bit
     miniature       the miniature speaks: codes against its golden, F0, level, the sound as .wav
+    speed           --size in bf16: frames a second, where a frame's milliseconds go, first audio, batches
+    loop-*          the loop's time without CUDA graphs, and with more operations to a CUDA graph
     others          the same weights in mlx-audio and the official package, by benchmarks.compare, as ratios
-    loop-*          the loop's time with more operations to a CUDA graph, and without CUDA graphs
+    speed-8bit, speed-4bit
+    bfloat16        how often bfloat16 chooses as float32 does, on the same speech; the miniature, and random weights
+    kernels         `kernels-graphs` without CUDA graphs
     speed-large     `speed` for --large
     parity-tf32     `parity` with MLX's default, TF32, to know what it costs
+    others-float32  `others` in float32
 
 Each section is a process of its own with a time limit: one that fails, crashes or hangs is reported and the next one
 runs. One that does not fit into what is left of the budget is skipped. Everything is written at once: figures as a line
-of JSON each to OUTPUT/gpu.jsonl, what is printed to OUTPUT/gpu.log. Random checkpoints are written to --work meanwhile,
-on the CPU. --size tiny --large tiny tries the whole script in minutes, on a CPU device too.
+of JSON each to OUTPUT/gpu.jsonl, what is printed to OUTPUT/gpu.log. MLX compiles kernels at their first use and keeps
+them on disk, so a first run on a machine takes minutes longer than a second. What compiles longest (proof's quantised
+products of many rows) and the random checkpoints, written to --work on the CPU, run beside the first sections.
+--size tiny --large tiny tries the whole script in minutes, on a CPU device too.
 """
 
 import argparse
@@ -89,24 +94,32 @@ def sections(options: argparse.Namespace) -> list[Section]:
 
     unlimited = {"MLX_MAX_MB_PER_BUFFER": "100000"}  # so that operations alone end a graph
     small, large = ("--size", options.size), ("--size", options.large)
-    proof = ("-u", "-m", "benchmarks.gpu_proof", "--records", str(options.output / "gpu.jsonl"))
+    official = ("--official-python", options.official_python)
     return [
-        Section("proof", proof, 10, 120, PATIENT),
+        Section("proof", proof(options, "quick"), 10, 120, PATIENT),
         section("parity", 30, 180, **EXACT),
-        section("bfloat16", 15, 60, *small, **EXACT),
-        section("speed", 40, 180, *small),
         section("host", 15, 60, *small),
-        section("kernels", 15, 60, *small, MLX_USE_CUDA_GRAPHS="0"),
-        section("kernels-graphs", 15, 45, *small, body="kernels"),
         section("graphs", 15, 45, *small, MLX_SAVE_CUDA_GRAPHS_DOT_FILE=str(options.work / "graphs" / "graph")),
-        section("miniature", 15, 60, **EXACT, MLX_ENABLE_CACHE_THRASHING_CHECK="1"),
-        section("others", 40, 150, *small, "--official-python", options.official_python, **EXACT),
+        section("kernels-graphs", 15, 120, *small, "--bits", "16", "8", body="kernels"),
+        section("miniature", 15, 120, **EXACT, MLX_ENABLE_CACHE_THRASHING_CHECK="1"),
+        section("speed", 40, 150, *small, "--bits", "16"),
+        section("loop-no-graphs", 10, 40, *small, body="loop", MLX_USE_CUDA_GRAPHS="0"),
         section("loop-100-ops", 10, 40, *small, body="loop", MLX_MAX_OPS_PER_BUFFER="100", **unlimited),
         section("loop-400-ops", 10, 40, *small, body="loop", MLX_MAX_OPS_PER_BUFFER="400", **unlimited),
-        section("loop-no-graphs", 10, 40, *small, body="loop", MLX_USE_CUDA_GRAPHS="0"),
-        section("speed-large", 60, 180, *large, body="speed"),
+        section("others", 40, 150, *small, *official, **EXACT),
+        section("speed-8bit", 40, 120, *small, "--bits", "8", body="speed"),
+        section("speed-4bit", 40, 120, *small, "--bits", "4", body="speed"),
+        section("bfloat16", 60, 240, *small, **EXACT),
+        section("kernels", 30, 120, *small, "--bits", "16", "8", MLX_USE_CUDA_GRAPHS="0"),
+        section("speed-large", 60, 180, *large, "--bits", "16", body="speed"),
         section("parity-tf32", 30, 120, body="parity"),
+        section("others-float32", 60, 240, *small, *official, "--dtype", "float32", body="others", **EXACT),
     ]
+
+
+def proof(options: argparse.Namespace, part: str) -> Sequence[str]:
+    """The arguments of the Python that proves a part of the operations."""
+    return ("-u", "-m", "benchmarks.gpu_proof", "--records", str(options.output / "gpu.jsonl"), "--part", part)
 
 
 def run_section(section: Section, seconds: float, report: Report) -> dict[str, object]:
@@ -158,13 +171,52 @@ def run(chosen: Sequence[Section], budget: float, report: Report) -> dict[str, s
     return outcomes
 
 
-def write_checkpoints(options: argparse.Namespace) -> subprocess.Popen:
-    """Start to write the random checkpoints into --work, on the CPU, while the first sections run."""
-    sizes = list(dict.fromkeys([options.size, options.large]))
-    (options.work / WRITER_ENDED).unlink(missing_ok=True)
-    arguments = ["-m", "benchmarks.gpu_sections", "checkpoints", "--work", str(options.work), "--sizes", *sizes]
-    with open(options.output / "checkpoints.log", "w", encoding="utf-8") as log:
-        return subprocess.Popen([sys.executable, *arguments], cwd=ROOT, stdout=log, stderr=log, start_new_session=True)
+class Beside:
+    """A process that runs beside the sections; what it prints goes to a log of its own in the report's folder."""
+
+    def __init__(self, name: str, arguments: Sequence[str], report: Report):
+        self.name, self._report = name, report
+        self._log = report.folder / f"{name}.log"
+        with open(self._log, "w", encoding="utf-8") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, *arguments],
+                cwd=ROOT,
+                env={**os.environ, **PATIENT},
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+
+    @property
+    def running(self) -> bool:
+        return self._process.poll() is None
+
+    def end(self) -> str:
+        """Stop it where it still runs; how it ended, which is reported with what it printed."""
+        status = self._process.poll()
+        if status is None:
+            os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait()
+        outcome = "stopped" if status is None else "failed" if status else "done"
+        self._report.say(f"{self.name}: {outcome}")
+        for line in self._log.read_text(encoding="utf-8", errors="replace").splitlines():
+            self._report.say(f"  {line}")
+        self._report.record(section=self.name, outcome=outcome)
+        return outcome
+
+
+def start_beside(options: argparse.Namespace, chosen: Sequence[Section], report: Report) -> list[Beside]:
+    """Start what the chosen sections need beside them: random checkpoints, and what compiles longest."""
+    started = []
+    if any("--size" in section.arguments for section in chosen):  # they wait for their checkpoint
+        (options.work / WRITER_ENDED).unlink(missing_ok=True)
+        sizes = list(dict.fromkeys([options.size, options.large]))
+        writer = ("-m", "benchmarks.gpu_sections", "checkpoints", "--work", str(options.work), "--sizes", *sizes)
+        started.append(Beside("checkpoints", writer, report))
+    if any(section.name == "proof" for section in chosen):
+        started.append(Beside("proof-slow", proof(options, "slow"), report))
+    return started
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -172,7 +224,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder of the report")
     parser.add_argument("--work", type=Path, default=Path("/tmp/gpu-benchmark"), metavar="DIR", help="for checkpoints")
     parser.add_argument("--only", type=lambda value: value.split(","), metavar="NAMES", help="some sections alone")
-    parser.add_argument("--budget", type=float, default=480, metavar="SECONDS", help="for all of it (default: 480)")
+    parser.add_argument("--budget", type=float, default=900, metavar="SECONDS", help="for all of it (default: 900)")
     parser.add_argument("--size", default="0.6b", help="random weights that most sections run (default: 0.6b)")
     parser.add_argument("--large", default="1.7b", help="random weights of speed-large (default: 1.7b)")
     parser.add_argument("--official-python", default="", metavar="PYTHON", help="a Python that has qwen-tts")
@@ -190,13 +242,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     chosen = [section for section in every if options.only is None or section.name in options.only]
     (options.work / "graphs").mkdir(parents=True, exist_ok=True)
     report = Report(options.output)
-    # Sections with --size wait for their checkpoint.
-    writing = write_checkpoints(options) if any("--size" in section.arguments for section in chosen) else None
+    beside, outcomes = start_beside(options, chosen, report), {}
     try:
         outcomes = run(chosen, options.budget, report)
     finally:
-        if writing is not None and writing.poll() is None:
-            os.killpg(writing.pid, signal.SIGKILL)
+        outcomes |= {process.name: process.end() for process in beside}
     report.say("\n" + "\n".join(f"{name:15} {outcome}" for name, outcome in outcomes.items()))
     sys.exit(any(outcome in ("failed", "stopped") for outcome in outcomes.values()))
 
