@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from convert.parity import recording, vector
+from mlx_qwen3tts.errors import InvalidValue, WrongType
 from mlx_qwen3tts.networks.codec.decoder import CodecDecoder
 from mlx_qwen3tts.networks.talker import Talker
 from mlx_qwen3tts.synthesis.speech import Interrupted
@@ -108,15 +109,15 @@ def test_the_next_text_joins_when_one_has_ended(model, calls):
 @pytest.mark.parametrize(
     ("given", "error", "message"),
     [
-        ({"texts": "Hello."}, TypeError, "texts must be a list, not str"),
-        ({"texts": []}, ValueError, "texts is empty"),
-        ({"texts": ["Hello.", " "]}, ValueError, "text 2: text is empty"),
-        ({"voices": [vector(64, 1)]}, ValueError, "voices has 1 entries for 3 texts"),
-        ({"languages": ["english", "klingon", "auto"]}, ValueError, "text 2: language 'klingon'"),
-        ({"seeds": [1, 2, -1]}, ValueError, "seed -1"),
-        ({"batch_size": 0}, ValueError, "batch_size 0 is not 1 or more"),
-        ({"batch_size": 2.5}, TypeError, "batch_size must be an integer, not 2.5"),
-        ({"voices": None}, ValueError, "no voice given"),
+        ({"texts": "Hello."}, WrongType, "texts must be a list, not str"),
+        ({"texts": []}, InvalidValue, "texts is empty"),
+        ({"texts": ["Hello.", " "]}, InvalidValue, "text 2: text is empty"),
+        ({"voices": [vector(64, 1)]}, InvalidValue, "voices has 1 entries for 3 texts"),
+        ({"languages": ["english", "klingon", "auto"]}, InvalidValue, "text 2: language 'klingon'"),
+        ({"seeds": [1, 2, -1]}, InvalidValue, "seed -1"),
+        ({"batch_size": 0}, InvalidValue, "batch_size 0 is not 1 or more"),
+        ({"batch_size": 2.5}, WrongType, "batch_size must be an integer, not 2.5"),
+        ({"voices": None}, InvalidValue, "no voice given"),
     ],
     ids=str,
 )

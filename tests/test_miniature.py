@@ -15,6 +15,7 @@ from mlx_qwen3tts import Direction, Qwen3TTS
 from mlx_qwen3tts.checkpoint import hub
 from mlx_qwen3tts.demo import labelled
 from mlx_qwen3tts.diarization import diarize, embedder
+from mlx_qwen3tts.errors import UnsupportedValue
 from mlx_qwen3tts.voices.library.library import Library
 from mlx_qwen3tts.voices.voice import Voice
 from training.acoustics import f0, formant_shift
@@ -213,10 +214,10 @@ def test_words_it_does_not_know_are_named(miniature, low):
 
 def test_cloning_in_context_is_refused_by_name(miniature, low):
     recording = FOLDER / "recordings" / "low.flac"
-    with pytest.raises(ValueError, match="miniature was not trained to clone in context"):
+    with pytest.raises(UnsupportedValue, match="miniature was not trained to clone in context"):
         miniature.clone(recording, ref_text="Hello, this is my voice.")
     voice = Voice(low, mx.zeros((5, 8), mx.int32), "hello")
-    with pytest.raises(ValueError, match="not trained to clone in context"):
+    with pytest.raises(UnsupportedValue, match="not trained to clone in context"):
         miniature.generate("hello", voice)
 
 

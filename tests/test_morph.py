@@ -6,6 +6,7 @@ import pytest
 
 from convert.parity import recording, vector
 from mlx_qwen3tts import Voice
+from mlx_qwen3tts.errors import InvalidValue, UnsupportedValue, VoiceError, VoiceNotFound, WrongType
 from mlx_qwen3tts.networks.talker import Talker
 from mlx_qwen3tts.synthesis.morph import path
 from mlx_qwen3tts.synthesis.text import split_sentences
@@ -171,21 +172,21 @@ def test_where_sentences_end(text, parts):
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ({"morph": np.zeros(63, np.float32)}, ValueError, "the voice has 63 dimensions, this model takes 64"),
-        ({"morph": np.full(64, np.nan, np.float32)}, ValueError, "NaN"),
-        ({"morph": "nobody"}, ValueError, "voice 'nobody' is no file"),
+        ({"morph": np.zeros(63, np.float32)}, VoiceError, "the voice has 63 dimensions, this model takes 64"),
+        ({"morph": np.full(64, np.nan, np.float32)}, VoiceError, "NaN"),
+        ({"morph": "nobody"}, VoiceNotFound, "voice 'nobody' is no file"),
         (
             {"morph": lambda s: np.zeros(63, np.float32)},
-            ValueError,
+            InvalidValue,
             r"morph: the vector has shape \[63\], .* takes \[64\]",
         ),
-        ({"morph": lambda s: np.full(64, np.inf, np.float32)}, ValueError, "morph: the vector has values that are NaN"),
-        ({"morph": lambda s: A, "morph_seconds": 1}, ValueError, "a function knows its own times"),
-        ({"morph": B, "morph_seconds": 0}, ValueError, "morph_seconds 0 is not above 0"),
-        ({"morph": B, "morph_seconds": "1"}, TypeError, "morph_seconds must be a number"),
-        ({"morph_seconds": 1}, ValueError, "belong to morph, which is not given"),
-        ({"morph_mode": "sentences"}, ValueError, "belong to morph, which is not given"),
-        ({"morph": B, "morph_mode": "fast"}, ValueError, "morph_mode 'fast' is not one of live, sentences"),
+        ({"morph": lambda s: np.full(64, np.inf, np.float32)}, VoiceError, "morph: the vector has values that are NaN"),
+        ({"morph": lambda s: A, "morph_seconds": 1}, InvalidValue, "a function knows its own times"),
+        ({"morph": B, "morph_seconds": 0}, InvalidValue, "morph_seconds 0 is not above 0"),
+        ({"morph": B, "morph_seconds": "1"}, WrongType, "morph_seconds must be a number"),
+        ({"morph_seconds": 1}, InvalidValue, "belong to morph, which is not given"),
+        ({"morph_mode": "sentences"}, InvalidValue, "belong to morph, which is not given"),
+        ({"morph": B, "morph_mode": "fast"}, InvalidValue, "morph_mode 'fast' is not one of live, sentences"),
     ],
 )
 def test_bad_changes(model, options, error, message):
@@ -196,13 +197,13 @@ def test_bad_changes(model, options, error, message):
 def test_what_cannot_change(model, tmp_path):
     tts = model("base")
     icl = tts.clone(recording(tmp_path / "a.wav", 1, 1.0), ref_text="one two")
-    with pytest.raises(ValueError, match="must be a vector: reference codes keep their speaker"):
+    with pytest.raises(UnsupportedValue, match="must be a vector: reference codes keep their speaker"):
         tts.generate("Hi.", icl, morph=B)
-    with pytest.raises(ValueError, match="not known: give morph_seconds"):
+    with pytest.raises(InvalidValue, match="not known: give morph_seconds"):
         tts.generate(iter(["Hi."]), A, morph=B)
-    with pytest.raises(ValueError, match="needs the whole text at once"):
+    with pytest.raises(InvalidValue, match="needs the whole text at once"):
         tts.generate(iter(["Hi."]), A, morph=B, morph_seconds=1, morph_mode="sentences")
-    with pytest.raises(ValueError, match="no speaker slot, so there is nothing to change"):
+    with pytest.raises(UnsupportedValue, match="no speaker slot, so there is nothing to change"):
         model("voice-design").generate("Hi.", instruct="A voice.", morph=B)
 
 

@@ -13,7 +13,7 @@ from convert.random_checkpoint import configs
 from mlx_qwen3tts import Voice
 from mlx_qwen3tts.audio.reading import read_audio
 from mlx_qwen3tts.audio.writing import audio_bytes
-from mlx_qwen3tts.errors import AudioError, ConfigError, VoiceError
+from mlx_qwen3tts.errors import AudioError, ConfigError, UnsupportedValue, VoiceError, WrongType
 from mlx_qwen3tts.networks.cache import SlidingKVCache
 from mlx_qwen3tts.networks.config import ModelConfig, SpeakerEncoderConfig, from_dict
 
@@ -55,7 +55,7 @@ def test_reference_codes_may_be_numpy(model, tmp_path):
     for wrong in (np.zeros((2, 16), np.float32), np.zeros(16, np.int32)):
         with pytest.raises(VoiceError, match=r"expected integers \[frames, codebooks\]"):
             Voice(vector(64, 1), wrong, "one")
-    with pytest.raises(TypeError, match="must be strings"):
+    with pytest.raises(WrongType, match="must be strings"):
         Voice(vector(64, 1), metadata={"take": 1})
 
 
@@ -70,9 +70,9 @@ def test_audio_arrays_of_other_kinds():
 
 
 def test_names_of_a_wrong_type(model):
-    with pytest.raises(TypeError, match="must be a string, not 5"):
+    with pytest.raises(WrongType, match="must be a string, not 5"):
         model("custom-voice").preset(5)
-    with pytest.raises(ValueError, match="describe the voice with instruct"):
+    with pytest.raises(UnsupportedValue, match="describe the voice with instruct"):
         model("voice-design").generate("Hi.", "ryan")
 
 

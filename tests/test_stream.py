@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from convert.parity import codes, recording, vector
+from mlx_qwen3tts.errors import InvalidValue, TextTooLong, WrongType
 from mlx_qwen3tts.networks.talker import Talker
 from mlx_qwen3tts.synthesis.frame import Steps
 
@@ -134,10 +135,10 @@ def test_a_stream_that_is_dropped_frees_everything(model):
 @pytest.mark.parametrize(
     ("chunks", "error", "message"),
     [
-        ((), ValueError, r"chunks \[\] must be one or more frames each"),
-        ((1, 0), ValueError, r"chunks \[1, 0\] must be one or more frames each"),
-        ((1.5,), TypeError, r"chunks must be a list of integers \(frames\), not \(1.5,\)"),
-        (4, TypeError, r"chunks must be a list of integers \(frames\), not 4"),
+        ((), InvalidValue, r"chunks \[\] must be one or more frames each"),
+        ((1, 0), InvalidValue, r"chunks \[1, 0\] must be one or more frames each"),
+        ((1.5,), WrongType, r"chunks must be a list of integers \(frames\), not \(1.5,\)"),
+        (4, WrongType, r"chunks must be a list of integers \(frames\), not 4"),
     ],
 )
 def test_schedules_that_are_none(model, chunks, error, message):
@@ -146,9 +147,9 @@ def test_schedules_that_are_none(model, chunks, error, message):
 
 
 def test_bad_arguments_are_refused_before_the_first_chunk_is_asked_for(model):
-    with pytest.raises(ValueError, match="text is empty"):
+    with pytest.raises(InvalidValue, match="text is empty"):
         model("base").stream(" ", vector(64, 1))
-    with pytest.raises(ValueError, match="language 'klingon'"):
+    with pytest.raises(InvalidValue, match="language 'klingon'"):
         model("base").stream("Hello.", vector(64, 1), language="klingon")
 
 
@@ -252,10 +253,10 @@ def test_the_full_layout_and_references_take_written_text(model, tmp_path):
 def test_what_is_wrong_with_written_text_is_said(model):
     tts = model("base")
     for pieces, error, message in (
-        ([], ValueError, "text is empty"),
-        (["  ", "\n"], ValueError, "text is empty"),
-        (["Hello ", 5], TypeError, "text pieces must be strings, not int"),
-        (["Hello ", "a\x00"], ValueError, r"control character U\+0000 at position 7"),
+        ([], InvalidValue, "text is empty"),
+        (["  ", "\n"], InvalidValue, "text is empty"),
+        (["Hello ", 5], WrongType, "text pieces must be strings, not int"),
+        (["Hello ", "a\x00"], InvalidValue, r"control character U\+0000 at position 7"),
     ):
         with pytest.raises(error, match=message):
             collect(tts.stream(pieces, vector(64, 1), greedy=True, max_tokens=30))
@@ -275,5 +276,5 @@ def test_a_writer_that_fails_is_heard_of(model):
 def test_written_text_without_end_is_stopped_at_the_models_context(model):
     tts = model("base")
     limit = tts.config.talker.max_position_embeddings // 4
-    with pytest.raises(ValueError, match=f"at most {limit} fit"):
+    with pytest.raises(TextTooLong, match=f"at most {limit} fit"):
         collect(tts.stream((f"{i} " for i in itertools.count()), vector(64, 1), text_mode="full", max_tokens=9))

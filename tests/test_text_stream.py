@@ -11,6 +11,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, trainers
 
+from mlx_qwen3tts.errors import InvalidValue, WrongType
 from mlx_qwen3tts.synthesis import text_stream
 from mlx_qwen3tts.synthesis.text import check_text
 from mlx_qwen3tts.synthesis.text_stream import TextStream
@@ -274,7 +275,7 @@ def test_python_and_the_pattern_agree_on_spaces_and_contractions(rich):
 
 @pytest.mark.parametrize("piece", [None, b"text", 5, ["text"]])
 def test_a_piece_must_be_a_string(rich, piece):
-    with pytest.raises(TypeError, match=f"^text pieces must be strings, not {type(piece).__name__}$"):
+    with pytest.raises(WrongType, match=f"^text pieces must be strings, not {type(piece).__name__}$"):
         TextStream(rich).feed(piece)
 
 
@@ -282,9 +283,9 @@ def test_what_is_no_text_is_refused_as_in_a_whole_one(rich):
     stream, text = TextStream(rich), "Hello\n"
     ids = stream.feed(text)
     for wrong in ("\x00", "there\x1b[0m", "e\udce9", "\x85"):
-        with pytest.raises(ValueError) as whole:
+        with pytest.raises(InvalidValue) as whole:
             check_text(text + wrong)
-        with pytest.raises(ValueError) as piece:
+        with pytest.raises(InvalidValue) as piece:
             stream.feed(wrong)
         assert str(piece.value) == str(whole.value)
     ids += stream.feed("there") + stream.finish()
@@ -295,7 +296,7 @@ def test_what_is_no_text_is_refused_as_in_a_whole_one(rich):
 def test_nothing_to_speak(rich, pieces):
     stream = TextStream(rich)
     assert [stream.feed(piece) for piece in pieces] == [[]] * len(pieces)
-    with pytest.raises(ValueError, match=r"^text is empty$"):
+    with pytest.raises(InvalidValue, match=r"^text is empty$"):
         stream.finish()
 
 

@@ -17,16 +17,15 @@ from ..checkpoint import hub
 from ..checkpoint.folder import ModelFolder
 from ..checkpoint.part import check_dtype
 from ..checkpoint.weights import read_json
-from ..errors import InvalidValue, QwenTTSError, UnsupportedValue, VoiceError, WrongType
+from ..errors import InvalidValue, QwenTTSError
 from ..networks.codec.codec import DECODE_CHUNK
 from ..networks.speaker.encoder import SpeakerEncoder
 from ..networks.speaker.mel import SAMPLE_RATE
 from ..voices import FOLDER
-from ..voices.fit import KNOWN_NORMS, check_fit
 from ..voices.library.library import Library
 from ..voices.lookup import Lookup
-from ..voices.presets import preset_voice
 from ..voices.voice import Voice
+from .casting import Casting
 from .decoding import SCHEDULE, Decoding, check_schedule
 from .frame import Steps
 from .loop import Generation
@@ -80,8 +79,9 @@ class Qwen3TTS:
         self.embedding_dim = self.config.talker.hidden_size
         self.library = Library(library)
         self.steps = Steps(self.talker, self.config)
-        name = self.folder.folder.name
-        self.planner = Planner(self.talker, self.config, self.tokenizer, self.codec, self.sampling, self._resolve, name)
+        self.casting = Casting(self.folder, self.talker, self.library)
+        resolve, name = self.casting.resolve, self.folder.folder.name
+        self.planner = Planner(self.talker, self.config, self.tokenizer, self.codec, self.sampling, resolve, name)
 
     @classmethod
     def from_pretrained(
@@ -125,51 +125,16 @@ class Qwen3TTS:
 
     def preset(self, name: str) -> Voice:
         """A Voice from a preset's row of the codec embedding. Names are matched without regard to case."""
-        if not isinstance(name, str):
-            raise WrongType(f"a preset's name must be a string, not {name!r}", param="voice")
-        return preset_voice(self.folder, name, self.talker.dtype)
-
-    def _preset_name(self, name: str) -> str | None:
-        """The preset that a user means, or None; fine-tunes may have capitals in theirs."""
-        return next((speaker for speaker in self.speakers if speaker.lower() == name.lower()), None)
+        return self.casting.preset(name)
 
     @property
     def lookup(self) -> Lookup:
         """Finds voices by name: files, the library's, this model's presets, and blends of them."""
-        return Lookup(self.library, lambda name: self.preset(name) if self._preset_name(name) else None, self.speakers)
+        return self.casting.lookup
 
     def voice(self, voice: VoiceLike) -> Voice | None:
         """What `generate` takes as a voice as a Voice that fits this model, or None where the model designs it."""
-        return self._resolve(voice, Notes())
-
-    def _resolve(self, voice: VoiceLike, notes: Notes) -> Voice | None:
-        if self.model_type == "voice_design":
-            if voice is not None:
-                message = "a voice_design model has no speaker slot; describe the voice with instruct"
-                raise UnsupportedValue(message, param="voice")
-            return None
-        if voice is None:
-            known = "name a recording, an embedding or a voice"
-            if self.model_type != "base":
-                known = f"name one of {', '.join(self.speakers)} or an embedding"
-            raise InvalidValue(f"no voice given: {known}", param="voice")
-        if isinstance(voice, str | Path):
-            voice = self.lookup.voice(voice)
-        elif not isinstance(voice, Voice):
-            try:
-                voice = Voice(voice)
-            except VoiceError as error:
-                raise VoiceError(f"embedding {error}", param="voice") from None
-        notes += voice.notes  # which were warned of when it was made
-        check_fit(voice, self.embedding_dim, self.model_type, self._usual_norm, notes.warn)
-        return voice
-
-    @functools.cached_property
-    def _usual_norm(self) -> float | None:
-        if self.speakers:
-            rows = self.talker.embed_codec(mx.array(list(self.config.talker.spk_id.values())))
-            return float(mx.linalg.norm(rows.astype(mx.float32), axis=-1).mean())
-        return KNOWN_NORMS.get(self.embedding_dim)
+        return self.casting.resolve(voice, Notes())
 
     # Speaking
 

@@ -1,0 +1,71 @@
+"""Who speaks: from what a Request has as its voice to the Voice, and whether the model can speak with it."""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import mlx.core as mx
+
+from ..checkpoint.folder import ModelFolder
+from ..checkpoint.presets import find_preset
+from ..errors import InvalidValue, UnsupportedValue, VoiceError
+from ..networks.talker import Talker
+from ..voices.fit import KNOWN_NORMS, check_fit
+from ..voices.library.library import Library
+from ..voices.lookup import Lookup
+from ..voices.presets import preset_voice
+from ..voices.voice import Voice
+from .planning import Notes
+
+if TYPE_CHECKING:
+    from .request import VoiceLike
+
+
+class Casting:
+    """Finds the Voices that a model speaks with."""
+
+    def __init__(self, folder: ModelFolder, talker: Talker, library: Library) -> None:
+        self.folder, self.config, self.talker, self.library = folder, folder.config, talker, library
+        self.lookup = Lookup(library, self._preset_or_none, list(self.config.talker.spk_id))
+
+    def preset(self, name: str) -> Voice:
+        """The Voice of a preset, in the talker's dtype; VoiceNotFound where the model has none of this name."""
+        return preset_voice(self.folder, name, self.talker.dtype)
+
+    def _preset_or_none(self, name: str) -> Voice | None:
+        return self.preset(name) if find_preset(self.config, name) else None
+
+    def resolve(self, voice: VoiceLike, notes: Notes) -> Voice | None:
+        """The Voice that is meant, or None where the model designs it. Refuses what the model cannot speak with."""
+        kind = self.config.model_type
+        if kind == "voice_design":
+            if voice is not None:
+                message = "a voice_design model has no speaker slot; describe the voice with instruct"
+                raise UnsupportedValue(message, param="voice")
+            return None
+        if voice is None:
+            known = "name a recording, an embedding or a voice"
+            if kind != "base":
+                known = f"name one of {', '.join(self.config.talker.spk_id)} or an embedding"
+            raise InvalidValue(f"no voice given: {known}", param="voice")
+        if isinstance(voice, str | Path):
+            voice = self.lookup.voice(voice)
+        elif not isinstance(voice, Voice):
+            try:
+                voice = Voice(voice)
+            except VoiceError as error:
+                raise VoiceError(f"embedding {error}", param="voice") from None
+        notes += voice.notes  # which were warned of when it was made
+        check_fit(voice, self.config.talker.hidden_size, kind, self._usual_norm, notes.warn)
+        return voice
+
+    @functools.cached_property
+    def _usual_norm(self) -> float | None:
+        """The mean norm of the model's voices, where it is known."""
+        presets = self.config.talker.spk_id
+        if presets:
+            rows = self.talker.embed_codec(mx.array(list(presets.values())))
+            return float(mx.linalg.norm(rows.astype(mx.float32), axis=-1).mean())
+        return KNOWN_NORMS.get(self.config.talker.hidden_size)
