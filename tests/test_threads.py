@@ -127,3 +127,30 @@ def test_closing_in_the_middle_of_asyncio(model):
 
     heard, stream = asyncio.run(main())
     assert [len(chunk.codes) for chunk in heard] == [1, 2] and stream.finish_reason == "interrupted"
+
+
+@pytest.mark.parametrize("how", ["whole", "pieces", "live", "sentences"])
+def test_every_chunk_may_be_asked_for_in_another_thread(model, tmp_path, how):
+    """As `asyncio.to_thread(next, stream)` does; the stream itself is made here."""
+    tts, voice = model("base-ends"), vector(64, 1)
+    options = {"seed": 3, "max_tokens": 40}
+    if how in ("live", "sentences"):
+        options |= {"morph": vector(64, 2), "morph_mode": how}
+    if how == "whole":
+        voice = tts.clone(recording(tmp_path / "a.wav", 1, 3.2), ref_text="one two")
+    expected = np.array(tts.generate(TEXT, voice, **options).codes)
+    stream = tts.stream([TEXT[:20], TEXT[20:]] if how == "pieces" else TEXT, voice, **options)
+    chunks, problems = [], []
+
+    def take():
+        try:
+            chunks.append(next(stream, None))
+        except RuntimeError as error:
+            problems.append(error)
+
+    while not problems and (not chunks or chunks[-1] is not None):
+        thread = threading.Thread(target=take)
+        thread.start()
+        thread.join()
+    assert not problems
+    assert (np.concatenate([np.array(chunk.codes) for chunk in chunks[:-1]]) == expected).all()

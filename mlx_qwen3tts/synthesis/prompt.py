@@ -69,6 +69,11 @@ class Prompt:
     text: Text
     speaker_position: int | None
 
+    @property
+    def arrays(self) -> list[mx.array]:
+        """Everything that is held, for `mx.eval`."""
+        return [self.embeddings, self.text.known, self.text.pad]
+
     def spoken_by(self, speaker: mx.array) -> mx.array:
         """The embeddings [T, E] with another speaker vector [E]."""
         assert self.speaker_position is not None, "the prompt has no speaker"
