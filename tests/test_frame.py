@@ -9,6 +9,7 @@ import pytest
 from benchmarks import nodes
 from convert.parity import vector
 from mlx_qwen3tts import Qwen3TTS
+from mlx_qwen3tts.synthesis.frame import KEPT, Steps
 from mlx_qwen3tts.synthesis.loop import Generation
 
 BUDGET = 1950  # kernels a frame; mlx-audio asks for some 2,800
@@ -151,3 +152,13 @@ def test_a_consumer_that_stops_has_caused_at_most_one_frame_more(model, monkeypa
         next(frames)
     frames.close()
     assert len(made) == taken + 1
+
+
+def test_the_steps_that_are_used_are_kept(model):
+    """One more kind of settings than are kept: what was used last stays compiled."""
+    tts = model("base")
+    steps = Steps(tts.talker, tts.config)
+    usual = steps.of([tts.sampling])[0]
+    for top_k in range(2, 2 * KEPT):
+        steps.of([tts.sampling.override(top_k=top_k)])
+        assert steps.of([tts.sampling])[0] is usual

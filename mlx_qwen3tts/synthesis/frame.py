@@ -115,9 +115,11 @@ class Steps:
         else:
             sampler = MixedSampler(alike, self.config.talker, self.config.predictor)
             key = sampler.form, on_gpu()
-        if key not in self._made:
-            if len(self._made) == KEPT:
-                self._made.pop(next(iter(self._made)))
+        step = self._made.pop(key, None)
+        if step is None:
             own = sampler or Sampler(alike[0], self.config.talker, self.config.predictor)
-            self._made[key] = FrameStep(self.talker, own)
-        return self._made[key], sampler and sampler.settings(bucket(len(configs)))
+            step = FrameStep(self.talker, own)
+        self._made[key] = step  # at the end, so that the first is the one that has not been used for longest
+        while len(self._made) > KEPT:
+            self._made.pop(next(iter(self._made)), None)
+        return step, sampler and sampler.settings(bucket(len(configs)))
