@@ -13,6 +13,7 @@ from convert.parity import codes, recording, vector
 from mlx_qwen3tts.errors import InvalidValue, TextTooLong, WrongType
 from mlx_qwen3tts.networks.talker import Talker
 from mlx_qwen3tts.synthesis.frame import Steps
+from mlx_qwen3tts.synthesis.speech import Interrupted
 
 TEXT = "Hello there, the weather is fine; we'll walk to the old harbour, you and I."
 
@@ -112,6 +113,34 @@ def test_a_consumer_that_stops_after_a_chunk_has_caused_three_frames_at_most(mod
         assert next(stream, None) is None
     del stream
     assert len(calls) <= 3
+
+
+@pytest.mark.parametrize("frame", [1, 16, 17, 32])  # sound is made 16 frames at a time
+def test_ctrl_c_in_a_callback_loses_no_frame(model, frame):
+    def interrupt(frames):
+        if frames == frame:
+            raise KeyboardInterrupt
+
+    tts, how = model("base"), {"seed": 5, "max_tokens": 40}
+    whole = tts.generate(TEXT, vector(64, 1), **how)
+    with pytest.raises(Interrupted) as stopped:
+        tts.generate(TEXT, vector(64, 1), progress=interrupt, **how)
+    made = stopped.value.speech
+    assert len(made.codes) == frame == made.stats["frames"] and made.finish_reason == "interrupted"
+    assert (np.array(made.codes) == np.array(whole.codes)[:frame]).all()
+    assert np.abs(np.array(made.audio) - np.array(whole.audio)[: frame * 1920]).max() <= 1e-5
+
+
+@pytest.mark.parametrize("error", [ZeroDivisionError, KeyboardInterrupt])
+def test_a_stream_is_over_where_its_listener_fails(model, error):
+    def fail(chunk):
+        raise error
+
+    stream = model("base").stream(TEXT, vector(64, 1), seed=1, max_tokens=500)
+    with pytest.raises(error):
+        stream.speech(fail)
+    assert stream.finish_reason == "interrupted" and stream.stats["frames"] == 1
+    assert next(stream, None) is None
 
 
 def test_a_stream_that_is_dropped_frees_everything(model):

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from .planning import Plan
 
 
-@dataclass(repr=False)
+@dataclass(eq=False, repr=False)
 class Speech:
     """audio [samples] float32 within ±1; codes [frames, 16] int32; finish_reason: "stop", "length" (cut at max_tokens)
     or "interrupted".
@@ -48,7 +48,7 @@ class Speech:
         write_audio(path, np.array(self.audio), self.sample_rate)
 
 
-@dataclass(repr=False)
+@dataclass(eq=False, repr=False)
 class Chunk:
     """A piece of a speech, decoded: audio [samples] float32 within ±1; sample_rate; codes [frames, 16] int32."""
 
@@ -224,7 +224,7 @@ class SpeechStream:
         decoding = self._decoding
         assert decoding is not None, "it has not begun"
         try:
-            with self._turn:
+            with self._turn, contextlib.closing(self._pieces):  # which ends it where `heard` raises
                 for piece in self._pieces:
                     take(piece)
             return made.speech(self._measure())
@@ -234,7 +234,8 @@ class SpeechStream:
             if not made.audio:
                 raise
             self._samples = sum(audio.shape[0] for audio in made.audio)
-            raise Interrupted([made.speech(self._measure())]) from None
+            self.stats = self._measure()
+            raise Interrupted([made.speech(self.stats)]) from None
 
     def _run(self) -> Generator[Piece, None, None]:
         utterance, decoding = self._plan.utterance, self._decoding
@@ -243,9 +244,10 @@ class SpeechStream:
         try:
             with wired_limit():
                 while not self._closed.is_set() and (pieces := decoding.step()) is not None:
+                    decoding.ready = pieces  # meanwhile: Ctrl-C may come in `progress`
                     if self._progress and utterance.frames > self._frames:
                         self._progress(utterance.frames)
-                    self._frames = utterance.frames
+                    self._frames, decoding.ready = utterance.frames, []
                     for piece in pieces:
                         self._samples += piece.audio.shape[0]
                         yield piece
