@@ -6,7 +6,7 @@ Each returns the value as a plain Python one, or raises WrongType or InvalidValu
 import math
 from collections.abc import Collection, Sequence
 from numbers import Integral, Real
-from typing import SupportsFloat
+from typing import Any
 
 from .errors import InvalidValue, WrongType
 
@@ -28,16 +28,20 @@ def number(
     if isinstance(value, bool) or not isinstance(value, Real):
         raise WrongType(f"{name} must be a number, not {value!r}", param=name)
     _check_range(value, name, least, most)
-    if not math.isfinite(value):
+    try:
+        plain = float(value)
+    except OverflowError:  # an integer or a fraction, of any size
+        plain = math.inf
+    if not math.isfinite(plain):
         raise InvalidValue(f"{name} {value} is not finite", param=name)
-    if above is not None and value <= above:
+    if above is not None and plain <= above:
         raise InvalidValue(f"{name} {value} is not above {above:g}", param=name)
-    return float(value)
+    return plain
 
 
-def _check_range(value: SupportsFloat, name: str, least: float | None, most: float | None) -> None:
+def _check_range(value: Any, name: str, least: float | None, most: float | None) -> None:
     low, high = -math.inf if least is None else least, math.inf if most is None else most
-    if not (low <= float(value) <= high) and (least is not None or most is not None):  # NaN is in no range
+    if not (low <= value <= high) and (least is not None or most is not None):  # NaN is in no range
         wanted = f"{least} or more" if most is None else f"between {least} and {most}"
         raise InvalidValue(f"{name} {value} is not {wanted}", param=name)
 

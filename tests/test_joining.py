@@ -171,7 +171,7 @@ def test_utterances_that_come_and_go_sound_as_they_do_alone(model, tmp_path):
         more = [Part(tts.prompt(TEXTS[0], voice), 50, config)] if number == 2 else []
 
         def following(spoken):
-            return more.pop() if more else None
+            return more.pop() if more else "stop"
 
         return Utterance(part, following, ((1, 2, 4), (16,), (1,), (3, 5))[number % 4], context)
 

@@ -147,6 +147,16 @@ def test_sentences_share_the_limit(model, limit):
     assert len(speech.codes) == limit - 1 and speech.finish_reason == "length"
 
 
+def test_a_sentence_that_uses_up_the_limit_is_the_last(model):
+    """It ends by itself, with the last token, and leaves none for the next one."""
+    tts, how = model("base-ends"), {"greedy": True, "seed": 1}
+    first = len(tts.generate("Hello.", A, max_tokens=80, **how).codes)
+    for text, reason in (("Hello.", "stop"), ("Hello. How are you?", "length")):
+        speech = tts.generate(text, A, morph=B, morph_mode="sentences", max_tokens=first + 1, **how)
+        assert len(speech.codes) == first and speech.finish_reason == reason
+    assert "did not end" in speech.warnings[-1]
+
+
 @pytest.mark.parametrize(
     ("text", "parts"),
     [

@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import mlx.core as mx
 import numpy as np
 import pytest
 
@@ -19,16 +20,21 @@ A = vector(64, 1)
         ({"text": " "}, InvalidValue, "text", "text is empty"),
         ({"text": 5}, WrongType, "text", "text must be a string, not int"),
         ({"text": b"a"}, WrongType, "text", "text must be a string, not bytes"),
+        ({"text": np.array(5)}, WrongType, "text", "text must be a string, not ndarray"),
         ({"text": "a\x00"}, InvalidValue, "text", "control character"),
         ({"language": 5}, WrongType, "language", "language must be a string, not 5"),
         ({"instruct": " "}, InvalidValue, "instruct", "instruction is empty"),
+        ({"instruct": A}, WrongType, "instruct", "instruction must be a string, not ndarray"),
+        ({"instruct": 0}, WrongType, "instruct", "instruction must be a string, not int"),
         ({"text_mode": "half"}, InvalidValue, "text_mode", "text_mode 'half' is not one of streaming, full"),
         ({"seed": -1}, InvalidValue, "seed", "seed -1 is not between 0 and 4294967295"),
+        ({"seed": 10**400}, InvalidValue, "seed", "is not between 0 and 4294967295"),
         ({"seed": 1.5}, WrongType, "seed", "seed must be an integer, not 1.5"),
         ({"sampling": {"top_k": 3}}, WrongType, "sampling", "sampling must be a Sampling"),
         ({"morph_seconds": 1}, InvalidValue, "morph", "belong to morph, which is not given"),
         ({"morph": A, "morph_mode": "slow"}, InvalidValue, "morph_mode", "morph_mode 'slow' is not one of live"),
         ({"morph": A, "morph_seconds": 0}, InvalidValue, "morph_seconds", "morph_seconds 0 is not above 0"),
+        ({"morph": A, "morph_seconds": 10**400}, InvalidValue, "morph_seconds", "is not finite"),
         ({"morph": A, "text": iter("ab")}, InvalidValue, "morph_seconds", "give morph_seconds"),
     ],
 )
@@ -104,7 +110,7 @@ def test_a_request_speaks_as_its_keywords_do(model):
     [
         ("base", {"voice": "nobody"}, VoiceNotFound, "voice_not_found", "voice"),
         ("base", {"voice": None}, InvalidValue, "invalid_value", "voice"),
-        ("base", {"voice": np.zeros(63, np.float32)}, VoiceError, "invalid_voice", None),
+        ("base", {"voice": np.zeros(63, np.float32)}, VoiceError, "invalid_voice", "voice"),
         ("base", {"language": "klingon"}, InvalidValue, "invalid_value", "language"),
         ("base", {"instruct": "softly"}, UnsupportedValue, "unsupported_value", "instruct"),
         ("base", {"text": "a " * 9000}, TextTooLong, "text_too_long", "text"),
@@ -151,3 +157,34 @@ def test_what_a_small_vocabulary_lacks_is_said_of_each_speech():
 def test_it_says_what_it_is(model):
     speech = model("base").generate("Hello.", A, seed=1, max_tokens=27)
     assert isinstance(speech, Speech) and repr(speech) == "Speech(2.08 s, 26 frames, length)"
+
+
+def test_requests_with_vectors_are_compared_by_their_values():
+    for kind in (np.array, mx.array):
+        one, other = (Request("Hello.", kind(A), morph=kind(values)) for values in (A, A))
+        assert one == other != Request("Hello.", kind(A), morph=kind(A + 1))
+        assert one != Request("Hello.", "anna", morph=kind(A))
+    assert hash(Request("Hello.", "anna")) == hash(Request("Hello.", "anna"))
+
+
+def test_speeches_can_be_looked_for_in_a_list(model):
+    one, other = model("base").generate_batch(["One.", "Two."], A, max_tokens=3)
+    assert [one, other].index(other) == 1 and len({one, other}) == 2
+
+
+@pytest.mark.parametrize(
+    ("values", "kind", "param"),
+    [
+        ({"text": ["Hello ", 5]}, WrongType, "text"),
+        ({"text": iter(())}, InvalidValue, "text"),
+        ({"voice": A[:63]}, VoiceError, "voice"),
+        ({"voice": "nobody"}, VoiceNotFound, "voice"),
+        ({"morph": A[:63]}, VoiceError, "morph"),
+        ({"morph": "nobody"}, VoiceNotFound, "morph"),
+        ({"morph": lambda seconds: [1, 2]}, VoiceError, "morph"),
+    ],
+)
+def test_what_is_found_later_names_its_parameter_too(model, values, kind, param):
+    with pytest.raises(kind) as refused:
+        model("base").generate(Request(**{"text": "Hello.", "voice": A, **values}))
+    assert refused.value.param == param

@@ -46,7 +46,7 @@ class Part(NamedTuple):
 class Utterance:
     """One text that is spoken: what is to be said, and while it is said, how far it is.
 
-    following: function from the frames spoken so far to the Part that comes next, or None where it was the last.
+    following: function from the frames spoken so far to the Part that comes next, or to how it ends where none does.
     schedule: frames of each chunk, the last number for all that follow. context: codes [frames, codebooks] of a
     reference, which the sound continues and which is not heard.
 
@@ -54,7 +54,7 @@ class Utterance:
     """
 
     part: Part
-    following: Callable[[int], Part | None] | None = None
+    following: Callable[[int], Part | str] | None = None
     schedule: Sequence[int] = SCHEDULE
     context: mx.array | None = None
     frames: int = 0
@@ -125,9 +125,9 @@ class Decoding:
             if row not in self.spoken:
                 continue
             one = touched[row] = self.spoken.pop(row)
-            following = one.following(one.frames) if one.following and reason == "stop" else None
-            if following is None:
-                one.finish_reason = reason
+            following = one.following(one.frames) if one.following and reason == "stop" else reason
+            if isinstance(following, str):
+                one.finish_reason = following
             else:
                 one.part = following
                 self.add(one)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import mlx.core as mx
 
-from ..errors import InvalidValue
+from ..errors import InvalidValue, VoiceError
 from ..networks.cache import KVCache
 from ..networks.talker import Talker
 from ..voices.algebra import as_vectors
@@ -43,6 +43,7 @@ class Morph:
             raise InvalidValue("a voice_design model has no speaker slot, so there is nothing to change", param="morph")
         self.talker, self.voice_at = talker, voice_at
         self.prompt = replace(prompt, embeddings=prompt.spoken_by(voice_at(0)))
+        mx.eval(self.prompt.embeddings)  # it may be spoken in another thread than this one
         self.span = prompt.speaker_position, prompt.embeddings.shape[0]
 
     def revise(self, caches: list[KVCache], frame: int) -> None:
@@ -65,7 +66,12 @@ def timed(morph: Callable[[float], Voice | Vector], seconds_a_frame: float, dime
     """A function from a frame's number to what a user's function of the seconds gives, checked."""
 
     def at(frame: int) -> mx.array:
-        vector = as_vectors(morph(frame * seconds_a_frame), "morph: the vector")
+        given = morph(frame * seconds_a_frame)
+        try:
+            vector = as_vectors(given, "morph: the vector")
+        except VoiceError as error:
+            error.param = "morph"
+            raise
         if vector.ndim != 1 or vector.shape[0] != dimension:
             shape = list(vector.shape)
             message = f"morph: the vector has shape {shape}, this model takes [{dimension}]"

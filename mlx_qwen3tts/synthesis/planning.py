@@ -12,7 +12,7 @@ import mlx.core as mx
 
 from ..checkpoint.codec import Codec
 from ..checkpoint.vocabulary import Vocabulary
-from ..errors import InvalidValue, TextTooLong, UnsupportedValue
+from ..errors import InvalidValue, QwenTTSError, TextTooLong, UnsupportedValue
 from ..networks.config import ModelConfig
 from ..networks.talker import Talker
 from ..voices.voice import Voice
@@ -20,7 +20,7 @@ from .decoding import Part, Utterance
 from .live import LiveText
 from .morph import FRAMES_PER_TOKEN, Morph, path, timed
 from .prompt import Prompt, build_prompt, language_tags
-from .request import Request
+from .request import LEAST_TOKENS, Request
 from .sampling import GenerationConfig
 from .text import check_text, split_sentences
 from .tokenizer import TextTokenizer
@@ -86,7 +86,7 @@ class Planner:
         """The Plan of a Request. schedule: as of Utterance."""
         config, notes = self.sampling.sampled(request.sampling), Notes()
         seed = secrets.randbits(32) if request.seed is None else request.seed
-        voice = self.resolve(request.voice, notes)
+        voice = self._voice(request.voice, notes, "voice")
         prompt = self.prompt(request, voice, config.max_tokens, notes)
         context = None if voice is None or voice.ref_codes is None else voice.ref_codes.astype(mx.int32)
         part, following = Part(prompt, seed, config), None
@@ -94,6 +94,15 @@ class Planner:
             part, following = self._changing(request, voice, part, notes)
         utterance = Utterance(part, following, schedule, context)
         return Plan(utterance, seed, config, notes, self.codec.num_codebooks)
+
+    def _voice(self, voice: VoiceLike, notes: Notes, param: str) -> Voice | None:
+        """The Voice that the parameter `param` means."""
+        try:
+            return self.resolve(voice, notes)
+        except QwenTTSError as error:
+            if error.param in (None, "voice"):
+                error.param = param
+            raise
 
     def prompt(self, request: Request, voice: Voice | None, max_tokens: int = 0, notes: Notes | None = None) -> Prompt:
         """The talker's Prompt for a Request and the Voice that it means.
@@ -126,6 +135,7 @@ class Planner:
         if needed > context:
             message = f"prompt and max_tokens need {needed} positions, the model has {context}; shorten either"
             raise TextTooLong(message, param="max_tokens")
+        mx.eval(prompt.arrays)  # it may be spoken in another thread than this one
         return prompt
 
     def check_in_context(self) -> None:
@@ -186,7 +196,7 @@ class Planner:
 
     def _changing(
         self, request: Request, voice: Voice | None, part: Part, notes: Notes
-    ) -> tuple[Part, Callable[[int], Part | None] | None]:
+    ) -> tuple[Part, Callable[[int], Part | str] | None]:
         """The first Part of a voice that changes, and the function to what follows it, if anything does."""
         if voice is None:
             raise UnsupportedValue(
@@ -201,19 +211,19 @@ class Planner:
             return part._replace(prompt=morph.prompt, morph=morph), None
         sentences = enumerate(split_sentences(str(request.text)))
 
-        def following(spoken: int) -> Part | None:
+        def following(spoken: int) -> Part | str:
             """Each sentence in turn, with a prompt that has the voice of its time, as long as tokens are left."""
             number, sentence = next(sentences, (0, None))
             left = part.config.max_tokens - spoken
-            if sentence is None:
-                return None
+            if sentence is None or left < LEAST_TOKENS:
+                return "stop" if sentence is None else "length"
             own = replace(request, text=sentence)
             now = voice.replace(embedding=voice_at(spoken))
             prompt = self.prompt(own, now, left, Notes(quiet=True))  # all of it was said of the whole text
             return Part(prompt, (part.seed + number) % 2**32, replace(part.config, max_tokens=left))
 
         first = following(0)
-        assert first is not None, "a text has a sentence at least"
+        assert isinstance(first, Part), "a text has a sentence at least"
         return first, following
 
     def _trajectory(self, request: Request, voice: Voice, notes: Notes) -> VoiceAt:
@@ -221,7 +231,7 @@ class Planner:
         frame = self.codec.samples_per_frame / self.codec.sample_rate
         if callable(request.morph):
             return timed(request.morph, frame, voice.embedding.shape[0])
-        end, seconds = self.resolve(request.morph, notes), request.morph_seconds
+        end, seconds = self._voice(request.morph, notes, "morph"), request.morph_seconds
         assert end is not None, "a model with a speaker slot has a voice for whatever is resolved"
         if seconds is None:
             seconds = FRAMES_PER_TOKEN * len(self.tokenizer.assistant(str(request.text))[1]) * frame

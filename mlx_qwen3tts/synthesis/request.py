@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 LAYOUTS = ("streaming", "full")  # of the text: a token a frame, or all of it first
 MORPH_MODES = ("live", "sentences")
+LEAST_TOKENS = 2  # for a frame: the last token is never spoken
 
 
 def _option(kind: type, least: float, most: float | None, explained: str) -> Any:
@@ -53,7 +54,7 @@ class Sampling:
     subtalker_temperature: float | None = _option(float, 0, 100, "of the code predictor; 0 makes it alone greedy")
     subtalker_top_k: int | None = _option(int, 0, None, "0 keeps all")
     subtalker_top_p: float | None = _option(float, 0, 1, "1 keeps all")
-    max_tokens: int | None = _option(int, 2, None, "N tokens give at most N - 1 frames of 80 ms")
+    max_tokens: int | None = _option(int, LEAST_TOKENS, None, "N tokens give at most N - 1 frames of 80 ms")
 
     def __post_init__(self) -> None:
         checks.flag(self.greedy, "greedy")
@@ -140,7 +141,7 @@ class Request:
             check_text(self.text)
         if not isinstance(self.language, str):
             raise WrongType(f"language must be a string, not {self.language!r}", param="language")
-        if self.instruct:
+        if not isinstance(self.instruct, str | None) or self.instruct:
             check_text(self.instruct, "instruction", "instruct")
         if self.text_mode is not None:
             checks.word(self.text_mode, "text_mode", LAYOUTS)
@@ -163,15 +164,29 @@ class Request:
                 message = "morph_seconds belongs to a morph into a voice; a function knows its own times"
                 raise InvalidValue(message, param="morph_seconds")
         elif self.morph_seconds is not None:
-            checks.number(self.morph_seconds, "morph_seconds", above=0)
+            object.__setattr__(self, "morph_seconds", checks.number(self.morph_seconds, "morph_seconds", above=0))
         elif self.live:
             message = "how long a text in pieces will take is not known: give morph_seconds"
             raise InvalidValue(message, param="morph_seconds")
 
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Request):
+            return NotImplemented
+        return all(_same(getattr(self, f.name), getattr(other, f.name)) for f in fields(self))
+
     @property
     def live(self) -> bool:
         """Whether the text comes in pieces."""
-        return isinstance(self.text, Iterable) and not isinstance(self.text, str | bytes | Mapping)
+        pieces = isinstance(self.text, Iterable) and not isinstance(self.text, str | bytes | bytearray | Mapping)
+        return pieces and not hasattr(self.text, "shape")  # which an array has
+
+
+def _same(one: Any, other: Any) -> bool:
+    """Whether two values are equal; arrays are where all their elements are."""
+    if not hasattr(one, "shape") and not hasattr(other, "shape"):
+        return one == other
+    alike = type(one) is type(other) and one.shape == other.shape
+    return alike and bool((one == other).all())
 
 
 def check_seed(seed: object) -> int:

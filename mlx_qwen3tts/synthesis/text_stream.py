@@ -79,7 +79,7 @@ class TextStream:
         """The ids that were left. ValueError if there was nothing to speak."""
         self._check("")
         if self._empty:
-            raise InvalidValue("text is empty")
+            raise InvalidValue("text is empty", param="text")
         self._finished = True
         return self._release(pretoken for pretoken, _ in self._split(self._tail + self._normalise(self._raw)))
 
@@ -88,7 +88,7 @@ class TextStream:
         if self._finished:
             raise RuntimeError("the text is finished; another one needs a TextStream of its own")
         if not isinstance(piece, str):
-            raise WrongType(f"text pieces must be strings, not {type(piece).__name__}")
+            raise WrongType(f"text pieces must be strings, not {type(piece).__name__}", param="text")
         check_characters(piece, start=self._length)
 
     def _closed(self) -> list[str]:
