@@ -12,9 +12,9 @@ from benchmarks.gpu import ROOT
 from benchmarks.gpu_common import Section, checkpoint, load_speaker
 from benchmarks.gpu_proof import precision
 from convert.make_goldens import make_checkpoint
-from convert.parity import check, materialise
+from convert.parity import check, materialise, speak, voice_of
 from convert.suite import SUITE
-from mlx_qwen3tts import Qwen3TTS, Voice
+from mlx_qwen3tts import Qwen3TTS
 from mlx_qwen3tts.audio.measures import f0_track
 from mlx_qwen3tts.checkpoint import hub
 
@@ -22,33 +22,6 @@ GOLDENS = ROOT / "tests" / "goldens"
 MINIATURE = ROOT / "tests" / "assets" / "miniature_codes.npz"
 # What the miniature's golden says, in its order.
 LINES = ("Hello, this is my voice.", "Good morning, today is monday.", "The red car is big and the bird is small.")
-
-
-def generated_codes(tts: Qwen3TTS, case: dict) -> np.ndarray:
-    """Greedy codes [frames, codebooks] of a materialised case of the suite."""
-    if "vector" in case:
-        voice = Voice(np.array(case["vector"], np.float32))
-    elif "audio" in case:
-        voice = tts.clone(case["audio"], case.get("ref_text"))
-    else:
-        voice = tts.preset(case["preset"]) if "preset" in case else None
-    morphing = {}
-    if "morph" in case:
-        seconds = case["morph"]["frames"] * tts.codec.samples_per_frame / tts.sample_rate
-        morphing = {"morph": Voice(np.array(case["morph_vector"], np.float32)), "morph_seconds": seconds}
-    speech = tts.generate(
-        case["text"],
-        voice,
-        language=case["language"],
-        instruct=case.get("instruct") or None,
-        text_mode=case["layout"],
-        greedy=True,
-        max_tokens=case["max_tokens"],
-        repetition_penalty=case.get("repetition_penalty"),
-        seed=0,
-        **morphing,
-    )
-    return np.array(speech.codes)
 
 
 def first_difference(ours: np.ndarray, expected: dict) -> dict[str, object]:
@@ -74,7 +47,7 @@ def examine(tts: Qwen3TTS, case: dict, arrays: dict) -> dict[str, object]:
     if case["kind"] == "speak":
         prefix = f"{case['name']}/"
         expected = {name[len(prefix) :]: value for name, value in arrays.items() if name.startswith(prefix)}
-        found |= first_difference(generated_codes(tts, case), expected)
+        found |= first_difference(np.array(speak(tts, case, voice_of(tts, case)).codes), expected)
     return found
 
 

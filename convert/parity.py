@@ -119,14 +119,38 @@ def compare_codes(ours, case, expected):
     return {"frames": shared}
 
 
+def voice_of(tts, case):
+    """The Voice of a materialised case, or None."""
+    if "vector" in case:
+        return Voice(np.array(case["vector"], np.float32))
+    if "audio" in case:
+        return tts.clone(case["audio"], case.get("ref_text"))
+    return tts.preset(case["preset"]) if "preset" in case else None
+
+
+def speak(tts, case, voice):
+    """The greedy Speech of a materialised case."""
+    morphing = {}
+    if "morph" in case:
+        seconds = case["morph"]["frames"] * tts.codec.samples_per_frame / tts.sample_rate
+        morphing = {"morph": Voice(np.array(case["morph_vector"], np.float32)), "morph_seconds": seconds}
+    return tts.generate(
+        case["text"],
+        voice,
+        language=case["language"],
+        instruct=case.get("instruct") or None,
+        text_mode=case["layout"],
+        greedy=True,
+        max_tokens=case["max_tokens"],
+        repetition_penalty=case.get("repetition_penalty"),
+        seed=0,
+        **morphing,
+    )
+
+
 def check_speak(tts, case, expected):
     """Ids equal, prompt ≤ 1e-5, first logits close, greedy codes equal, the audio's tail ≤ 1e-4."""
-    if "vector" in case:
-        voice = Voice(np.array(case["vector"], np.float32))
-    elif "audio" in case:
-        voice = tts.clone(case["audio"], case.get("ref_text"))
-    else:
-        voice = tts.preset(case["preset"]) if "preset" in case else None
+    voice = voice_of(tts, case)
     role, ids = tts.tokenizer.assistant(case["text"])
     assert [*role, *ids] == expected["ids"][:-5].tolist(), f"{case['name']}: token ids differ"
     prompt = tts.prompt(case["text"], voice, case["language"], case.get("instruct") or None, case["layout"])
@@ -140,22 +164,7 @@ def check_speak(tts, case, expected):
     trailing = np.concatenate([np.array(text.known), np.array(text.pad)[None]])[: len(expected["trailing"])]
     figures["trailing"] = float(np.abs(trailing - expected["trailing"]).max())
     assert figures["trailing"] <= 1e-5, f"{case['name']}: trailing text differs by {figures['trailing']:.2e}"
-    morphing = {}
-    if "morph" in case:
-        seconds = case["morph"]["frames"] * tts.codec.samples_per_frame / tts.sample_rate
-        morphing = {"morph": Voice(np.array(case["morph_vector"], np.float32)), "morph_seconds": seconds}
-    speech = tts.generate(
-        case["text"],
-        voice,
-        language=case["language"],
-        instruct=case.get("instruct") or None,
-        text_mode=case["layout"],
-        greedy=True,
-        max_tokens=case["max_tokens"],
-        repetition_penalty=case.get("repetition_penalty"),
-        seed=0,
-        **morphing,
-    )
+    speech = speak(tts, case, voice)
     figures |= compare_codes(np.array(speech.codes), case, expected)
     if "near_tie" not in figures and len(speech.codes) == len(expected["codes"]):
         ended = len(expected["codes"]) < case["max_tokens"] - 1

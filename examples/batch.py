@@ -20,7 +20,7 @@ LINES = [
 ]
 
 
-def main():
+def main() -> None:
     tts = Qwen3TTS.from_pretrained("miniature", dtype="float32", library="cast")
     library = Library("cast")
     for name in ("low", "high"):

@@ -16,7 +16,7 @@ from mlx_qwen3tts.voices import blend
 RECORDINGS = Path(mlx_qwen3tts.__file__).parent / "miniature" / "recordings"
 
 
-def main(share="0.5"):
+def main(share: str = "0.5") -> None:
     tts = Qwen3TTS.from_pretrained("miniature", dtype="float32")
     low, high = (tts.embed(RECORDINGS / f"{name}.flac") for name in ("low", "high"))
     print(f"each recording is a vector of {low.size} numbers")

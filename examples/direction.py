@@ -17,7 +17,7 @@ from mlx_qwen3tts.audio.measures import f0_track
 MINIATURE = Path(mlx_qwen3tts.__file__).parent / "miniature"
 
 
-def main():
+def main() -> None:
     voices = [Voice.load(path) for path in sorted((MINIATURE / "voices").glob("*.safetensors"))]
     pitch = Direction.fit(voices, [float(voice.attributes["f0"]) for voice in voices], method="ridge")
     print(f"{len(voices)} voices; voices left out of the fit: correlation {pitch.report.correlation:.2f}")

@@ -16,7 +16,7 @@ RECORDINGS = Path(mlx_qwen3tts.__file__).parent / "miniature" / "recordings"
 
 def main(
     text: str = "Hello, this is my voice.", recording: str | Path = RECORDINGS / "low.flac", model: str = "miniature"
-):
+) -> None:
     tts = Qwen3TTS.from_pretrained(model, dtype="float32")  # on a Mac leave dtype out: the model's own is faster there
     voice = tts.clone(recording)
     speech = tts.generate(text, voice, language="English", seed=1)

@@ -5,6 +5,7 @@ python examples/stream.py
 
 import time
 import wave
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -15,14 +16,14 @@ from mlx_qwen3tts import Qwen3TTS
 RECORDING = Path(mlx_qwen3tts.__file__).parent / "miniature" / "recordings" / "high.flac"
 
 
-def pieces():
+def pieces() -> Iterator[str]:
     """A text that comes piece by piece, as a language model writes it."""
     for piece in ("Hello, ", "this ", "is ", "my ", "voice. ", "It is ", "a small ", "model."):
         time.sleep(0.05)
         yield piece
 
 
-def main():
+def main() -> None:
     tts = Qwen3TTS.from_pretrained("miniature", dtype="float32")
     voice = tts.clone(RECORDING)
     with wave.open("streamed.wav", "wb") as file:
