@@ -114,6 +114,41 @@ def test_a_changing_voice_keeps_its_row_to_itself(model):
     assert (np.array(spoken[0]) == wanted[0]).all()
 
 
+@pytest.mark.parametrize("fails", ["text", "voice"])
+def test_a_row_that_fails_can_be_removed_and_the_others_speak_on(model, fails):
+    tts, config = model("base"), model("base").sampling.override(max_tokens=24)
+    voice = tts.voice(vector(64, 1))
+
+    def pieces():
+        yield "Hello, the weather "
+        raise ZeroDivisionError
+
+    def voice_at(frame):
+        return voice.embedding if frame < 6 else mx.array([1 / 0])
+
+    prompt = tts.prompt(pieces() if fails == "text" else TEXTS[2], voice)
+    failing = Morph(tts.talker, prompt, voice_at) if fails == "voice" else None
+    wanted = [alone(tts, tts.prompt(TEXTS[1], voice), seed, config)[0] for seed in (7, 9)]
+    generation = tts.generation([tts.prompt(TEXTS[1], voice)], [7], config)
+    failed = generation.insert(failing.prompt if failing else prompt, 8, config, failing)
+    last = generation.insert(tts.prompt(TEXTS[1], voice), 9, config)
+    spoken, failures = {0: [], failed: [], last: []}, 0
+    while True:
+        try:
+            frame = generation.step()
+        except ZeroDivisionError:
+            failures += 1
+            generation.remove(failed)
+            continue
+        if frame is None:
+            break
+        for place, row in enumerate(frame.rows):
+            spoken[row].append(np.array(frame.codes[place]))
+    assert failures == 1 and spoken[failed]
+    for row, codes_alone in zip((0, last), wanted, strict=True):
+        assert (np.array(spoken[row]) == codes_alone).all()
+
+
 def test_a_function_is_compiled_once_for_a_bucket(model, monkeypatch):
     tts, traced = model("base"), []
     make = FrameStep.trace

@@ -116,10 +116,8 @@ class Generation:
         self._ahead = self._ahead or self.enqueue()
         if self._ahead is None:
             return None
-        current, self._ahead = self._ahead, None
-        ready = all(row.prompt.text.ready(row.tokens - 1) for row in self._going())
-        if ready:
-            self._ahead = self.enqueue()
+        current, ready = self._ahead, all(row.prompt.text.ready(row.tokens - 1) for row in self._going())
+        self._ahead = self.enqueue() if ready else None  # where this fails, what is under way stays
         return self._read(current, waits=not ready)
 
     def _going(self) -> list[Row]:
