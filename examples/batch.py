@@ -2,7 +2,7 @@
 
     python examples/batch.py
 
-Writes lines/0.wav and so on.
+Writes lines/0.wav, lines/1.wav and so on.
 """
 
 from pathlib import Path
@@ -30,7 +30,7 @@ def main() -> None:
     voices = {}
     for number, (voice, _) in enumerate(LINES):
         try:
-            voices[number] = tts.voice(voice)  # in the batch a voice that is not there would stop every line
+            voices[number] = tts.voice(voice)  # in the batch, a missing voice would stop every line
         except QwenTTSError as error:
             print(f"line {number}: {error.code}: {error}")
     texts = [LINES[number][1] for number in voices]

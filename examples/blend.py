@@ -1,9 +1,9 @@
-"""Makes a voice of two others: two recordings become vectors, the vectors a third one, and that speaks.
+"""Mixes two voices: two recordings become vectors, the vectors become a third one, and this one speaks.
 
     python examples/blend.py [SHARE]
 
-SHARE of the second voice, from 0 to 1 (default: 0.5). Writes blend.safetensors, which every command takes as a voice,
-and blend.wav.
+SHARE of the second voice, from 0 to 1 (default: 0.5). Writes blend.wav and blend.safetensors,
+which every command accepts as a voice.
 """
 
 import sys

@@ -1,8 +1,8 @@
-"""Learns what pitch is from ten labelled voices, and raises a voice along it; hears whether it worked.
+"""Learns from ten labelled voices what pitch is, makes a voice higher, and measures whether it worked.
 
     python examples/direction.py
 
-Writes before.wav and after.wav. Measuring needs the extra: pip install 'mlx-qwen3tts[voices]'
+Writes before.wav and after.wav. Measuring needs an extra: pip install '.[voices]'
 """
 
 import importlib.util
@@ -24,7 +24,7 @@ def main() -> None:
 
     tts = Qwen3TTS.from_pretrained("miniature", dtype="float32")
     before = tts.embed(MINIATURE / "recordings" / "low.flac")
-    for name, vector in (("before", before), ("after", pitch.apply(before, 0.6))):  # strength in radii of the voices
+    for name, vector in (("before", before), ("after", pitch.apply(before, 0.6))):  # 0.6 radii of the voices
         speech = tts.generate("Hello, this is my voice.", vector, language="English", greedy=True)
         speech.save(f"{name}.wav")
         if importlib.util.find_spec("librosa"):

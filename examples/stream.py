@@ -1,6 +1,8 @@
-"""Speaks a text while it is still being written, and tells when each piece of sound is there; writes streamed.wav.
+"""Speaks a text while it is still being written, and prints when each piece of sound is ready.
 
-python examples/stream.py
+    python examples/stream.py
+
+Writes streamed.wav.
 """
 
 import time
