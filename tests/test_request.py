@@ -157,6 +157,7 @@ def test_what_a_small_vocabulary_lacks_is_said_of_each_speech():
 def test_it_says_what_it_is(model):
     speech = model("base").generate("Hello.", A, seed=1, max_tokens=27)
     assert isinstance(speech, Speech) and repr(speech) == "Speech(2.08 s, 26 frames, length)"
+    assert repr(Sampling(greedy=True, top_k=0)) == "Sampling(greedy=True, top_k=0)" and repr(Sampling()) == "Sampling()"
 
 
 def test_requests_with_vectors_are_compared_by_their_values():

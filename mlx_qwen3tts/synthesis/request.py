@@ -39,7 +39,7 @@ def _option(kind: type, least: float, most: float | None, explained: str) -> Any
     return field(default=None, metadata={"kind": kind, "least": least, "most": most, "help": explained})
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Sampling:
     """How codes are drawn. What is None the checkpoint's generation_config.json decides, then the official defaults.
 
@@ -55,6 +55,10 @@ class Sampling:
     subtalker_top_k: int | None = _option(int, 0, None, "0 keeps all")
     subtalker_top_p: float | None = _option(float, 0, 1, "1 keeps all")
     max_tokens: int | None = _option(int, LEAST_TOKENS, None, "N tokens give at most N - 1 frames of 80 ms")
+
+    def __repr__(self) -> str:
+        told = {f.name: getattr(self, f.name) for f in fields(self)}
+        return f"Sampling({', '.join(f'{name}={value!r}' for name, value in told.items() if value is not None and value is not False)})"
 
     def __post_init__(self) -> None:
         checks.flag(self.greedy, "greedy")
