@@ -57,8 +57,8 @@ class Sampling:
     max_tokens: int | None = _option(int, LEAST_TOKENS, None, "N tokens give at most N - 1 frames of 80 ms")
 
     def __repr__(self) -> str:
-        told = {f.name: getattr(self, f.name) for f in fields(self)}
-        return f"Sampling({', '.join(f'{name}={value!r}' for name, value in told.items() if value is not None and value is not False)})"
+        given = [f.name for f in fields(self) if getattr(self, f.name) not in (None, f.default)]
+        return f"Sampling({', '.join(f'{name}={getattr(self, name)!r}' for name in given)})"
 
     def __post_init__(self) -> None:
         checks.flag(self.greedy, "greedy")
