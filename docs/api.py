@@ -114,7 +114,8 @@ def attribute(cls, node):
         if field.default_factory is not dataclasses.MISSING:
             return f"{line} = {field.default_factory()!r}"
         if field.default is not dataclasses.MISSING:
-            return f"{line} = {field.default!r}"
+            plain = dataclasses.is_dataclass(field.default) and field.default == type(field.default)()
+            return f"{line} = {f'{type(field.default).__name__}()' if plain else repr(field.default)}"
         return line
     return f"{line} = {written(node.value)}" if node.value else line
 

@@ -44,7 +44,7 @@ def add_model(options: argparse.ArgumentParser, dtype: bool = False) -> None:
         "--model",
         default="mlx_model",
         metavar="M",
-        help="folder, hub id or `miniature`, a small one that comes with this (default: mlx_model)",
+        help="folder, hub id, or `miniature`, the model in the package (default: mlx_model)",
     )
     if dtype:
         options.add_argument(
@@ -135,7 +135,7 @@ def dispatch(arguments: Sequence[str] | None = None) -> None:
     arguments = sys.argv[1:] if arguments is None else arguments
     name = arguments[0] if arguments else "--help"
     if name in ("-h", "--help"):
-        print(f"usage: mlx_qwen3tts NAME [options]\n\ncommands: {', '.join(COMMANDS)}\n\n`NAME --help` tells of each.")
+        print(f"usage: mlx_qwen3tts NAME [options]\n\ncommands: {', '.join(COMMANDS)}\n\n`NAME --help` describes each.")
         return
     if name == "--version":
         from . import __version__

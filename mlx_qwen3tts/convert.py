@@ -35,7 +35,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--q-embedding-bits", type=int, metavar="8", help="quantise the text embedding too (default: leave it)")
     add("--max-shard-size", default="5GB", metavar="SIZE", help="bytes of a file, or KB, MB, GB (default: 5GB)")
     add("--revision", metavar="REV", help="branch, tag or commit of the hub's repository")
-    add("--overwrite", action="store_true", help="replace the model folder that lies at --mlx-path")
+    add("--overwrite", action="store_true", help="replace the model folder at --mlx-path")
     add("--upload-repo", metavar="REPO", help="upload the result to the hub as owner/name (untried on the real hub)")
     return options
 

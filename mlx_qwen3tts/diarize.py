@@ -36,7 +36,7 @@ def build_parser() -> argparse.ArgumentParser:
     options.add_argument("--min-speakers", type=int, default=1, metavar="N", help="no fewer than this (default: 1)")
     options.add_argument("--max-speakers", type=int, metavar="N", help="no more than this")
     options.add_argument(
-        "--threshold", type=float, metavar="X", help="distance that makes two speakers: less finds more (default: 0.35)"
+        "--threshold", type=float, metavar="X", help="least distance of two speakers: lower finds more (default: 0.35)"
     )
     options.add_argument("--overlap", action="store_true", help="mark where two speak at once")
     options.add_argument(

@@ -40,8 +40,8 @@ def build_parser() -> argparse.ArgumentParser:
     options = cli.parser("generate", __doc__, EXAMPLES)
     cli.add_model(options, dtype=True)
     options.add_argument("text", nargs="?", metavar="TEXT", help="what to say")
-    options.add_argument("--text", dest="text_option", metavar="T", help="the same as an option")
-    options.add_argument("--text-file", metavar="F", help="read it from a file, or as it comes from stdin with -")
+    options.add_argument("--text", dest="text_option", metavar="T", help="what to say, as an option")
+    options.add_argument("--text-file", metavar="F", help="read the text from a file; with -, from stdin as it comes")
     options.add_argument(
         "--batch-size",
         type=int,
@@ -59,7 +59,7 @@ def build_parser() -> argparse.ArgumentParser:
     options.add_argument("--morph-to", metavar="V", help="a voice to change into while speaking")
     options.add_argument("--morph-seconds", type=float, metavar="S", help="how long that takes (default: all the text)")
     options.add_argument(
-        "--morph-mode", metavar="MODE", help="live, or sentences: each begins anew, which is stronger (default: live)"
+        "--morph-mode", metavar="MODE", help="live, or sentences: each starts anew, a stronger effect (default: live)"
     )
     options.add_argument("--language", default="auto", help="auto or one of the model's (default: auto)")
     options.add_argument("--instruct", metavar="T", help="how to say it (VoiceDesign and 1.7B CustomVoice)")
@@ -77,7 +77,7 @@ def build_parser() -> argparse.ArgumentParser:
     options.add_argument(
         "--codes-output", metavar="NPY", help="also write the codes, int32 [frames, codebooks]; of a batch, a folder"
     )
-    options.add_argument("--stream", action="store_true", help="decode while speaking; with --output - also write then")
+    options.add_argument("--stream", action="store_true", help="decode, and write --output -, while speaking")
     options.add_argument("--play", action="store_true", help="play while speaking (needs the extra 'play')")
     cli.add_json(options)
     return options

@@ -170,7 +170,7 @@ class Request:
         elif self.morph_seconds is not None:
             object.__setattr__(self, "morph_seconds", checks.number(self.morph_seconds, "morph_seconds", above=0))
         elif self.live:
-            message = "how long a text in pieces will take is not known: give morph_seconds"
+            message = "the length of a text in pieces is not known: give morph_seconds"
             raise InvalidValue(message, param="morph_seconds")
 
     def __eq__(self, other: object) -> bool:

@@ -162,7 +162,7 @@ def check_labels(labels: Labels, count: int, name: str) -> list[Any]:
     listed = list(labels) if isinstance(labels, Sequence) else list(np.array(labels).tolist())
     for label in listed:
         if not isinstance(label, Hashable):
-            raise WrongType(f"{name}: {label!r} is no label", param=name)
+            raise WrongType(f"{name}: {label!r} is not a label", param=name)
     return listed
 
 

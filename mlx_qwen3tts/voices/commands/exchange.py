@@ -22,7 +22,7 @@ def export_voices(options: Namespace) -> None:
 def import_options(command: ArgumentParser) -> None:
     add_library(command)
     command.add_argument("archive", metavar="ZIP")
-    command.add_argument("--overwrite", action="store_true", help="put its voices in the place of others")
+    command.add_argument("--overwrite", action="store_true", help="replace voices of the same names")
 
 
 def import_voices(options: Namespace) -> None:

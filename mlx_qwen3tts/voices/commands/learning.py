@@ -20,13 +20,13 @@ NAMED = 8  # voices listed one by one in a message
 
 
 def _add_labels(command: ArgumentParser, required: bool) -> None:
-    command.add_argument("--csv", required=required, metavar="F", help="a row a voice: name or file, and its labels")
-    command.add_argument("--group", metavar="COLUMN", help="whose voices are left out together, such as the speaker")
+    command.add_argument("--csv", required=required, metavar="F", help="a row for each voice: name or file, and labels")
+    command.add_argument("--group", metavar="COLUMN", help="left out together: equal values, such as a speaker")
 
 
 def measure_options(command: ArgumentParser) -> None:
     command.add_argument("audio", nargs="+", metavar="AUDIO")
-    command.add_argument("--output", "-o", required=True, metavar="CSV", help="made, or added to")
+    command.add_argument("--output", "-o", required=True, metavar="CSV", help="the table to write or to add to")
     cli.add_json(command)
 
 

@@ -41,7 +41,7 @@ def add_model(command: ArgumentParser, why: str) -> None:
 
 
 def add_rights(command: ArgumentParser) -> None:
-    command.add_argument("--consent", metavar="C", help="not-needed, given, unknown or refused; as you say, unverified")
+    command.add_argument("--consent", metavar="C", help="not-needed, given, unknown or refused; nobody verifies it")
     command.add_argument("--license", metavar="L", help="an SPDX name, such as CC-BY-4.0")
     command.add_argument("--language", metavar="L", help="what the voice speaks")
 
@@ -51,7 +51,7 @@ def add_where(command: ArgumentParser) -> None:
 
 
 def add_overwrite(command: ArgumentParser) -> None:
-    command.add_argument("--overwrite", action="store_true", help="put it in the place of another of that name")
+    command.add_argument("--overwrite", action="store_true", help="replace what has this name already")
 
 
 # What they mean

@@ -124,7 +124,7 @@ class Index:
         try:
             write_tensors(self.folder / INDEX, tensors, {"entries": json.dumps(self.entries, ensure_ascii=False)})
         except OutputError as error:  # a read-only folder works too, read anew every time
-            self._warn(f"its index is not kept: {error}")
+            self._warn(f"its index cannot be saved: {error}")
 
 
 def _entry(voice: Voice) -> Entry:
