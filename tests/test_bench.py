@@ -118,7 +118,7 @@ def test_given_voice(tmp_path):
         ("--repeats 0", "'0' is not an integer of 1 or more"),
         ("--frames-cap 1", "'1' is not an integer of 2 or more"),
         ("--size tiny --dtype int8", "dtype 'int8' is not one of float32, float16, bfloat16"),
-        ("--size tiny --voice nobody", "voice 'nobody' is no file and no preset of this model"),
+        ("--size tiny --voice nobody", "voice 'nobody' is not a file or a preset of this model"),
     ],
 )
 def test_refused(arguments, message, capsys):

@@ -184,7 +184,7 @@ def test_where_sentences_end(text, parts):
     [
         ({"morph": np.zeros(63, np.float32)}, VoiceError, "the voice has 63 dimensions, this model takes 64"),
         ({"morph": np.full(64, np.nan, np.float32)}, VoiceError, "NaN"),
-        ({"morph": "nobody"}, VoiceNotFound, "voice 'nobody' is no file"),
+        ({"morph": "nobody"}, VoiceNotFound, "voice 'nobody' is not a file"),
         (
             {"morph": lambda s: np.zeros(63, np.float32)},
             InvalidValue,

@@ -72,7 +72,7 @@ def test_keywords_make_the_same_request():
     assert as_request(made) is made
     with pytest.raises(InvalidValue, match="a Request has its voice and options already"):
         as_request(made, seed=4)
-    with pytest.raises(InvalidValue, match="sampling and top_k say the same"):
+    with pytest.raises(InvalidValue, match="sampling and top_k are both given"):
         as_request("Hello.", sampling=Sampling(), top_k=3)
     with pytest.raises(TypeError, match="vocie"):
         as_request("Hello.", vocie="anna")

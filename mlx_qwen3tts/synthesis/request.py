@@ -256,7 +256,7 @@ def _take_sampling(options: dict[str, Any]) -> Sampling:
     given = {f.name: options.pop(f.name) for f in fields(Sampling) if f.name in options}
     whole = options.pop("sampling", None)
     if whole is not None and given:
-        raise InvalidValue(f"sampling and {next(iter(given))} say the same; give one", param="sampling")
+        raise InvalidValue(f"sampling and {next(iter(given))} are both given; give one", param="sampling")
     return Sampling(**given) if whole is None else whole
 
 

@@ -93,9 +93,9 @@ class Lookup:
         if self.library is not None and voices:
             listed = ", ".join(voices[:10]) + (" …" if len(voices) > 10 else "")
             known = f"; library {self.library.folder}: {listed}{known}"
-        places = ["no file"] + ["no library voice"] * bool(voices or not self.preset)
-        places += ["no preset of this model"] * bool(self.preset)
-        return VoiceNotFound(f"voice {name!r} is {', '.join(places[:-1])} and {places[-1]}{known}", param="voice")
+        places = ["a file"] + ["a library voice"] * bool(voices or not self.preset)
+        places += ["a preset of this model"] * bool(self.preset)
+        return VoiceNotFound(f"voice {name!r} is not {', '.join(places[:-1])} or {places[-1]}{known}", param="voice")
 
     def direction(self, name: str) -> Direction:
         """The Direction of a file, of the library, or of a file named without its extension; else DirectionNotFound."""
@@ -106,7 +106,7 @@ class Lookup:
         if _is_file(f"{name}.safetensors"):
             return Direction.load(f"{name}.safetensors")
         raise DirectionNotFound(
-            f"direction {name!r} is no file and not in the library; fit one with voices direction fit",
+            f"direction {name!r} is not a file or in the library; fit one with voices direction fit",
             param="direction",
         )
 

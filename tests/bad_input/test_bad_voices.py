@@ -34,7 +34,7 @@ def test_missing_and_unknown_voices(refused, checkpoint, audio, tmp_path):
     assert told("base") == "no voice given: name a recording, an embedding or a voice"
     assert told("custom-voice") == f"no voice given: name one of {presets} or an embedding"
     for name in ("nobody", "vivian ", "folder"):
-        message = f"voice '{name}' is no file and no preset of this model"
+        message = f"voice '{name}' is not a file or a preset of this model"
         assert told("base", "--voice", name) == message
         assert told("custom-voice", "--voice", name) == f"{message}; presets: {presets}"
     for option in ("--voice", "--embedding", "--ref-audio"):
@@ -146,7 +146,7 @@ def test_an_in_context_voice_on_another_kind(refused, checkpoint, tmp_path):
         (np.arange(64), VoiceError, "embedding has dtype int64"),
         (mx.full(64, float("nan")), VoiceError, "embedding has values that are NaN"),
         ([1.0, 2.0], VoiceError, "the voice has 2 dimensions"),
-        ("nobody", VoiceNotFound, "voice 'nobody' is no file"),
+        ("nobody", VoiceNotFound, "voice 'nobody' is not a file"),
         (Path("nowhere.npy"), VoiceNotFound, "embedding nowhere.npy: no such file"),
     ],
 )

@@ -119,7 +119,7 @@ def test_a_name_keeps_what_belongs_to_the_voice(library):
 def test_a_long_expression(library):
     """Longer than a file's name can be."""
     assert equal(library, " + ".join(["anna*0.5", "ben*0.5"] * 30), (A.embedding + B.embedding) / 2)
-    with pytest.raises(VoiceNotFound, match="is no file"):
+    with pytest.raises(VoiceNotFound, match="is not a file"):
         value(library, "x" * 5000)
     with pytest.raises(InvalidValue, match="keep 'all' is not one of"):
         value(library, "anna*1", keep="all")
@@ -175,8 +175,8 @@ def test_presets_mix_with_vectors(model, tmp_path, monkeypatch):
         ("anna -ben", "a minus needs spaces", 5),
         ("anna*0.7-ben*0.3", "a minus needs spaces", 5),
         ("anna + @", "name of a direction after @", 8),
-        ("anna + nobody", "voice 'nobody' is no file", 7),
-        ("anna + 2*@nothing", "direction 'nothing' is no file", 9),
+        ("anna + nobody", "voice 'nobody' is not a file", 7),
+        ("anna + 2*@nothing", "direction 'nothing' is not a file", 9),
         ("anna - ben", "that is an offset, not a voice", 0),
         ("2*@gender", "that is an offset, not a voice", 0),
         ("anna*0 + ben*0", "that is an offset, not a voice", 0),
@@ -212,13 +212,13 @@ def test_the_command_shows_the_caret(command, checkpoint):
 
 @pytest.mark.parametrize("name", ["nobody", "nobody's voice", "a-b"])
 def test_an_unknown_name_alone(library, name):
-    with pytest.raises(VoiceNotFound, match="is no file and no library voice; library voices: 2pac, anna") as told:
+    with pytest.raises(VoiceNotFound, match="is not a file or a library voice; library voices: 2pac, anna") as told:
         Lookup(library).voice(name)
     assert not isinstance(told.value, ExpressionError) and told.value.param == "voice"
 
 
 def test_an_unknown_direction(library):
-    with pytest.raises(DirectionNotFound, match="direction 'nothing' is no file and not in the library"):
+    with pytest.raises(DirectionNotFound, match="direction 'nothing' is not a file or in the library"):
         Lookup(library).direction("nothing")
     with pytest.raises(DirectionNotFound, match=r"'nothing' is not in library .*; it has deep voice, gender"):
         library.direction("nothing")

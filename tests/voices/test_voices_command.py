@@ -95,7 +95,7 @@ def test_a_preset_is_read_without_a_talker(command, refused, checkpoint, model, 
     wanted = (model("custom-voice").preset("vivian").embedding + preset.embedding) / 2
     assert np.allclose(np.load(tmp_path / "half.npy"), np.array(wanted), atol=1e-5)
     assert [parent["name"] for parent in told["recipe"]["parents"]] == ["vivian", "e"]
-    assert refused("voices", "add", "x", "nobody", *custom).startswith("voice 'nobody' is no file, no library voice")
+    assert refused("voices", "add", "x", "nobody", *custom).startswith("voice 'nobody' is not a file, a library voice")
 
 
 def test_labels_from_a_file(command, library, tmp_path):
@@ -138,16 +138,16 @@ def test_a_space_says_what_it_finds(command, library, tmp_path):
         ("blend s0_e0", "nowhere to put the voice: give --output or --add"),
         ("blend s0_e0 -o v.wav", "extension '.wav' is not one of .npy .safetensors .json"),
         ("blend s0_e0 --keep all -o v.npy", "--keep 'all' is not one of none, norm, radius"),
-        ("blend s0_e0 --add x --library none", "voice 's0_e0' is no file and no library voice"),
+        ("blend s0_e0 --add x --library none", "voice 's0_e0' is not a file or a library voice"),
         ("interp s0_e0 s1_e0 --steps 1 -o d", "--steps 1 is not 2 or more"),
         ("interp s0_e0 s1_e0 --slerp --keep norm -o d", "--slerp has lengths of its own: leave out --keep"),
         ("apply s0_e0 gender --strength nan -o v.npy", "--strength nan is not finite"),
-        ("apply s0_e0 nothing --strength 1 -o v.npy", "direction 'nothing' is no file and not in the library"),
+        ("apply s0_e0 nothing --strength 1 -o v.npy", "direction 'nothing' is not a file or in the library"),
         ("direction fit --csv none.csv --column g --name x", "labels none.csv: no such file"),
         ("direction fit --csv l.csv --column h --name x", "labels l.csv: no column 'h'; there are name, g"),
         ("direction fit --csv l.csv --column g", "nowhere to put the direction: give --output or --name"),
         ("direction fit --csv l.csv --column g --name x", "there is no voice 'nobody' in library voices"),
-        ("direction show gender nothing", "direction 'nothing' is no file"),
+        ("direction show gender nothing", "direction 'nothing' is not a file"),
         ("search s0_e0 -k 0", "k 0 is not 1 or more"),
         ("search s0_e0 --where gender=x", "has no such voice to compare with"),
         ("map -o m.jpg", "--output m.jpg: the extension must be .png or .html"),
