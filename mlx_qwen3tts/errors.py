@@ -107,6 +107,11 @@ class OutputError(QwenTTSError):
     code = "invalid_output"
 
 
+def shortened(names: list[str], most: int = 10) -> str:
+    """The first `most` of a list of names, and an ellipsis where there are more, for a message."""
+    return ", ".join(names[:most]) + (" …" if len(names) > most else "")
+
+
 def listed(names: list[str], most: int) -> str:
     """The first `most` of a list of names, and how many more there are, for a message."""
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

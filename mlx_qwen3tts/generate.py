@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import cli
 from .errors import InvalidValue
-from .synthesis.request import MORPH_MODES, Request, Sampling, naming
+from .synthesis.request import MORPH_MODES, Request, Sampling, as_requests
 
 if TYPE_CHECKING:
     from .audio.player import Player
@@ -203,7 +203,8 @@ def generate(options: argparse.Namespace) -> None:
             voice = Voice.load(options.embedding) if options.embedding else options.voice
         sampling = Sampling(**{field.name: getattr(options, field.name) for field in fields(Sampling)})
         if isinstance(text, list):
-            speak_batch(tts, requests(text, voice, sampling, options), options)
+            how = {"languages": options.language, "instructs": options.instruct, "text_modes": options.text_mode}
+            speak_batch(tts, as_requests(text, voice, **how, seeds=options.seed, sampling=sampling), options)
         else:
             speak(tts, request(text, voice, sampling, options), options, player)
 
@@ -224,17 +225,6 @@ def request(
         morph_seconds=options.morph_seconds,
         morph_mode=options.morph_mode or MORPH_MODES[0],
     )
-
-
-def requests(
-    texts: list[str], voice: Voice | str | None, sampling: Sampling, options: argparse.Namespace
-) -> list[Request]:
-    """The same for each of several texts; an error names the text it is about."""
-    made = []
-    for number, text in enumerate(texts):
-        with naming(number):
-            made.append(request(text, voice, sampling, options))
-    return made
 
 
 def speak(tts: Qwen3TTS, asked: Request, options: argparse.Namespace, player: Player | None) -> None:

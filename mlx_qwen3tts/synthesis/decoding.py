@@ -6,7 +6,7 @@ The decoder streams exactly, so every schedule and every company gives the same 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -99,10 +99,6 @@ class Decoding:
             if other is utterance:
                 self.generation.remove(row)
                 del self.spoken[row]
-
-    def __iter__(self) -> Iterator[Piece]:
-        while (pieces := self.step()) is not None:
-            yield from pieces
 
     def step(self) -> list[Piece] | None:
         """Make a frame of every utterance and decode what is due; None where none is left."""

@@ -108,25 +108,25 @@ def make_stats(seconds: float, frames: int, start: float, **more: float) -> dict
     }
 
 
+def note_cut(plan: Plan, called: str) -> None:
+    """Say so where a speech was cut; called: what the warning calls it."""
+    config = plan.config
+    if plan.utterance.finish_reason == "length":
+        way_out = "raise max_tokens or try another seed" if config.do_sample else "raise max_tokens"
+        plan.notes.warn(f"{called} did not end within {config.max_tokens} tokens and was cut; {way_out}")
+
+
 class Made:
     """What was made of one Plan so far, to be joined to a Speech."""
 
-    def __init__(self, plan: Plan, sample_rate: int, called: str = "the speech") -> None:
-        """called: what a warning calls it."""
-        self.plan, self.sample_rate, self.called = plan, sample_rate, called
+    def __init__(self, plan: Plan, sample_rate: int) -> None:
+        self.plan, self.sample_rate = plan, sample_rate
         self.audio: list[mx.array] = []
         self.codes: list[mx.array] = []
 
     def add(self, piece: Piece) -> None:
         self.audio.append(piece.audio)
         self.codes.append(piece.codes)
-
-    def note_end(self) -> None:
-        """Say so where the speech was cut."""
-        config = self.plan.config
-        if self.plan.utterance.finish_reason == "length":
-            way_out = "raise max_tokens or try another seed" if config.do_sample else "raise max_tokens"
-            self.plan.notes.warn(f"{self.called} did not end within {config.max_tokens} tokens and was cut; {way_out}")
 
     @property
     def seconds(self) -> float:
@@ -255,7 +255,7 @@ class SpeechStream:
                     for piece in decoding.decode([utterance]):
                         self._samples += piece.audio.shape[0]
                         yield piece
-            Made(self._plan, self._rate).note_end()
+            note_cut(self._plan, "the speech")
         finally:
             self._finish()
 
@@ -280,9 +280,9 @@ class BatchRun:
 
     def __init__(self, decoding: Decoding, plans: Sequence[Plan], sample_rate: int, size: int) -> None:
         self.decoding, self.size = decoding, size
-        self.made = [Made(plan, sample_rate, f"text {number}") for number, plan in enumerate(plans, 1)]
+        self.made = [Made(plan, sample_rate) for plan in plans]
         self.place = {plan.utterance: number for number, plan in enumerate(plans)}
-        self.begun = 0
+        self.begun, self.running = 0, []  # how many have begun; numbers of those that speak
 
     def speeches(
         self,
@@ -292,23 +292,23 @@ class BatchRun:
         """Speak them all. progress: called with the number of steps made so far; done: with each one's number and
         Speech once it has ended. Raises Interrupted on Ctrl-C with what has been spoken so far."""
         mx.reset_peak_memory()
-        start, steps, frames, results = time.perf_counter(), 0, 0, {}
+        start, steps, results = time.perf_counter(), 0, {}
         try:
             with wired_limit():
                 while True:
-                    self._fill(len(results))
+                    self._fill()
+                    before = self._frames()
                     pieces = self.decoding.step()
                     if pieces is None:
                         break
                     for piece in pieces:
                         self.made[self.place[piece.utterance]].add(piece)
-                    before, frames = frames, sum(made.plan.utterance.frames for made in self.made)
-                    if frames > before:  # the last step may bring ends alone
+                    if self._frames() > before:  # the last step may bring ends alone
                         steps += 1
                         if progress:
                             progress(steps)
-                    for number in self._ended(results):
-                        self.made[number].note_end()
+                    for number in self._ended():
+                        note_cut(self.made[number].plan, f"text {number + 1}")
                         results[number] = self._speech(number, start)
                         if done:
                             done(number, results[number])
@@ -326,18 +326,22 @@ class BatchRun:
         self._share(results, start)
         return [results[number] for number in range(len(self.made))]
 
-    def _fill(self, ended: int) -> None:
-        while self.begun < len(self.made) and self.begun - ended < self.size:
+    def _fill(self) -> None:
+        while self.begun < len(self.made) and len(self.running) < self.size:
             self.decoding.add(self.made[self.begun].plan.utterance)
+            self.running.append(self.begun)
             self.begun += 1
 
-    def _ended(self, results: dict[int, Speech]) -> list[int]:
-        """Numbers of those that have ended since and of which everything is decoded."""
-        return [
-            number
-            for number, made in enumerate(self.made)
-            if number not in results and made.plan.utterance.finish_reason and not made.plan.utterance.held
-        ]
+    def _frames(self) -> int:
+        """How many frames those that speak have made."""
+        return sum(self.made[number].plan.utterance.frames for number in self.running)
+
+    def _ended(self) -> list[int]:
+        """Numbers of those that have ended since and of which everything is decoded; they speak no more."""
+        utterances = {number: self.made[number].plan.utterance for number in self.running}
+        over = [number for number, one in utterances.items() if one.finish_reason and not one.held]
+        self.running = [number for number in self.running if number not in over]
+        return over
 
     def _speech(self, number: int, start: float) -> Speech:
         made = self.made[number]

@@ -16,7 +16,7 @@ from typing import Protocol, TypeAlias
 import mlx.core as mx
 import numpy as np
 
-from ..checks import number as check_number
+from .. import checks
 from ..checks import word
 from ..errors import InvalidValue, VoiceError, WrongType
 from .voice import Vector, Voice, as_floats, differ
@@ -74,7 +74,7 @@ def _stacked(vectors: list[mx.array], names: list[str | None]) -> mx.array:
 def as_numbers(value: Number, name: str) -> mx.array:
     """A number, or an array or list of them, as a finite float32 mx.array [] or [N]."""
     if isinstance(value, Real | np.bool_) or (isinstance(value, mx.array | np.ndarray) and value.ndim == 0):
-        return mx.array(check_number(value, name))
+        return mx.array(checks.number(value, name))
     try:
         array = as_floats(value.astype(mx.float32) if isinstance(value, mx.array) else np.asarray(value) * 1.0)
     except (VoiceError, TypeError, ValueError):  # the last two are NumPy's
@@ -99,7 +99,7 @@ def check_weights(weights: Vector | None, count: int) -> np.ndarray:
     """[K] float64 NumPy weights that sum to one, of `count` numbers or None for equal ones."""
     if weights is None:
         return np.full(count, 1 / count)
-    weights = [check_number(weight, "weight") for weight in np.asarray(weights, dtype=object).reshape(-1).tolist()]
+    weights = [checks.number(weight, "weight") for weight in np.asarray(weights, dtype=object).reshape(-1).tolist()]
     if len(weights) != count:
         raise InvalidValue(f"{len(weights)} weights for {count} voices", param="weights")
     total = math.fsum(weights)

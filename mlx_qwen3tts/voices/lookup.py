@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import mlx.core as mx
 import numpy as np
 
-from ..errors import DirectionNotFound, QwenTTSError, VoiceNotFound
+from ..errors import DirectionNotFound, QwenTTSError, VoiceNotFound, shortened
 from .algebra import check_keep, restore
 from .directions.direction import Direction
 from .expression import ExpressionError, Form, Name, Sum, parse, reduce
@@ -91,8 +91,7 @@ class Lookup:
         known = f"; presets: {', '.join(self.presets)}" if self.presets else ""
         voices = self.library.names if self.library is not None else []
         if self.library is not None and voices:
-            listed = ", ".join(voices[:10]) + (" …" if len(voices) > 10 else "")
-            known = f"; library {self.library.folder}: {listed}{known}"
+            known = f"; library {self.library.folder}: {shortened(voices)}{known}"
         places = ["a file"] + ["a library voice"] * bool(voices or not self.preset)
         places += ["a preset of this model"] * bool(self.preset)
         return VoiceNotFound(f"voice {name!r} is not {', '.join(places[:-1])} or {places[-1]}{known}", param="voice")

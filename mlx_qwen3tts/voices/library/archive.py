@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
-from ...errors import InvalidValue, NameTaken, QwenTTSError
+from ...errors import InvalidValue, NameTaken, QwenTTSError, shortened
 from ...files.output import check_writable, whole_file
 from ..directions.direction import Direction
 from ..space import VoiceSpace
@@ -61,7 +61,7 @@ def import_zip(library: Library, path: Path | str, overwrite: bool = False) -> l
             there = [file.name for name in taken for file in _present(library, name)]
             if there and not overwrite:
                 raise NameTaken(
-                    f"library {library.folder} has {', '.join(there[:5])}{' …' if len(there) > 5 else ''} already; "
+                    f"library {library.folder} has {shortened(there, 5)} already; "
                     "overwrite them or import into another library"
                 )
             (library.folder / DIRECTIONS).mkdir(exist_ok=True)

@@ -23,6 +23,7 @@ from ...errors import (
     UnsupportedValue,
     VoiceNotFound,
     WrongType,
+    shortened,
 )
 from .. import FOLDER
 from ..algebra import VoiceLike, as_vectors
@@ -90,7 +91,7 @@ class Library:
 
     def _listed(self) -> str:
         names = self.names
-        return f"; it has {', '.join(names[:10])}{' …' if len(names) > 10 else ''}" if names else ", which is empty"
+        return f"; it has {shortened(names)}" if names else ", which is empty"
 
     def vectors(self, names: Iterable[str] | None = None) -> mx.array:
         """[N, D] of the voices of these names (default: all, in the order of `names`), all of one dimension; evaluated,
@@ -196,7 +197,7 @@ class Library:
         path = self.folder / DIRECTIONS / f"{name}.safetensors"
         if not path.is_file():
             known = self.directions
-            listed = f"; it has {', '.join(known[:10])}{' …' if len(known) > 10 else ''}" if known else ""
+            listed = f"; it has {shortened(known)}" if known else ""
             raise DirectionNotFound(f"direction {name!r} is not in library {self.folder}{listed}", param="direction")
         return Direction.load(path)
 
