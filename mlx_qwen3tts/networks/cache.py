@@ -75,6 +75,10 @@ class KVCache:
         part.offset = self.offset - start
         return part
 
+    def detach(self) -> None:
+        """Hold buffers of its own, not views of larger ones."""
+        self.keys, self.values = mx.contiguous(_filled(self.keys)), mx.contiguous(_filled(self.values))
+
     def put_row(self, place: int, start: int, part: KVCache, span: tuple[int, int]) -> None:
         """Take over the positions `span` (first, end) of what `row` gave."""
         first, end = span

@@ -17,7 +17,7 @@ from ..networks.config import ModelConfig
 from ..networks.talker import Talker
 from ..voices.voice import Voice
 from .decoding import Part, Utterance
-from .live import LiveText
+from .live import Feed, LiveText
 from .morph import FRAMES_PER_TOKEN, Morph, path, timed
 from .prompt import Prompt, build_prompt, language_tags
 from .request import LEAST_TOKENS, Request
@@ -116,7 +116,7 @@ class Planner:
         if dialect and dialect not in self.config.talker.codec_language_id:
             message = f"the voice speaks {dialect!r}, which this model does not know; name another voice"
             raise UnsupportedValue(message, param="voice")
-        role, ids, more = self._text(request, notes)
+        role, ids, live = self._text(request, notes)
         layout = request.text_mode or ("full" if voice is None or preset else "streaming")
         prompt = build_prompt(
             self.talker,
@@ -128,7 +128,8 @@ class Planner:
             speaker=None if voice is None else voice.embedding,
             instruct=self.tokenizer.instruct(request.instruct) if request.instruct else None,
             reference=self._reference(voice),
-            more=more,
+            more=live and live.more,
+            poll=live and live.poll,
         )
         context = self.config.talker.max_position_embeddings
         needed = prompt.embeddings.shape[0] + max_tokens
@@ -159,10 +160,8 @@ class Planner:
                 param="instruct",
             )
 
-    def _text(
-        self, request: Request, notes: Notes
-    ) -> tuple[list[int], list[int], Callable[[], tuple[list[int], bool]] | None]:
-        """(ids of the role, first ids of the text, function that waits for more of them or None)."""
+    def _text(self, request: Request, notes: Notes) -> tuple[list[int], list[int], LiveText | None]:
+        """(ids of the role, first ids of the text, where more of them come from or None)."""
         known = self.vocabulary
         if isinstance(request.text, str):
             if known:
@@ -171,9 +170,11 @@ class Planner:
             self._check_length("text", len(ids))
             return role, ids, None
         pieces = known.watch(request.text, notes.warn) if known else request.text
-        text = LiveText(self.tokenizer, pieces, self._check_length)
+        feed = request.text
+        ready = (lambda: feed.ready) if isinstance(feed, Feed) else None
+        text = LiveText(self.tokenizer, pieces, self._check_length, ready)
         role, ids = text.begin()
-        return role, ids, text.more
+        return role, ids, text
 
     def _reference(self, voice: Voice | None) -> tuple[list[int], mx.array] | None:
         """(text ids, codes [frames, codebooks]) of a voice that is cloned in context."""
