@@ -95,6 +95,7 @@ class Generation:
     def __init__(self, talker: Talker, steps: Steps, end: int, sets_aside: bool = False) -> None:
         """steps: the talker's compiled steps; end: the id of end of speech."""
         self.talker, self.steps, self.end, self.sets_aside = talker, steps, end, sets_aside
+        self.most: int | None = None
         self.aside: list[Aside] = []
         self.failed: dict[int, QwenTTSError] = {}  # by the number of the row
         self.rows: list[Row] = []  # in the order of the arrays' rows
@@ -128,6 +129,11 @@ class Generation:
         """Whether some row has something more to say, if only when its text has come."""
         return bool(self.waiting or self._going() or any(not aside.row.over for aside in self.aside))
 
+    @property
+    def talking(self) -> int:
+        """How many rows speak or are about to, without those that wait for text."""
+        return len(self.waiting) + sum(not self._waits(row) for row in self._going())
+
     def __iter__(self) -> Iterator[Frame]:
         while (frame := self.step()) is not None:
             yield frame
@@ -151,7 +157,13 @@ class Generation:
 
     def _waits(self, row: Row) -> bool:
         """Whether the text of a row's next frame is not there yet."""
-        return not row.prompt.text.ready(row.tokens - 1)
+        try:
+            return not row.prompt.text.ready(row.tokens - 1)
+        except QwenTTSError as error:
+            if not self.sets_aside:
+                raise
+            row.over, self.failed[row.number] = True, error  # this row's text alone
+            return True
 
     def _going(self) -> list[Row]:
         """The rows that have something more to say."""
@@ -210,17 +222,15 @@ class Generation:
         Returns those whose text has come since.
         """
         back, self.aside = self.aside, []
-        ready = {}
-        for row in (*going, *(aside.row for aside in back)):
-            try:
-                ready[row] = not row.over and not self._waits(row)
-            except QwenTTSError as error:  # of this row's text alone
-                row.over, ready[row] = True, False
-                self.failed[row.number] = error
+        ready = {row: not row.over and not self._waits(row) for row in (*going, *(aside.row for aside in back))}
         rows = [row for row in going if not ready[row]]
         going[:] = [row for row in going if ready[row]]
-        self.aside = [aside for aside in back if not ready[aside.row] and not aside.row.over]
+        room = None if self.most is None else max(0, self.most - len(going) - len(self.waiting))
+        back = [aside for aside in back if not aside.row.over]
+        still = [aside for aside in back if not ready[aside.row]]
         back = [aside for aside in back if ready[aside.row]]
+        self.aside = still + ([] if room is None else back[room:])
+        back = back[:room]
         if going or back or self.waiting:
             self.aside += [self._own(row) for row in rows if not row.over]
         return back

@@ -45,13 +45,18 @@ class Notes(list[str]):
 
 @dataclass
 class Plan:
-    """A Request that this model has accepted. codebooks: of its frames; notes: grow while it is spoken."""
+    """A Request that this model has accepted. codebooks: of its frames; notes: grow while it is spoken; positions: of
+    its prompt."""
 
     utterance: Utterance
     seed: int
     config: GenerationConfig
     notes: Notes
     codebooks: int
+
+    @property
+    def positions(self) -> int:
+        return self.utterance.part.prompt.embeddings.shape[0]
 
 
 class Planner:
@@ -82,9 +87,9 @@ class Planner:
             self.config.model_type == "custom_voice" and self.config.model_size not in "0b6"
         )
 
-    def plan(self, request: Request, schedule: Sequence[int]) -> Plan:
-        """The Plan of a Request. schedule: as of Utterance."""
-        config, notes = self.sampling.sampled(request.sampling), Notes()
+    def plan(self, request: Request, schedule: Sequence[int], notes: Notes | None = None) -> Plan:
+        """The Plan of a Request. schedule: as of Utterance; notes: what is said about it is added there."""
+        config, notes = self.sampling.sampled(request.sampling), Notes() if notes is None else notes
         seed = secrets.randbits(32) if request.seed is None else request.seed
         voice = self._voice(request.voice, notes, "voice")
         prompt = self.prompt(request, voice, config.max_tokens, notes)
