@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 
 from .errors import QwenTTSError
 
-COMMANDS = ("convert", "generate", "embed", "voices", "diarize", "codec", "info", "demo")
+COMMANDS = ("convert", "generate", "embed", "voices", "diarize", "codec", "info", "demo", "serve")
 
 
 class Parser(argparse.ArgumentParser):

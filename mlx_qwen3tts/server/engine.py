@@ -126,11 +126,13 @@ class Engine:
     counts: totals since the start, by name, for whoever watches; written in the worker alone.
     """
 
-    def __init__(self, tts: Qwen3TTS, max_batch: int = 8, max_queue: int = 16) -> None:
-        """max_batch: speeches at once; max_queue: how many more may wait."""
+    def __init__(
+        self, tts: Qwen3TTS, max_batch: int = 8, max_queue: int = 16, told: Callable[[], object] | None = None
+    ) -> None:
+        """max_batch: speeches at once; max_queue: how many more may wait; told: called once it can speak."""
         self.tts, self.max_batch, self.max_queue = tts, max_batch, max_queue
         self.counts: collections.Counter[str] = collections.Counter()
-        self.ready = threading.Event()  # everything is compiled
+        self.ready, self.told = threading.Event(), told  # everything is compiled
         self._inbox: queue.SimpleQueue[Callable[[], object]] = queue.SimpleQueue()
         self._queue: collections.deque[Job] = collections.deque()
         self._running: dict[Utterance, Job] = {}
@@ -228,14 +230,18 @@ class Engine:
         """Something that a row waits for has come: call this after writing to a Feed, or give it to the Feed."""
         self._inbox.put(_nothing)
 
-    def close(self, seconds: float = 5.0) -> None:
-        """Speak on for so many seconds at most, cut what is not done then, and end the worker."""
-        if not self.alive:
-            return
-        with self._places:
-            self._deadline = time.perf_counter() + seconds
+    def stop(self, seconds: float = 5.0) -> None:
+        """Take nothing more, speak on for so many seconds at most, cut what is not done then, and end the worker.
+        Returns at once."""
+        deadline = time.perf_counter() + seconds
+        self._deadline = deadline if self._deadline is None else min(self._deadline, deadline)
         self.wake()
-        self._thread.join()
+
+    def close(self, seconds: float = 5.0) -> None:
+        """`stop`, and wait for it."""
+        self.stop(seconds)
+        if self._thread.ident is not None:  # it was started
+            self._thread.join()
 
     # The worker
 
@@ -244,6 +250,8 @@ class Engine:
             try:
                 self._warm_up()
                 self.ready.set()
+                if self.told:
+                    self.told()
                 while self._deadline is None or (self._load and time.perf_counter() < self._deadline):
                     self._turn()
             finally:
