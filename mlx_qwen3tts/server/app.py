@@ -13,11 +13,11 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request as HttpRequest
 from starlette.responses import JSONResponse, PlainTextResponse, Response
-from starlette.routing import Route
+from starlette.routing import Route, WebSocketRoute
 
 from .. import __version__
 from ..errors import QwenTTSError, UnsupportedValue
-from . import asking, speech
+from . import asking, live, speech
 from .answers import Refusal, error_response
 from .engine import Engine
 from .settings import Settings
@@ -155,6 +155,7 @@ def build(server: Server, wrap: Callable[[Any], Any] | None = None) -> Any:
     routes = [
         Route("/v1/audio/speech", speech.speech, methods=["POST"]),
         Route("/v1/audio/speech/batch", speech.batch, methods=["POST"]),
+        WebSocketRoute("/v1/audio/speech/stream", live.stream),
         Route("/v1/models", models),
         Route("/v1/audio/models", models),
         Route("/v1/models/{name:path}", model),

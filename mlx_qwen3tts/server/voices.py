@@ -101,8 +101,12 @@ class Voices:
         if key in self._heard:
             self._heard.move_to_end(key)
             return self._heard[key]
-        samples = read_upload(data, SAMPLE_RATE, LONGEST)
-        voice = self._heard[key] = self.tts.clone((samples, SAMPLE_RATE), ref_text, prepare=prepare)
+        try:
+            samples = read_upload(data, SAMPLE_RATE, LONGEST)
+            voice = self._heard[key] = self.tts.clone((samples, SAMPLE_RATE), ref_text, prepare=prepare)
+        except QwenTTSError as error:
+            error.param = error.param or "ref_audio"
+            raise
         while len(self._heard) > KEPT:
             self._heard.popitem(last=False)
         return voice

@@ -1,0 +1,73 @@
+"""A server on a free port of this machine, in a thread, as clients meet it."""
+
+import contextlib
+import threading
+import time
+
+import httpx
+import pytest
+
+from convert.parity import vector
+from mlx_qwen3tts import Library, Qwen3TTS
+from mlx_qwen3tts.server.app import Server, build
+from mlx_qwen3tts.server.running import Running, address, listening
+from mlx_qwen3tts.server.settings import Settings
+
+
+@contextlib.contextmanager
+def serving(tts, settings, model=None):
+    """Run a server as long as the block lasts. Yields (url, Server)."""
+    server = Server(tts, settings, model)
+    with listening("127.0.0.1", 0) as bound:
+        running = Running(build(server), server.engine)
+        thread = threading.Thread(target=running.run, kwargs={"sockets": [bound]})
+        thread.start()
+        url = address(bound)
+        try:
+            assert server.engine.ready.wait(60)
+            for _ in range(100):
+                with contextlib.suppress(httpx.ConnectError):
+                    httpx.get(f"{url}/health")
+                    break
+                time.sleep(0.05)
+            yield url, server
+        finally:
+            server.engine.stop(1)
+            running.should_exit = True
+            thread.join(30)
+            assert not thread.is_alive()
+
+
+@pytest.fixture(scope="session")
+def library(tmp_path_factory):
+    """A library of three voices for the suite's `base`."""
+    made = Library(tmp_path_factory.mktemp("served") / "voices")
+    for number, name in enumerate(("anna", "ben", "cleo")):
+        made.add(name, vector(64, number), consent="not-needed", gender="female" if number != 1 else "male")
+    return made
+
+
+@pytest.fixture(scope="session")
+def served(model, library):
+    """(url, Server) of a server with random weights and a library of three voices."""
+    with serving(model("base"), Settings(library=library.folder, max_batch=4, max_queue=8)) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def url(served):
+    return served[0]
+
+
+@pytest.fixture
+def client(url):
+    with httpx.Client(base_url=url, timeout=60) as made:
+        yield made
+
+
+@pytest.fixture(scope="session")
+def speaking_url(tmp_path_factory):
+    """The address of a server that speaks: the miniature."""
+    settings = Settings(library=tmp_path_factory.mktemp("speaking") / "voices")
+    with serving(Qwen3TTS.from_pretrained("miniature", dtype="float32"), settings, "miniature") as (address, _):
+        yield address
