@@ -111,7 +111,7 @@ def serve(options: argparse.Namespace) -> None:
                 webbrowser.open(address(bound))
 
         server.engine.told = ready
-        Running(build(server), server.engine).run(sockets=[bound])
+        Running(build(server, anywhere=not is_loopback(options.host)), server.engine).run(sockets=[bound])
     cli.note("stopped")
 
 

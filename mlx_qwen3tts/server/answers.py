@@ -15,6 +15,7 @@ STATUS = {
     "origin_not_allowed": 403,
     "model_not_found": 404,
     "not_found": 404,
+    "too_slow": 408,
     "name_taken": 409,
     "payload_too_large": 413,
     "media_type": 415,

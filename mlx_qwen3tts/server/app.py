@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import json
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any
 
 from starlette.applications import Starlette
@@ -20,6 +20,7 @@ from ..errors import QwenTTSError, UnsupportedValue
 from . import asking, live, speech
 from .answers import Refusal, error_response
 from .engine import Engine
+from .guard import Guard
 from .settings import Settings
 from .speaking import called
 from .voices import Voices, open_library
@@ -141,8 +142,11 @@ async def http_error(request: HttpRequest, error: Exception) -> Response:
     return error_response(Refusal(code, message), error.status_code, error.headers)
 
 
-def build(server: Server, wrap: Callable[[Any], Any] | None = None) -> Any:
-    """The ASGI app of a server, whose engine runs as long as the app does."""
+LARGE_BODIES = ("/v1/audio/speech", "/v1/audio/voices", "/v1/embeddings/voice")
+
+
+def build(server: Server, anywhere: bool = False) -> Guard:
+    """The ASGI app of a server, whose engine runs as long as the app does; anywhere: other machines reach it."""
 
     @contextlib.asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
@@ -167,4 +171,4 @@ def build(server: Server, wrap: Callable[[Any], Any] | None = None) -> Any:
     handlers: dict[Any, Any] = {QwenTTSError: refused, HTTPException: http_error, Exception: refused}
     app = Starlette(routes=routes, lifespan=lifespan, exception_handlers=handlers)
     app.state.server = server
-    return wrap(app) if wrap else app
+    return Guard(app, server.settings, LARGE_BODIES, anywhere)

@@ -11,6 +11,7 @@ import uvicorn
 
 from ..errors import OutputError
 from .engine import Engine
+from .guard import CONNECTIONS, Patient
 
 GRACE = 5.0  # seconds to finish what is being spoken
 
@@ -49,7 +50,8 @@ class Running(uvicorn.Server):
         super().__init__(
             uvicorn.Config(
                 app,
-                http="h11",  # the other one takes headers of any size
+                http=Patient,
+                limit_concurrency=CONNECTIONS,
                 ws="websockets-sansio",
                 log_level="warning",
                 access_log=False,

@@ -17,7 +17,7 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from ..audio.encoding import CONTENT_TYPES
 from ..errors import InvalidValue, QwenTTSError, WrongType
 from . import asking
-from .answers import error_body, error_response
+from .answers import Refusal, error_body, error_response
 from .engine import Ended
 from .speaking import Flow, Listener, speaking, unless
 
@@ -30,6 +30,9 @@ QUEUED_COMMENT = 10.0  # seconds; clients give up after 30 without a byte
 
 async def json_body(request: HttpRequest) -> dict[str, Any]:
     """The JSON object of a body, whose size the guard has limited."""
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind != "application/json":  # what a form on a foreign page can send without asking is not this
+        raise Refusal("media_type", "send the body as content-type: application/json")
     data = await request.body()
     try:
         body = json.loads(data, parse_constant=_refuse_constant)
