@@ -8,6 +8,7 @@ vector under any key, and a JSON object with the vector as `speaker_embedding` o
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from dataclasses import replace as dataclass_replace
@@ -33,8 +34,8 @@ SOUNDS = (*FORMATS, ".m4a", ".mp4", ".aac", ".webm", ".wma", ".aif", ".aiff", ".
 PICKLES = (".pt", ".pth")
 # For what the official demo saves, a dict, and for a bare tensor.
 UNPICKLE = (
-    "import numpy, torch; x = torch.load({old!r}, map_location='cpu', weights_only=True); "
-    "x = x['items'][0]['ref_spk_embedding'] if isinstance(x, dict) else x; numpy.save({new!r}, x.float().numpy())"
+    'import numpy, torch; x = torch.load({old}, map_location="cpu", weights_only=True); '
+    'x = x["items"][0]["ref_spk_embedding"] if isinstance(x, dict) else x; numpy.save({new}, x.float().numpy())'
 )
 
 Vector: TypeAlias = mx.array | ArrayLike  # of [D], or where it says so rows of them [N, D]
@@ -266,9 +267,9 @@ def check_kind(path: Path | str) -> None:
         message = f"embedding {path}: a recording; clone it with --ref-audio, or make its vector with embed"
         raise VoiceError(message, param="voice")
     if suffix in PICKLES:
-        program = UNPICKLE.format(old=str(path), new=str(path.with_suffix(".npy")))
+        program = UNPICKLE.format(old=json_text(str(path)), new=json_text(str(path.with_suffix(".npy"))))
         message = f"embedding {path}: a pickle, which could run any program; where PyTorch is, convert it with"
-        raise VoiceError(f'{message} python -c "{program}"', param="voice")
+        raise VoiceError(f"{message} python -c {shlex.quote(program)}", param="voice")
 
 
 def check_file(path: Path | str) -> None:
