@@ -131,7 +131,7 @@ def write(found: Diarization, told: dict[str, Any], options: argparse.Namespace)
     from .files.output import whole_file
 
     json_wanted = Path(options.output).suffix == ".json"
-    text = json_text(told, indent=1) + "\n" if json_wanted else found.rttm(Path(options.audio).stem)
+    text = json_text(told, indent=1, null=True) + "\n" if json_wanted else found.rttm(Path(options.audio).stem)
     with whole_file(options.output) as temporary:
         temporary.write_text(text, encoding="utf-8")
 

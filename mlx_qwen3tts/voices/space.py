@@ -93,7 +93,7 @@ class VoiceSpace:
         return self.count >= FEWEST
 
     def check(self, vectors: mx.array, param: str | None = None) -> mx.array:
-        """The vectors [..., D], the argument `param`; VoiceError where they are of another dimension."""
+        """The vectors [..., D]; VoiceError, with `param` as the argument at fault, for another dimension."""
         if vectors.shape[-1] != self.dimension:
             raise differ("the voice", vectors.shape[-1], "the voice space", self.dimension, param)
         return vectors
