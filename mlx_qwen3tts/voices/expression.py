@@ -212,7 +212,7 @@ class _Parser:
                 one, two = (what if isinstance(what, Name) else f"({what})" for _, what in terms[-2:])
                 self.fail(
                     f"a comma without weights may mean two things: for a blend write {one} + {two}, or {one}:1, "
-                    f"{two}:1; for one voice after the other name each by itself; or put a name with a comma in quotes",
+                    f"{two}:1; for two voices in turn speak each part with its own. A name with a comma needs quotes",
                     sign.place,
                 )
         return Sum(tuple(terms), start)
