@@ -6,7 +6,6 @@ stdout carries results only. Messages and progress go to stderr. Exit status: 0 
 
 import argparse
 import contextlib
-import json
 import os
 import sys
 import warnings
@@ -58,8 +57,10 @@ def add_json(options: argparse.ArgumentParser) -> None:
 
 
 def print_json(values: object) -> None:
-    """What --json asks for: one line of stdout."""
-    print(json.dumps(values), flush=True)
+    """What --json asks for: one line of stdout, an undefined figure as null."""
+    from .files.json_text import json_text
+
+    print(json_text(values, null=True), flush=True)
 
 
 def note(message: str) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -128,10 +127,11 @@ def save_voices(
 
 def write(found: Diarization, told: dict[str, Any], options: argparse.Namespace) -> None:
     """The output file, by its extension."""
+    from .files.json_text import json_text
     from .files.output import whole_file
 
     json_wanted = Path(options.output).suffix == ".json"
-    text = json.dumps(told, indent=1) + "\n" if json_wanted else found.rttm(Path(options.audio).stem)
+    text = json_text(told, indent=1, null=True) + "\n" if json_wanted else found.rttm(Path(options.audio).stem)
     with whole_file(options.output) as temporary:
         temporary.write_text(text, encoding="utf-8")
 

@@ -367,8 +367,17 @@ def test_several_recordings_to_a_folder(command, refused, checkpoint, tmp_path):
     audio = [recording(tmp_path / f"{name}.wav", i, 3.1) for i, name in enumerate("abc")]
     run = ("embed", "--model", checkpoint("base"), *audio, "--output")
     assert refused(*run, "v.npy") == "3 recordings need --average or a folder as --output"
-    assert refused(*run, "voices/") == "output folder voices does not exist"
-    (tmp_path / "voices").mkdir()
+    assert refused(*run, "voices") == (
+        "output voices: extension '' is not one of .npy .safetensors .json, and there is no such folder; end it with / "
+        "to make one"
+    )
+    assert refused(*run, "nowhere/voices/") == "output folder nowhere does not exist"
+    assert refused(*run[:3], "nowhere.wav", "--output", "voices/").startswith("audio nowhere.wav")
+    assert not Path("voices").exists()  # nothing was made, so no folder either
+    assert command(*run, "voices/").status == 0
+    assert sorted(path.name for path in (tmp_path / "voices").iterdir()) == [f"{n}.safetensors" for n in "abc"]
+    for path in (tmp_path / "voices").iterdir():
+        path.unlink()
     assert refused(*run, "voices", "--average") == "--average makes one vector: --output voices must be a file"
     assert refused(*run[:-1], audio[0], *run[-1:], "voices").startswith("two recordings have the same name")
     assert command(*run, "voices").status == 0
@@ -394,6 +403,30 @@ def test_averaging_names_outlier_and_spread(command, checkpoint, tmp_path):
     good = json.loads(command(*run, "v.safetensors", *takes).out)
     assert good["outliers"] == [] and good["spread"] < told["spread"]
     assert Voice.load("v.safetensors").metadata["recordings"] == "3"
+
+
+def test_averaging_two_speakers_says_that_they_differ(command, tmp_path):
+    """Which is no outlier: each of two lies as far from the other."""
+    folder = Path(mlx_qwen3tts.__file__).parent / "miniature" / "recordings"
+    for name in ("high", "low"):
+        sound, rate = soundfile.read(folder / f"{name}.flac")
+        for half, part in (("a", sound[: sound.size // 2]), ("b", sound[sound.size // 2 :])):
+            soundfile.write(tmp_path / f"{name}-{half}.wav", part, rate)
+    run = ("embed", "--model", "miniature", "--average", "--json", "--output", "v.npy")
+    for takes, pair in (
+        (["high-a.wav", "low-a.wav"], ["high-a.wav", "low-a.wav"]),
+        (["high-a.wav", "high-b.wav", "low-a.wav", "low-b.wav"], None),
+    ):
+        ran = command(*run, *takes)
+        apart = json.loads(ran.out)["apart"]
+        assert apart["two_speakers"] and apart["distance"] > 1 and json.loads(ran.out)["outliers"] == []
+        assert pair in (None, apart["recordings"]) and {name[:3] for name in apart["recordings"]} == {"hig", "low"}
+        said = (
+            f"warning: {' and '.join(apart['recordings'])} differ by {apart['distance']:.0%} of the vector's norm, as"
+        )
+        assert said in ran.err
+    ran = command(*run, "high-a.wav", "high-b.wav")
+    assert not json.loads(ran.out)["apart"]["two_speakers"] and "differ by" not in ran.err
 
 
 def tone(seconds, loudness=0.3, rate=24000):

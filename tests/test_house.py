@@ -134,7 +134,7 @@ def short_files(files: list[Source]) -> Iterator[str]:
 
 
 def one_way(files: list[Source]) -> Iterator[str]:
-    """Rooms import from the rooms before them, cli is for commands, and nothing imports a command but its own door."""
+    """Rooms import from the rooms before them, cli from files, and nothing imports a command but its own door."""
     rooms = {source.module: source.room for source in files if source.inside}
     for source in files:
         room = source.room
@@ -156,6 +156,8 @@ def one_way(files: list[Source]) -> Iterator[str]:
                 continue
             if where == "commands" and source.path.name == "__init__.py" and target.startswith(f"{room}.__main__"):
                 continue  # hands on main and build_parser of its own room
+            if room == "cli" and where == "files":
+                continue  # knows how JSON is written
             if where in ROOMS and room in ROOMS and ROOMS.index(where) < ROOMS.index(room):
                 continue
             yield source.says(line, f"{room} imports {target} of {where}")

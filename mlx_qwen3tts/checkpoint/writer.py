@@ -8,7 +8,6 @@ file count as resident.
 import contextlib
 import fnmatch
 import glob
-import json
 import math
 import os
 import shutil
@@ -23,7 +22,8 @@ from typing import Any, cast
 import mlx.core as mx
 import numpy as np
 
-from ..errors import CheckpointError, OutputError
+from ..errors import CheckpointError, InvalidValue, OutputError
+from ..files.json_text import json_text
 from ..files.safetensors import Tensor
 from ..networks.config import CodecConfig, ModelConfig
 from .weights import STORED, read_json
@@ -107,7 +107,11 @@ def split(jobs: Sequence[Job], max_shard_size: int) -> list[list[Job]]:
 
 
 def write_json(path: Path, values: object) -> None:
-    path.write_text(json.dumps(values, indent=4, ensure_ascii=False) + "\n", encoding="utf-8")
+    try:
+        text = json_text(values, indent=4, ensure_ascii=False)
+    except InvalidValue as error:
+        raise CheckpointError(f"{path.name}: {error}") from None
+    path.write_text(text + "\n", encoding="utf-8")
 
 
 def _size(dtype: mx.Dtype, shape: Sequence[int]) -> int:
@@ -122,7 +126,7 @@ def _header(jobs: Sequence[Job]) -> tuple[bytes, dict[str, int]]:
         for name, (dtype, shape) in job.outputs.items():
             starts[name], end = end, end + _size(dtype, shape)
             header[name] = {"dtype": SPELLINGS[dtype], "shape": list(shape), "data_offsets": [starts[name], end]}
-    text = json.dumps(header, separators=(",", ":")).encode()
+    text = json_text(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)  # tensors start at a multiple of 8
     base = 8 + len(text)
     return struct.pack("<Q", len(text)) + text, {name: base + start for name, start in starts.items()}

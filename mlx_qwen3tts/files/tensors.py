@@ -10,6 +10,7 @@ import mlx.core as mx
 import numpy as np
 
 from ..errors import InvalidValue, OutputError, QwenTTSError
+from .json_text import json_text
 from .output import whole_file
 from .safetensors import Tensor, read_header, read_metadata
 
@@ -36,7 +37,7 @@ def _in_order(data: bytes) -> bytes:
     (length,) = struct.unpack("<Q", data[:8])
     header = json.loads(data[8 : 8 + length])
     header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
-    text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
+    text = json_text(header, ensure_ascii=False, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)  # tensors start at a multiple of eight
     return struct.pack("<Q", len(text)) + text + data[8 + length :]
 

@@ -46,10 +46,10 @@ class Casting:
                 raise UnsupportedValue(message, param="voice")
             return None
         if voice is None:
-            known = "name a recording, an embedding or a voice"
+            ways = ", --embedding or --ref-audio"
             if kind != "base":
-                known = f"name one of {', '.join(self.config.talker.spk_id)} or an embedding"
-            raise InvalidValue(f"no voice given: {known}", param="voice")
+                ways = f" with one of {', '.join(self.config.talker.spk_id)}, or --embedding"
+            raise InvalidValue(f"no voice given: give --voice (in Python voice=){ways}", param="voice")
         if isinstance(voice, str | Path):
             voice = self.lookup.voice(voice)
         elif not isinstance(voice, Voice):

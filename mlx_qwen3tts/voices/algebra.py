@@ -19,6 +19,8 @@ import numpy as np
 from .. import checks
 from ..checks import word
 from ..errors import InvalidValue, VoiceError, WrongType
+from ..files.tensors import all_finite
+from .expression import scaled
 from .voice import Vector, Voice, as_floats, differ
 
 KEEP = ("none", "norm", "radius")
@@ -39,10 +41,10 @@ class Space(Protocol):
         ...
 
 
-def as_vectors(x: VoicesLike, name: str = "vector") -> mx.array:
+def as_vectors(x: VoicesLike, name: str = "vector", param: str | None = None) -> mx.array:
     """Voices as a finite float32 mx.array: a Voice or vector [D] as [D], an array [N, D] or a list of either as [N, D].
 
-    VoiceError for what is not a voice, has NaN, or mixes dimensions.
+    VoiceError for what is not a voice, has NaN, or mixes dimensions: its message begins with `name`.
     """
     if isinstance(x, Voice):
         return x.embedding
@@ -55,7 +57,7 @@ def as_vectors(x: VoicesLike, name: str = "vector") -> mx.array:
         if vectors.ndim not in (1, 2) or vectors.size == 0:
             raise VoiceError(f"has shape {list(vectors.shape)}; expected [D] or [N, D]")
     except VoiceError as error:
-        raise VoiceError(f"{name} {error}") from None
+        raise VoiceError(f"{name} {error}", param=param) from None
     return vectors
 
 
@@ -74,7 +76,10 @@ def _stacked(vectors: list[mx.array], names: list[str | None]) -> mx.array:
 def as_numbers(value: Number, name: str) -> mx.array:
     """A number, or an array or list of them, as a finite float32 mx.array [] or [N]."""
     if isinstance(value, Real | np.bool_) or (isinstance(value, mx.array | np.ndarray) and value.ndim == 0):
-        return mx.array(checks.number(value, name))
+        number = mx.array(checks.number(value, name))
+        if not all_finite(number):
+            raise InvalidValue(f"{name} {value} is too large for float32", param=name)
+        return number
     try:
         array = as_floats(value.astype(mx.float32) if isinstance(value, mx.array) else np.asarray(value) * 1.0)
     except (VoiceError, TypeError, ValueError):  # the last two are NumPy's
@@ -96,15 +101,25 @@ def _origin(keep: str, space: Space | None) -> mx.array:
 
 
 def check_weights(weights: Vector | None, count: int) -> np.ndarray:
-    """[K] float64 NumPy weights that sum to one, of `count` numbers or None for equal ones."""
+    """[K] float64 NumPy weights that sum to one, of `count` numbers or None for equal ones; InvalidValue for a total of
+    zero or less."""
     if weights is None:
         return np.full(count, 1 / count)
     weights = [checks.number(weight, "weight") for weight in np.asarray(weights, dtype=object).reshape(-1).tolist()]
     if len(weights) != count:
         raise InvalidValue(f"{len(weights)} weights for {count} voices", param="weights")
+    weights, power = scaled(weights)
     total = math.fsum(weights)
     if abs(total) <= 1e-6 * math.fsum(map(abs, weights)):
-        raise InvalidValue(f"the weights sum to {total:g}: that is an offset, not a voice", param="weights")
+        raise InvalidValue(
+            f"the weights sum to {total * 2.0**power:g}: that is an offset, not a voice", param="weights"
+        )
+    if total < 0:
+        raise InvalidValue(
+            f"the weights sum to {total * 2.0**power:g}, and dividing by that would turn every sign; let them sum to "
+            "more than zero",
+            param="weights",
+        )
     return np.array(weights) / total
 
 
@@ -138,18 +153,18 @@ def blend(
     voices: K of Voice or [D], or an array [K, D]; or K arrays [N, D], which are blended row by row. weights: K numbers,
     negative ones move away (default: equal). keep: "none"; "norm" gives the result the parents' mean norm; "radius"
     their mean distance to space.mean, which blending shrinks (to 0.65 for two voices, 0.38 for four). Returns [D] or
-    [N, D]. InvalidValue for weights that sum to zero, VoiceError for NaN or dimensions that differ.
+    [N, D]. InvalidValue for weights that sum to zero or less, VoiceError for NaN or dimensions that differ.
     """
     check_keep(keep, space)
     if isinstance(voices, list | tuple) and voices:
         names = [voice.name if isinstance(voice, Voice) else None for voice in voices]
-        parts = [as_vectors(voice, f"voice {i}") for i, voice in enumerate(voices, 1)]
+        parts = [as_vectors(voice, f"voice {i}", "voices") for i, voice in enumerate(voices, 1)]
         try:
             parents = _stacked(parts, names)
         except VoiceError as error:
-            raise VoiceError(f"voice {error}") from None
+            raise VoiceError(f"voice {error}", param="voices") from None
     elif isinstance(voices, mx.array | np.ndarray) and voices.ndim > 1 and len(voices):
-        parents = as_floats(voices)
+        parents = as_floats(voices, "voices")
     elif isinstance(voices, list | tuple | mx.array | np.ndarray) and len(voices) == 0:
         raise InvalidValue("blend takes one or more voices, not none", param="voices")
     else:
@@ -160,11 +175,25 @@ def blend(
     return restore(mx.tensordot(weights, parents, axes=1), parents, weights, keep, space)
 
 
+def _two(a: VoiceLike, b: VoiceLike, params: tuple[str, str]) -> mx.array:
+    """Two voices or rows of them, broadcast against each other, as one array with an axis of two in front."""
+    one, two = as_vectors(a, "first voice", params[0]), as_vectors(b, "second voice", params[1])
+    try:
+        return _stacked([one, two], [None, None])
+    except VoiceError as error:
+        raise VoiceError(str(error), param=params[1]) from None
+
+
 def _pair(
-    a: VoiceLike, b: VoiceLike, t: Number, space: Space | None, name: str = "t"
+    a: VoiceLike,
+    b: VoiceLike,
+    t: Number,
+    space: Space | None,
+    name: str = "t",
+    params: tuple[str, str] = ("a", "b"),
 ) -> tuple[mx.array, mx.array, mx.array]:
-    """a, b broadcast against each other, and t as an array that broadcasts against them."""
-    parents = _stacked([as_vectors(a, "first voice"), as_vectors(b, "second voice")], [None, None])
+    """a, b (called so in `params`) broadcast against each other, and t as an array that broadcasts against them."""
+    parents = _two(a, b, params)
     if space is not None:
         space.check(parents)
     times = as_numbers(t, name)
@@ -220,7 +249,7 @@ def slerp(a: VoiceLike, b: VoiceLike, t: Number, space: Space | None = None) -> 
 
 def offset(a: VoiceLike, b: VoiceLike) -> mx.array:
     """What leads from b to a: a - b. It is a way (norm about 2.5 between two voices of 0.6B), not a voice."""
-    parents = _stacked([as_vectors(a, "first voice"), as_vectors(b, "second voice")], [None, None])
+    parents = _two(a, b, ("a", "b"))
     return parents[0] - parents[1]
 
 
@@ -233,7 +262,7 @@ def move(
     result the length of its x, "radius" its distance to space.mean. Returns [D] or [N, D].
     """
     check_keep(keep, space)
-    x, offset, amount = _pair(x, offset, amount, space, "amount")
+    x, offset, amount = _pair(x, offset, amount, space, "amount", ("x", "offset"))
     result = x + amount * offset
     if keep == "none":
         return result

@@ -5,8 +5,8 @@
     factor  = name | "@" name | "(" sum ")"
     name    = a run of letters, digits and any of  _ - . / ~ \\ # % & ' ! ?  that is not a number, or "…" in quotes
 
-A minus needs spaces around it, as `anna-ben` is a name. `parse` reads an expression, `reduce` adds it up; finding the
-voices is lookup.py's work.
+A minus needs spaces around it, as `anna-ben` is a name; a comma needs a weight on both sides. `parse` reads an
+expression, `reduce` adds it up; finding the voices is lookup.py's work.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 import re
 import unicodedata
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import NoReturn
 
@@ -168,6 +168,7 @@ class _Parser:
         if not isinstance(text, str):
             raise WrongType(f"an expression must be a string, not {text!r}", param="voice")
         self.text, self.tokens, self.at, self.depth = text, list(_tokens(text)), 0, 0
+        self.bare = False  # whether the last term had no weight
 
     @property
     def token(self) -> _Token:
@@ -205,17 +206,27 @@ class _Parser:
             sign = -1.0 if self.take().kind == "minus" else 1.0
         terms = [self.term(sign)]
         while self.kind in ("+", "minus", ","):
-            terms.append(self.term(-1.0 if self.take().kind == "minus" else 1.0))
+            sign, bare = self.take(), self.bare
+            terms.append(self.term(-1.0 if sign.kind == "minus" else 1.0))
+            if sign.kind == "," and (bare or self.bare):
+                one, two = (what if isinstance(what, Name) else f"({what})" for _, what in terms[-2:])
+                self.fail(
+                    f"a comma without weights may mean two things: for a blend write {one} + {two}, or {one}:1, "
+                    f"{two}:1; for two voices in turn speak each part with its own. A name with a comma needs quotes",
+                    sign.place,
+                )
         return Sum(tuple(terms), start)
 
     def term(self, weight: float) -> tuple[float, Name | Sum]:
-        start = self.place
+        start, before = self.place, self.at
         while self.kind == "number":
             weight *= self.number()
             if self.kind != "*":
                 self.fail("expected * between a weight and a voice")
             self.take()
+        leading = self.at > before
         what = self.factor()
+        after = self.at
         if self.kind == "(" and isinstance(what, Name):
             self.take()
             weight *= self.number()
@@ -233,6 +244,7 @@ class _Parser:
             weight *= self.number()
         if not math.isfinite(weight):
             self.fail("the weight is not finite", start)
+        self.bare = not leading and self.at == after
         return weight, what
 
     def number(self) -> float:
@@ -281,25 +293,49 @@ class Form:
     amounts: dict[Name, float]
 
 
-def reduce(expression: Sum) -> Form:
-    """The Form of a Sum.
+def scaled(weights: Iterable[float]) -> tuple[list[float], int]:
+    """(the weights divided by 2 to the power of n, n), where the largest is then between 1 and 2: their sums can
+    neither overflow nor vanish, and no digit is lost."""
+    weights = list(weights)
+    largest = max(map(abs, weights), default=0.0)
+    power = math.frexp(largest)[1] - 1 if largest else 0
+    return [math.ldexp(weight, -power) for weight in weights], power
+
+
+def reduce(expression: Sum, text: str | None = None) -> Form:
+    """The Form of a Sum; text: what it was parsed from, for messages.
 
     In every sum, parentheses or not, the weights of voices are divided by their total, so that they sum to one; where
-    they sum to zero the sum is an offset. Offsets and directions are added as they are.
+    they sum to zero the sum is an offset. Offsets and directions are added as they are. ExpressionError for a total
+    below zero, by which every sign would turn, and for numbers that grow beyond what a float can hold.
     """
+    text = str(expression) if text is None else text
     points, offsets = [], []
     for weight, what in expression.terms:
         if isinstance(what, Sum):
-            form = reduce(what)
+            form = reduce(what, text)
         else:
             form = Form({}, {what: 1.0}, {}) if what.direction else Form({what: 1.0}, {}, {what: 1.0})
+        if not math.isfinite(weight):  # which no text can say, but a Sum can hold
+            raise ExpressionError("a weight is not finite", text, expression.place)
         (points if form.amounts else offsets).append((weight, form))
-    total = math.fsum(weight for weight, _ in points)
-    sizes = math.fsum(abs(weight) for weight, _ in points)
+    weights, power = scaled(weight for weight, _ in points)
+    points = [(weight, form) for weight, (_, form) in zip(weights, points, strict=True)]
+    total, sizes = math.fsum(weights), math.fsum(map(abs, weights))
     summed = _total(points)
-    left = math.fsum(map(abs, summed.voices.values()))
+    left = sum(map(abs, summed.voices.values()))
     cancel = abs(total) <= max(ROUNDING * sizes, CLOSE * left)
-    whole = _total([(1.0 if cancel else 1 / total, summed), *offsets])
+    if total < 0 and not cancel:
+        shown = _number(total * 2.0**power)
+        raise ExpressionError(
+            f"the weights of the voices sum to {shown}, and dividing by that would turn every sign; let them sum to "
+            "more than zero, as in anna + ben - carl",
+            text,
+            expression.place,
+        )
+    whole = _total([(2.0**power if cancel else 1 / total, summed), *offsets])
+    if not all(map(math.isfinite, [*whole.voices.values(), *whole.directions.values()])):
+        raise ExpressionError("its weights multiply to more than a number can hold", text, expression.place)
     if not cancel:
         for weight, form in points:
             _add(whole.amounts, form.amounts, abs(weight) / sizes)

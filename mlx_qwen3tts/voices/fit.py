@@ -24,7 +24,8 @@ def check_fit(
     if voice.dimension != dimension:
         called = f"the voice {voice.name!r}" if voice.name else "the voice"
         source = voice.source_model
-        raise differ(f"{called} (of {source})" if source else called, voice.dimension, "this model takes", dimension)
+        called = f"{called} (of {source})" if source else called
+        raise differ(called, voice.dimension, "this model takes", dimension, "voice")
     if voice.ref_codes is not None and model_type != "base":
         raise UnsupportedValue("cloning in context needs a Base model; leave out the reference text", param="ref_text")
     if voice.consent == "refused":

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any, NoReturn
 
 from ..errors import InvalidValue, VoiceError, WrongType
+from ..files.json_text import json_text
 
 STRINGS = ("source_model", "language", "consent", "license")
 FORMAT = ("format_version", "dimension", "ref_text")  # strings of a file that `Voice.save` writes by itself
@@ -42,7 +43,7 @@ def put_together(fields: Mapping[str, Any]) -> Mapping[str, str]:
     strings = {key: fields[key] for key in STRINGS if fields[key] is not None}
     for key in ("attributes", "recipe"):
         if fields[key]:
-            strings[key] = json.dumps(fields[key], ensure_ascii=False)
+            strings[key] = json_text(fields[key], ensure_ascii=False)
     return ReadOnly(sorted({**strings, **fields["other"]}.items()))
 
 
@@ -60,8 +61,9 @@ def _read_object(text: object, key: str) -> object:
 
 def check_strings(values: Mapping[str, object]) -> None:
     """Refuse what is neither a string nor None."""
-    if not all(value is None or isinstance(value, str) for value in values.values()):
-        raise WrongType("the reference text and the metadata of a voice must be strings")
+    for name, value in values.items():
+        if value is not None and not isinstance(value, str):
+            raise WrongType("the reference text and the metadata of a voice must be strings", param=name)
 
 
 def check_attributes(attributes: Mapping[str, str] | None) -> Mapping[str, str]:
@@ -78,7 +80,9 @@ def check_other(other: Mapping[str, str] | None) -> Mapping[str, str]:
         if not isinstance(key, str) or not isinstance(value, str):
             raise WrongType("the reference text and the metadata of a voice must be strings", param="metadata")
         if key in (*STRINGS, "attributes", "recipe", *FORMAT):
-            raise InvalidValue(f"{key!r} cannot be among a voice's other metadata: it has a place of its own")
+            raise InvalidValue(
+                f"{key!r} cannot be among a voice's other metadata: it has a place of its own", param="other"
+            )
     return frozen(other or {})
 
 
@@ -88,7 +92,13 @@ def check_recipe(recipe: Mapping[str, Any] | None) -> Mapping[str, Any]:
     parents = kept.get("parents", ())
     whole = isinstance(parents, tuple) and all(isinstance(parent, Mapping) for parent in parents)
     if not whole or not isinstance(kept.get("expression", ""), str):
-        raise VoiceError("the recipe of a voice must have a string as expression and objects as parents")
+        raise VoiceError(
+            "the recipe of a voice must have a string as expression and objects as parents", param="recipe"
+        )
+    try:
+        json_text(kept)
+    except (InvalidValue, TypeError) as error:  # the latter for what is not JSON at all
+        raise VoiceError(f"the recipe of a voice must be JSON: {error}", param="recipe") from None
     return kept
 
 

@@ -15,6 +15,7 @@ import mlx.core as mx
 import numpy as np
 
 from ..errors import InvalidValue, WrongType
+from ..files.json_text import json_text
 from ..files.tensors import read_tensors, write_tensors
 from .algebra import VoicesLike, as_vectors, units
 from .voice import differ
@@ -61,15 +62,17 @@ class VoiceSpace:
         attribute projection). groups: a label a row, such as its speaker, whose mean is taken off first, so that labels
         which some speakers lack do not take their identity along. source: a word on where the voices come from.
         """
-        X = as_vectors(X, "voices")
+        X = as_vectors(X, "voices", "X")
         if X.ndim != 2 or X.shape[0] < 2:
-            raise InvalidValue(f"a voice space is fitted to two voices or more, not to shape {list(X.shape)}")
+            raise InvalidValue(
+                f"a voice space is fitted to two voices or more, not to shape {list(X.shape)}", param="X"
+            )
         count = X.shape[0]
         mean = X.mean(axis=0)
         distances = mx.linalg.norm(X - mean, axis=1)
         radius = float(distances.mean())
         if radius <= 1e-6 * float(mx.linalg.norm(mean)):
-            raise InvalidValue("all voices are the same: there is no space to fit")
+            raise InvalidValue("all voices are the same: there is no space to fit", param="X")
         grouped = None if groups is None else check_labels(groups, count, "groups")
         basis, counts = None, None
         if nuisance is not None:
@@ -89,15 +92,15 @@ class VoiceSpace:
         """Whether it was fitted to enough voices to centre on their mean."""
         return self.count >= FEWEST
 
-    def check(self, vectors: mx.array) -> mx.array:
-        """The vectors [..., D]; VoiceError where they are of another dimension."""
+    def check(self, vectors: mx.array, param: str | None = None) -> mx.array:
+        """The vectors [..., D]; VoiceError, with `param` as the argument at fault, for another dimension."""
         if vectors.shape[-1] != self.dimension:
-            raise differ("the voice", vectors.shape[-1], "the voice space", self.dimension)
+            raise differ("the voice", vectors.shape[-1], "the voice space", self.dimension, param)
         return vectors
 
     def centred(self, x: VoicesLike) -> mx.array:
         """x [D] or [N, D] less the mean and, where there is one, the nuisance subspace."""
-        x = self.check(as_vectors(x, "voice")) - self.mean
+        x = self.check(as_vectors(x, "voice", "x"), "x") - self.mean
         return x if self.nuisance is None else x - (x @ self.nuisance.T) @ self.nuisance
 
     def comparable(self, x: VoicesLike) -> mx.array:
@@ -105,14 +108,14 @@ class VoiceSpace:
         if self.enough:
             return self.centred(x)
         warn_raw(f"the voice space was fitted to {self.count} voices, {FEWEST} are needed")
-        return self.check(as_vectors(x, "voice"))
+        return self.check(as_vectors(x, "voice", "x"), "x")
 
     def similarity(self, a: VoicesLike, b: VoicesLike) -> mx.array:
         """Cosine of centred, nuisance-free vectors: a [D] or [N, D], b [D] or [M, D] to a scalar, [N], [M] or [N, M].
 
         Raw, with a warning, where the space was fitted to fewer than FEWEST voices.
         """
-        a, b = as_vectors(a, "first voice"), as_vectors(b, "second voice")
+        a, b = as_vectors(a, "first voice", "a"), as_vectors(b, "second voice", "b")
         return cosine(self.comparable(a), self.check(b) if not self.enough else self.centred(b))
 
     def save(self, path: Path | str) -> None:
@@ -121,7 +124,7 @@ class VoiceSpace:
         if self.nuisance is not None:
             tensors["nuisance"] = self.nuisance
         numbers = {"radius": repr(self.radius), "spread": repr(self.spread), "count": str(self.count)}
-        write_tensors(path, tensors, {"kind": KIND, "source": json.dumps(self.source), **numbers})
+        write_tensors(path, tensors, {"kind": KIND, "source": json_text(self.source), **numbers})
 
     @classmethod
     def load(cls, path: Path | str) -> VoiceSpace:
@@ -150,7 +153,7 @@ def similarity(a: VoicesLike, b: VoicesLike, space: VoiceSpace | None = None) ->
     if space is not None:
         return space.similarity(a, b)
     warn_raw("no voice space is given")
-    return cosine(as_vectors(a, "first voice"), as_vectors(b, "second voice"))
+    return cosine(as_vectors(a, "first voice", "a"), as_vectors(b, "second voice", "b"))
 
 
 def check_labels(labels: Labels, count: int, name: str) -> list[Any]:

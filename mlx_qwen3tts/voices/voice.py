@@ -1,12 +1,14 @@
 """A voice: one vector, and for in-context cloning the reference's codes and text.
 
 File formats: `.npy` of shape [D] or [1, D]; `.safetensors` with the key `speaker_embedding`, which also holds reference
-codes and metadata; `.json`, a list of numbers.
+codes and metadata; `.json`, a list of numbers. What other programs save is read too: a `.safetensors` file of a single
+vector under any key, and a JSON object with the vector as `speaker_embedding` or `embedding`.
 """
 
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from dataclasses import replace as dataclass_replace
@@ -18,21 +20,32 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from ..audio.writing import FORMATS
-from ..errors import InvalidValue, QwenTTSError, VoiceError, VoiceNotFound
+from ..errors import InvalidValue, QwenTTSError, VoiceError, VoiceNotFound, shortened
+from ..files.json_text import json_text
 from ..files.output import whole_file
 from ..files.safetensors import read_header, read_metadata
 from ..files.tensors import all_finite, read_tensor, write_tensors
 from . import metadata as strings
 
 SUFFIXES = (".npy", ".safetensors", ".json")
+KEY = "speaker_embedding"
+KEYS = (KEY, "embedding")  # of a JSON object
+SOUNDS = (*FORMATS, ".m4a", ".mp4", ".aac", ".webm", ".wma", ".aif", ".aiff", ".caf", ".opus")
+PICKLES = (".pt", ".pth")
+# For what the official demo saves, a dict, and for a bare tensor.
+UNPICKLE = (
+    'import numpy, torch; x = torch.load({old}, map_location="cpu", weights_only=True); '
+    'x = x["items"][0]["ref_spk_embedding"] if isinstance(x, dict) else x; numpy.save({new}, x.float().numpy())'
+)
 
 Vector: TypeAlias = mx.array | ArrayLike  # of [D], or where it says so rows of them [N, D]
 
 
-def differ(what: str, dimension: int, other: str, expected: int) -> VoiceError:
-    """The VoiceError for two things of different dimensions; `what` and `other` name them."""
+def differ(what: str, dimension: int, other: str, expected: int, param: str | None = None) -> VoiceError:
+    """The VoiceError for two things of different dimensions; `what` and `other` name them, `param` is the argument."""
     return VoiceError(
-        f"{what} has {dimension} dimensions, {other} {expected}; voices do not transfer between model sizes"
+        f"{what} has {dimension} dimensions, {other} {expected}; voices do not transfer between model sizes",
+        param=param,
     )
 
 
@@ -100,7 +113,10 @@ class Voice:
                 )
             told = strings.taken_apart(metadata)
         if (ref_codes is None) != (ref_text is None):
-            raise VoiceError("a voice has reference codes and their text, or neither")
+            raise VoiceError(
+                "a voice has reference codes and their text, or neither",
+                param="ref_codes" if ref_codes is None else "ref_text",
+            )
         strings.check_strings({"ref_text": ref_text, "name": name, **{key: told[key] for key in strings.STRINGS}})
         told["attributes"] = strings.check_attributes(told["attributes"])
         told["recipe"] = strings.check_recipe(told["recipe"])
@@ -154,17 +170,17 @@ class Voice:
         path = Path(path)
         check_suffix(path)
         if path.suffix != ".safetensors" and self.ref_codes is not None:
-            raise VoiceError(f"{path}: only .safetensors can hold the reference codes of this voice")
+            raise VoiceError(f"{path}: only .safetensors can hold the reference codes of this voice", param="path")
         if path.suffix == ".safetensors":
             return self._save_safetensors(path)
         with whole_file(path) as temporary:
             if path.suffix == ".npy":
                 np.save(temporary, np.array(self.embedding))
             else:
-                temporary.write_text(json.dumps(np.array(self.embedding).tolist()))
+                temporary.write_text(json_text(np.array(self.embedding).tolist()))
 
     def _save_safetensors(self, path: Path) -> None:
-        tensors = {"speaker_embedding": self.embedding}
+        tensors = {KEY: self.embedding}
         metadata = {**self.metadata, "dimension": str(self.dimension)}
         if self.ref_codes is not None and self.ref_text is not None:
             tensors["ref_codes"] = self.ref_codes
@@ -175,26 +191,28 @@ class Voice:
     def load(cls, path: Path | str) -> Voice:
         """Read any of the formats; VoiceNotFound where there is no such file, VoiceError where it is not a voice."""
         path = Path(path)
-        if path.suffix.lower() in FORMATS:
-            raise VoiceError(f"embedding {path}: a recording; clone it with --ref-audio, or make its vector with embed")
-        check_suffix(path)
+        check_kind(path)
+        check_suffix(path, "voice")
         check_file(path)
         try:
             if path.suffix == ".safetensors":
                 return cls._load_safetensors(path)
             return cls(_read_npy(path) if path.suffix == ".npy" else _read_json(path), name=path.stem)
         except QwenTTSError as error:
-            raise VoiceError(f"embedding {path}: {error}") from None
+            raise VoiceError(f"embedding {path}: {error}", param="voice") from None
 
     @classmethod
     def _load_safetensors(cls, path: Path) -> Voice:
         tensors, metadata = read_header(path), read_metadata(path)
-        if "speaker_embedding" not in tensors:
-            raise VoiceError(f"has no tensor 'speaker_embedding', only {', '.join(sorted(tensors)) or 'none'}")
+        key = KEY if KEY in tensors or len(tensors) != 1 else next(iter(tensors))
+        if key not in tensors:
+            raise VoiceError(f"has no tensor {KEY!r}, only {shortened(sorted(tensors)) or 'none'}")
+        if key != KEY and "kind" in metadata:  # a voice space, whose one tensor is the mean of voices
+            raise VoiceError(f"is a {metadata['kind'].replace('_', ' ')}, not a voice")
         codes = read_tensor(tensors["ref_codes"]) if "ref_codes" in tensors else None
         text = metadata.get("ref_text")
         metadata = {key: value for key, value in metadata.items() if key not in strings.FORMAT}
-        return cls(read_tensor(tensors["speaker_embedding"]), codes, text, metadata, path.stem)
+        return cls(read_tensor(tensors[key]), codes, text, metadata, path.stem)
 
 
 def _equal(one: mx.array | None, other: mx.array | None) -> bool:
@@ -216,33 +234,64 @@ def _read_npy(path: Path) -> np.ndarray:
 
 def _read_json(path: Path) -> np.ndarray:
     try:
-        values = np.array(json.loads(path.read_text(encoding="utf-8-sig")))
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
+        if isinstance(content, dict):
+            key = next((key for key in KEYS if key in content), None)
+            if key is None:
+                raise VoiceError(
+                    f"has neither {KEYS[0]!r} nor {KEYS[1]!r}, only {shortened(list(content)) or 'nothing'}"
+                )
+            content = content[key]
+        values = np.array(content)
+    except VoiceError:
+        raise
     except (ValueError, RecursionError) as error:  # not JSON, not UTF-8, ragged, nested without end
         raise VoiceError(f"is not a JSON list of numbers ({error})") from None
     # JSON has one kind of number: a list of whole ones is a vector too.
-    return values.astype(np.float64) if values.dtype.kind == "i" else values
+    return values.astype(np.float64) if values.dtype.kind in "iu" else values
 
 
-def check_suffix(path: Path | str) -> None:
+def check_suffix(path: Path | str, param: str = "path") -> None:
     """VoiceError unless the extension is one a voice can have."""
     if Path(path).suffix not in SUFFIXES:
-        raise VoiceError(f"embedding {path}: extension {Path(path).suffix!r} is not one of {' '.join(SUFFIXES)}")
+        raise VoiceError(
+            f"embedding {path}: extension {Path(path).suffix!r} is not one of {' '.join(SUFFIXES)}", param=param
+        )
+
+
+def check_kind(path: Path | str) -> None:
+    """VoiceError, with the way out, for the extension of a recording or a pickle."""
+    path = Path(path)
+    suffix = path.suffix.lower()
+    if suffix in SOUNDS:
+        message = f"embedding {path}: a recording; clone it with --ref-audio, or make its vector with embed"
+        raise VoiceError(message, param="voice")
+    if suffix in PICKLES:
+        program = UNPICKLE.format(old=json_text(str(path)), new=json_text(str(path.with_suffix(".npy"))))
+        message = f"embedding {path}: a pickle, which could run any program; where PyTorch is, convert it with"
+        raise VoiceError(f"{message} python -c {shlex.quote(program)}", param="voice")
 
 
 def check_file(path: Path | str) -> None:
     """VoiceNotFound where there is nothing, VoiceError where there is something else than a file."""
-    if not Path(path).exists():
+    try:
+        there, regular = Path(path).exists(), Path(path).is_file()
+    except OSError as error:  # a name too long, a folder that may not be read
+        raise VoiceError(f"embedding {path}: {error.strerror}", param="voice") from None
+    if not there:
         raise VoiceNotFound(f"embedding {path}: no such file", param="voice")
-    if not Path(path).is_file():
-        raise VoiceError(f"embedding {path}: not a regular file")
+    if not regular:
+        raise VoiceError(f"embedding {path}: not a regular file", param="voice")
 
 
 def as_codes(value: Vector) -> mx.array:
     """Integers of shape [frames, codebooks] as an evaluated int32 mx.array; their range is the codec's to check."""
-    codes = value if isinstance(value, mx.array) else _as_numpy(value)
+    codes = value if isinstance(value, mx.array) else _as_numpy(value, "ref_codes")
     whole = mx.issubdtype(codes.dtype, mx.integer) if isinstance(codes, mx.array) else codes.dtype.kind in "iu"
     if codes.ndim != 2 or not whole:
-        raise VoiceError(f"reference codes have shape {list(codes.shape)}; expected integers [frames, codebooks]")
+        raise VoiceError(
+            f"reference codes have shape {list(codes.shape)}; expected integers [frames, codebooks]", param="ref_codes"
+        )
     codes = mx.array(codes).astype(mx.int32)
     mx.eval(codes)
     return codes
@@ -250,38 +299,39 @@ def as_codes(value: Vector) -> mx.array:
 
 def as_vector(value: Vector) -> mx.array:
     """Any float array of shape [D] or [1, D] as a finite, evaluated float32 mx.array [D]."""
-    vector = as_floats(value)
+    vector = as_floats(value, "embedding")
     if vector.ndim == 2 and vector.shape[0] == 1:
         vector = vector[0]
     if vector.ndim != 1 or vector.size == 0:
-        raise VoiceError(f"has shape {list(vector.shape)}; expected [D] or [1, D]")
+        raise VoiceError(f"has shape {list(vector.shape)}; expected [D] or [1, D]", param="embedding")
     mx.eval(vector)
     return vector
 
 
-def as_floats(value: object) -> mx.array:
-    """Any array of floats as a finite float32 mx.array of its shape."""
+def as_floats(value: object, param: str | None = None) -> mx.array:
+    """Any array of floats as a finite float32 mx.array of its shape; VoiceError with `param` for anything else."""
     if not isinstance(value, mx.array):
-        array = _as_numpy(value)
+        array = _as_numpy(value, param)
         if array.dtype.kind != "f":
-            raise VoiceError(f"has dtype {array.dtype}; expected floats")
+            raise VoiceError(f"has dtype {array.dtype}; expected floats", param=param)
         with np.errstate(over="ignore"):  # what float32 cannot hold is infinite and refused below
             value = mx.array(array.astype(np.float32))
     if not mx.issubdtype(value.dtype, mx.floating):
-        raise VoiceError(f"has dtype {str(value.dtype).removeprefix('mlx.core.')}; expected floats")
+        name = str(value.dtype).removeprefix("mlx.core.")
+        raise VoiceError(f"has dtype {name}; expected floats", param=param)
     value = value.astype(mx.float32)
     if not all_finite(value):
-        raise VoiceError("has values that are NaN or infinite")
+        raise VoiceError("has values that are NaN or infinite", param=param)
     return value
 
 
-def _as_numpy(value: Any) -> np.ndarray:
+def _as_numpy(value: Any, param: str | None) -> np.ndarray:
     if isinstance(value, np.lib.npyio.NpzFile):
-        raise VoiceError("is an archive of arrays (.npz); save one plain array")
+        raise VoiceError("is an archive of arrays (.npz); save one plain array", param=param)
     try:
         array = np.asarray(value)
     except ValueError:  # rows of different lengths
-        raise VoiceError("is not an array of numbers") from None
+        raise VoiceError("is not an array of numbers", param=param) from None
     if array.dtype.kind == "O":
-        raise VoiceError("is not an array of numbers")
+        raise VoiceError("is not an array of numbers", param=param)
     return array

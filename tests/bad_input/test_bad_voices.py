@@ -1,6 +1,7 @@
 """Voices that do not fit, and files that are not voices."""
 
 import json
+import math
 import pickle
 import struct
 from pathlib import Path
@@ -10,9 +11,14 @@ import numpy as np
 import pytest
 
 from convert.parity import vector
-from mlx_qwen3tts.errors import InvalidValue, UnsupportedValue, VoiceError, VoiceNotFound, WrongType
+from mlx_qwen3tts import Voice, VoiceSpace
+from mlx_qwen3tts.errors import InvalidValue, QwenTTSError, UnsupportedValue, VoiceError, VoiceNotFound, WrongType
+from mlx_qwen3tts.voices import blend, lerp, move, offset, slerp
+from mlx_qwen3tts.voices.fit import check_fit
+from mlx_qwen3tts.voices.lookup import Lookup
 from tests.bad_input.samples import V, archive, npy
 
+SPACE = VoiceSpace.fit(np.stack([vector(64, seed) for seed in range(12)]))
 SHORT = ("--max-tokens", "3", "--seed", "1", "--output", "out.wav")
 
 
@@ -31,8 +37,10 @@ def test_missing_and_unknown_voices(refused, checkpoint, audio, tmp_path):
     (tmp_path / "folder").mkdir()
     np.save(tmp_path / "v.npy", vector(64, 1))
     presets = "serena, vivian, uncle_fu, ryan, eric, dylan"
-    assert told("base") == "no voice given: name a recording, an embedding or a voice"
-    assert told("custom-voice") == f"no voice given: name one of {presets} or an embedding"
+    assert told("base") == "no voice given: give --voice (in Python voice=), --embedding or --ref-audio"
+    assert told("custom-voice") == (
+        f"no voice given: give --voice (in Python voice=) with one of {presets}, or --embedding"
+    )
     for name in ("nobody", "vivian ", "folder"):
         message = f"voice '{name}' is not a file or a preset of this model"
         assert told("base", "--voice", name) == message
@@ -40,8 +48,9 @@ def test_missing_and_unknown_voices(refused, checkpoint, audio, tmp_path):
     for option in ("--voice", "--embedding", "--ref-audio"):
         assert told("base", option, "") == f"{option} is empty"
         assert told("base", option, "nowhere.npy").endswith(" nowhere.npy: no such file")
-    assert "clone it with --ref-audio" in told("base", "--voice", audio)
-    assert "clone it with --ref-audio" in told("base", "--embedding", audio)
+    for recording in (audio, "nowhere.wav", "call.M4A"):
+        assert "clone it with --ref-audio" in told("base", "--voice", recording)
+        assert "clone it with --ref-audio" in told("base", "--embedding", recording)
     assert told("voice-design", "--embedding", "v.npy") == (
         "a voice_design model has no speaker slot; describe the voice with instruct"
     )
@@ -84,7 +93,12 @@ EMBEDDINGS = [
     ("column.npy", npy(V[:, None]), "has shape [64, 1]; expected [D] or [1, D]"),
     ("scalar.npy", npy(V[0]), "has shape []; expected [D] or [1, D]"),
     ("none.npy", npy(V[:0]), "has shape [0]; expected [D] or [1, D]"),
-    ("object.json", b'{"speaker_embedding": [1.0]}', "is not an array of numbers"),
+    ("object.json", b'{"vector": [1.0], "name": "x"}', "has neither 'speaker_embedding' nor 'embedding', only vector"),
+    ("nothing.json", b"{}", "has neither 'speaker_embedding' nor 'embedding', only nothing"),
+    ("short.json", b'{"embedding": [1.0]}', "the voice 'short' has 1 dimensions"),
+    ("inner.json", b'{"embedding": {"data": [1.0]}}', "is not an array of numbers"),
+    ("none.json", b'{"embedding": null}', "is not an array of numbers"),
+    ("huge.json", b"[" + b"9" * 400 + b"]", "is not an array of numbers"),
     ("nan.json", b"[NaN, 1.0]", "has values that are NaN or infinite"),
     ("null.json", b"[1.0, null]", "is not an array of numbers"),
     ("strings.json", b'["1.0"]', "expected floats"),
@@ -92,7 +106,20 @@ EMBEDDINGS = [
     ("cut.json", b"[1.0, 2", "is not a JSON list of numbers"),
     ("deep.json", b"[" * 100_000, "is not a JSON list of numbers"),
     ("latin.json", b"[\xff]", "is not a JSON list of numbers"),
-    ("other.safetensors", tensors(x=EMBEDDING["speaker_embedding"]), "has no tensor 'speaker_embedding', only x"),
+    (
+        "two.safetensors",
+        tensors(x=EMBEDDING["speaker_embedding"], y=EMBEDDING["speaker_embedding"]),
+        "has no tensor 'speaker_embedding', only x, y",
+    ),
+    ("none.safetensors", tensors(), "has no tensor 'speaker_embedding', only none"),
+    ("matrix.safetensors", tensors(x=("F32", [2, 32], V.tobytes())), "has shape [2, 32]; expected [D] or [1, D]"),
+    ("whole.safetensors", tensors(x=("I32", [64], V.tobytes())), "dtype int32; expected floats"),
+    (
+        "space.safetensors",
+        tensors({"kind": "voice_space"}, mean=EMBEDDING["speaker_embedding"]),
+        "is a voice space, not a voice",
+    ),
+    ("voice.pt", b"PK", "a pickle, which could run any program; where PyTorch is, convert it with python -c 'import"),
     ("empty.safetensors", b"", "is truncated or not a safetensors file"),
     ("cut.safetensors", tensors(**EMBEDDING)[:-1], "is truncated: "),
     ("list.safetensors", struct.pack("<Q", 2) + b"[]", "its header is not a JSON object"),
@@ -173,3 +200,50 @@ def test_bad_voices_in_python(voice, error, message, model):
 def test_bad_arguments_in_python(arguments, error, message, model):
     with pytest.raises(error, match=message):
         model("base").generate(**{"text": "Hello.", "voice": V, **arguments})
+
+
+@pytest.mark.parametrize(
+    ("call", "param"),
+    [
+        (lambda: Voice(object()), "embedding"),
+        (lambda: Voice(np.arange(64)), "embedding"),
+        (lambda: Voice(np.full(64, np.inf)), "embedding"),
+        (lambda: Voice(V[None, None]), "embedding"),
+        (lambda: Voice(V, np.zeros(4), "Hi."), "ref_codes"),
+        (lambda: Voice(V, np.array([None]), "Hi."), "ref_codes"),
+        (lambda: Voice(V, ref_text="Hi."), "ref_codes"),
+        (lambda: Voice(V, np.zeros((4, 16), int)), "ref_text"),
+        (lambda: Voice(V, recipe={"parents": 1}), "recipe"),
+        (lambda: Voice(V, recipe={"parents": [{"weight": math.nan}]}), "recipe"),
+        (lambda: Voice(V, recipe={"expression": "a", "by": object()}), "recipe"),
+        (lambda: Voice(V, metadata={"recipe": '{"weight": NaN}'}), "recipe"),
+        (lambda: Voice(V).save("v.wav"), "path"),
+        (lambda: Voice(V, np.zeros((4, 16), int), "Hi.").save("v.npy"), "path"),
+        (lambda: Voice.load("v.txt"), "voice"),
+        (lambda: Voice.load("v.wav"), "voice"),
+        (lambda: Voice.load("v.pt"), "voice"),
+        (lambda: Voice.load("."), "voice"),
+        (lambda: blend([V, V[:8]]), "voices"),
+        (lambda: blend(["x", V]), "voices"),
+        (lambda: blend([V, V], weights=[1, -2]), "weights"),
+        (lambda: lerp("x", V, 0.5), "a"),
+        (lambda: slerp(V, V[:8], 0.5), "b"),
+        (lambda: offset(V, "x"), "b"),
+        (lambda: move(V, V[:8]), "offset"),
+        (lambda: move(V, V, 1e39), "amount"),
+        (lambda: SPACE.centred(V[:8]), "x"),
+        (lambda: SPACE.similarity("x", V), "a"),
+        (lambda: VoiceSpace.fit(["x"]), "X"),
+        (lambda: check_fit(Voice(V), 1024, "base", None), "voice"),
+    ],
+)
+def test_errors_name_the_argument_at_fault(call, param):
+    with pytest.raises(QwenTTSError) as told:
+        call()
+    assert told.value.param == param, told.value
+
+
+def test_a_file_name_that_is_too_long_is_no_error_of_the_systems():
+    for load in (Voice.load, Lookup().voice):
+        with pytest.raises(VoiceError, match="File name too long"):
+            load("x" * 5000 + ".npy")

@@ -129,8 +129,12 @@ def test_orthogonal_to_another():
     rest = mixed.orthogonal_to(other)
     assert abs(rest.cosine(other)) <= 1e-5 and abs(mx.linalg.norm(rest.vector).item() - 1) <= 1e-5
     assert np.allclose(np.array(other.score(rest.apply(X, 3.0))), np.array(other.score(X)), atol=1e-3)
-    assert "before its part along another was taken out" in str(rest.report)  # whose figures they are
-    assert mixed.report.warnings == rest.report.warnings[:-1]
+    report = rest.report  # of its own: the figures of `mixed` are another vector's
+    assert (report.n, report.labels, report.method) == (mixed.report.n, mixed.report.labels, "ridge")
+    assert (report.scored, report.correlation, report.split_half, report.per_radius) == (0, None, None, None)
+    cosine = rest.cosine(mixed)
+    assert report.warnings == [str(report).splitlines()[-1]] and f"What remains (cosine {cosine:.2f})" in str(report)
+    assert "has not been measured" in str(report) and "correlation" not in f"{report}{rest!r}"
     with pytest.raises(InvalidValue, match="the same: nothing is left"):
         other.orthogonal_to(other)
 

@@ -100,7 +100,7 @@ def test_names_that_only_spelling_tells_apart(tmp_path):
 
 
 def test_adding_removing_and_tagging(library):
-    with pytest.raises(NameTaken, match="has a voice 's0_e0' already; remove it or overwrite it"):
+    with pytest.raises(NameTaken, match=r"has a voice 's0_e0' already; --overwrite .in Python overwrite=True. repl"):
         library.add("s0_e0", X[1])
     assert np.array_equal(np.array(library["s0_e0"].embedding), np.array(X[0]))
     library.add("s0_e0", X[1], overwrite=True)
@@ -329,7 +329,9 @@ def test_export_and_import(library, tmp_path):
     for name in library.names:
         assert other.path(name).read_bytes() == library.path(name).read_bytes()
     before = {file: file.read_bytes() for file in other.folder.rglob("*.safetensors")}
-    with pytest.raises(NameTaken, match=r"has bare.npy, s0_e0.safetensors, .* … already; overwrite them"):
+    with pytest.raises(
+        NameTaken, match=r"has bare.npy, s0_e0.safetensors, .* … already; --overwrite .in Python overwrite=True. repl"
+    ):
         other.import_zip(tmp_path / "all.zip")
     other.add("bare", X[1], overwrite=True)
     assert other.import_zip(tmp_path / "all.zip", overwrite=True) and other.path("bare").suffix == ".npy"

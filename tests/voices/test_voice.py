@@ -4,7 +4,10 @@ import copy
 import dataclasses
 import json
 import pickle
+import shlex
+import sys
 import threading
+from types import SimpleNamespace
 
 import mlx.core as mx
 import numpy as np
@@ -12,6 +15,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from safetensors.numpy import save_file
 
 from convert.parity import vector
 from mlx_qwen3tts import Voice
@@ -32,6 +36,67 @@ def test_every_format_gives_back_what_it_was_given(values, metadata, tmp_path):
         again = Voice.load(file)
         assert np.array(again.embedding).tobytes() == values.tobytes()
         assert again.metadata == (metadata if suffix == ".safetensors" else {}) and again.name == "v"
+
+
+NUMBERS = [0.5, -1.0, 2.0, 3.0]
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("list.json", NUMBERS),
+        ("row.json", [NUMBERS]),
+        ("whole.json", {"speaker_embedding": [1, -2, 4, 6], "name": "anna"}),
+        ("object.json", {"speaker_embedding": NUMBERS, "embedding": [9.0]}),
+        ("other.json", {"embedding": NUMBERS, "model": "0.6B", "dim": 4}),
+        ("other_row.json", {"embedding": [NUMBERS]}),
+        ("one.safetensors", {"embedding": np.array(NUMBERS, np.float32)}),
+        ("any.safetensors", {"x.vector": np.array([NUMBERS], np.float16)}),
+        ("double.safetensors", {"speaker_embedding": np.array(NUMBERS), "extra": np.zeros((3, 4), np.float32)}),
+    ],
+)
+def test_what_other_programs_save_is_read(name, content, tmp_path):
+    path = tmp_path / name
+    if path.suffix == ".json":
+        path.write_text(json.dumps(content))
+    else:
+        save_file(content, path, {"format": "pt"})
+    vector = np.array(Voice.load(path).embedding)
+    assert vector.dtype == np.float32 and (vector * (0.5 if name == "whole.json" else 1)).tolist() == NUMBERS
+
+
+class Tensor:
+    """As much of a torch.Tensor as the program that the message gives asks for."""
+
+    def __init__(self, values):
+        self.values = values
+
+    def float(self):
+        return Tensor(np.array(self.values, np.float32))
+
+    def numpy(self):
+        return self.values
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        Tensor(NUMBERS),
+        {"items": [{"ref_code": None, "ref_spk_embedding": Tensor(NUMBERS), "x_vector_only_mode": True}]},
+    ],
+)
+def test_a_pickle_is_refused_with_the_program_that_converts_it(content, tmp_path, monkeypatch):
+    """Never opened here. The program takes a bare tensor, and what the official demo saves."""
+    path = tmp_path / "it's mine.pt"
+    path.write_bytes(b"PK")
+    with pytest.raises(VoiceError, match="which could run any program; where PyTorch is, convert it with") as told:
+        Voice.load(path)
+    _, _, command = str(told.value).partition("convert it with ")
+    python, option, program = shlex.split(command)
+    assert (python, option) == ("python", "-c")
+    monkeypatch.setitem(sys.modules, "torch", SimpleNamespace(load=lambda file, **_: content))
+    exec(program)
+    assert np.array(Voice.load(path.with_suffix(".npy")).embedding).tolist() == NUMBERS
 
 
 def test_codes_text_and_metadata_come_back(tmp_path):

@@ -129,7 +129,7 @@ def test_a_space_says_what_it_finds(command, library, tmp_path):
     [
         ("show nobody", "voice 'nobody' is not in library voices; it has s0_e0, s0_e1, "),
         ("show x --library none", "library none: no such folder; `voices add` makes it"),
-        ("add s0_e0 s1_e0", "library voices has a voice 's0_e0' already; remove it or overwrite it"),
+        ("add s0_e0 s1_e0", "library voices has a voice 's0_e0' already; --overwrite (in Python overwrite=True) repl"),
         ("add x s0_e0 --consent yes", "consent 'yes' is not one of not-needed, given, unknown, refused"),
         ("add x s0_e0 --tag =x", "'=x' is not KEY=VALUE"),
         ("add x s0_e0 --prepare", "--prepare belongs to a recording, which s0_e0 is not"),

@@ -16,6 +16,7 @@ import numpy as np
 
 from ... import checks
 from ...errors import InvalidValue, WrongType
+from ...files.json_text import json_text
 from ...files.tensors import read_tensors, write_tensors
 from ..algebra import as_numbers, as_vectors, move
 from ..space import VoiceSpace
@@ -25,7 +26,6 @@ from .report import Report, assess
 
 KIND = "direction"
 WORDS = ("method", "positive", "negative")
-BEFORE = "these are the figures of the direction before its part along another was taken out"
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -83,7 +83,7 @@ class Direction:
         """
         if names is None and isinstance(X, list | tuple):
             names = [getattr(voice, "name", None) or str(i) for i, voice in enumerate(X)]
-        X = as_vectors(X, "voices")
+        X = as_vectors(X, "voices", "X")
         if X.ndim != 2:
             raise InvalidValue(f"a direction is fitted to voices [N, D], not to shape {list(X.shape)}", param="X")
         labels = Labels.of(y, X.shape[0], positive, groups, names)
@@ -99,7 +99,7 @@ class Direction:
         return self.vector.shape[0]
 
     def _check(self, x: Voice | mx.array | np.ndarray | Sequence[Any]) -> mx.array:
-        return self.check(as_vectors(x, "voice"))
+        return self.check(as_vectors(x, "voice", "x"))
 
     @property
     def step(self) -> mx.array:
@@ -123,7 +123,7 @@ class Direction:
     def check(self, vectors: mx.array) -> mx.array:
         """With `mean`, what `move` asks of a space: VoiceError where vectors [..., D] are of another dimension."""
         if vectors.shape[-1] != self.dimension:
-            raise differ("the voice", vectors.shape[-1], "the direction", self.dimension)
+            raise differ("the voice", vectors.shape[-1], "the direction", self.dimension, "x")
         return vectors
 
     def cosine(self, other: Direction) -> float:
@@ -131,13 +131,14 @@ class Direction:
         if not isinstance(other, Direction):
             raise WrongType(f"a direction is compared with another, not with {other!r}", param="other")
         if other.dimension != self.dimension:
-            raise differ("the other direction", other.dimension, "this one", self.dimension)
+            raise differ("the other direction", other.dimension, "this one", self.dimension, "other")
         return float(self.vector @ other.vector)
 
     def orthogonal_to(self, other: Direction) -> Direction:
         """This direction without its part along another: moving along it leaves the other's score as it is.
 
-        Its report is the one of this direction and says so: what is left has not been tried on its own.
+        Its report tells what this direction was learnt from and has no figures: those that this one was measured to
+        have are of another vector, and the voices to measure the new one on are not here.
         """
         rest = self.vector - self.cosine(other) * other.vector
         length = float(mx.linalg.norm(rest))
@@ -145,13 +146,13 @@ class Direction:
             raise InvalidValue(
                 "the two directions are the same: nothing is left of one without the other", param="other"
             )
-        told = replace(self.report, warnings=[*self.report.warnings, BEFORE])
-        return replace(self, vector=rest / length, report=told)
+        return replace(self, vector=rest / length, report=self.report.without_figures(length))
 
     def save(self, path: Path | str) -> None:
         """Write a .safetensors file."""
         words = {name: getattr(self, name) for name in WORDS}
-        metadata = {"kind": KIND, "radius": repr(self.radius), "report": json.dumps(asdict(self.report)), **words}
+        report = json_text(asdict(self.report), null=True)
+        metadata = {"kind": KIND, "radius": repr(self.radius), "report": report, **words}
         write_tensors(path, {"direction": self.vector, "centre": self.centre, "mean": self.mean}, metadata)
 
     @classmethod

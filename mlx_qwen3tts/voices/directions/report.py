@@ -68,6 +68,12 @@ class Report:
             lines.append(f"one radius along it goes with {self.per_radius:+.3g} of the label")
         return "\n".join([*lines, *self.warnings])
 
+    def without_figures(self, cosine: float) -> Report:
+        """The report of what remains of a direction, at a cosine to it: what it was learnt from, nothing measured."""
+        made = "of a direction learnt from these voices, less its part along another"
+        told = f"What remains (cosine {cosine:.2f}) {made}. How well it tells the labels apart has not been measured."
+        return Report(self.n, self.groups, self.labels, self.method, scored=0, warnings=[told])
+
 
 def assess(X: mx.array, labels: Labels, method: str, top_k: int | None, radius: float) -> Report:
     """Report on the direction that `solve` finds in centred voices X [N, D]."""

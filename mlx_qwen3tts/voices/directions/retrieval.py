@@ -44,7 +44,7 @@ def retrieval(
 ) -> Retrieval:
     """Retrieval of voices X [N, D] by speaker, oneself excluded: raw, centred, and with `nuisance` (a label a voice)
     without its subspace. Mean and subspace are those of the other speakers' voices."""
-    X = as_vectors(X, "voices")
+    X = as_vectors(X, "voices", "X")
     count = X.shape[0]
     speakers = check_labels(speakers, count, "speakers")
     names = [str(i) for i in range(count)] if names is None else list(names)

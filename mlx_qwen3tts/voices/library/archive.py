@@ -62,7 +62,7 @@ def import_zip(library: Library, path: Path | str, overwrite: bool = False) -> l
             if there and not overwrite:
                 raise NameTaken(
                     f"library {library.folder} has {shortened(there, 5)} already; "
-                    "overwrite them or import into another library"
+                    "--overwrite (in Python overwrite=True) replaces them, --library names another one"
                 )
             (library.folder / DIRECTIONS).mkdir(exist_ok=True)
             for name, file in taken.items():

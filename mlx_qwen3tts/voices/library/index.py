@@ -13,6 +13,7 @@ import mlx.core as mx
 import numpy as np
 
 from ...errors import OutputError, VoiceError, VoiceNotFound
+from ...files.json_text import json_text
 from ...files.tensors import read_all, write_tensors
 from ..metadata import plain
 from ..voice import SUFFIXES, Voice
@@ -122,7 +123,7 @@ class Index:
     def _write(self) -> None:
         tensors = {str(dimension): matrix for dimension, matrix in self.matrices.items()}
         try:
-            write_tensors(self.folder / INDEX, tensors, {"entries": json.dumps(self.entries, ensure_ascii=False)})
+            write_tensors(self.folder / INDEX, tensors, {"entries": json_text(self.entries, ensure_ascii=False)})
         except OutputError as error:  # a read-only folder works too, read anew every time
             self._warn(f"its index cannot be saved: {error}")
 

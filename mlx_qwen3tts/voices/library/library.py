@@ -155,7 +155,9 @@ class Library:
             taken = [self.path(name)] if name in self else [file for file in _files(self.folder, name) if file.exists()]
             if taken and not overwrite:
                 raise NameTaken(
-                    f"library {self.folder} has a voice {name!r} already; remove it or overwrite it", param="name"
+                    f"library {self.folder} has a voice {name!r} already; --overwrite (in Python overwrite=True) "
+                    "replaces it",
+                    param="name",
                 )
             voice.save(path)
             for file in taken:
@@ -186,17 +188,19 @@ class Library:
             path = self.folder / DIRECTIONS / f"{name}.safetensors"
             if path.exists() and not overwrite:
                 raise NameTaken(
-                    f"library {self.folder} has a direction {name!r} already; overwrite it or choose a name",
+                    f"library {self.folder} has a direction {name!r} already; --overwrite (in Python overwrite=True) "
+                    "replaces it",
                     param="name",
                 )
             direction.save(path)
         return path
 
     def direction(self, name: str) -> Direction:
-        """The Direction of a name; DirectionNotFound where there is none."""
-        path = self.folder / DIRECTIONS / f"{name}.safetensors"
+        """The Direction of a name; DirectionNotFound where there is none, InvalidValue for what cannot be a name."""
+        known = self.directions
+        # A listed name is a file of the folder, whatever it is called; any other could be a path out of it.
+        path = self.folder / DIRECTIONS / f"{name if name in known else check_name(name)}.safetensors"
         if not path.is_file():
-            known = self.directions
             listed = f"; it has {shortened(known)}" if known else ""
             raise DirectionNotFound(f"direction {name!r} is not in library {self.folder}{listed}", param="direction")
         return Direction.load(path)

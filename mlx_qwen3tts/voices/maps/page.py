@@ -10,7 +10,6 @@ import base64
 import functools
 import hashlib
 import html
-import json
 import math
 from collections.abc import Sequence
 from importlib import resources
@@ -21,6 +20,7 @@ import numpy as np
 
 from ... import checks
 from ...errors import WrongType
+from ...files.json_text import json_text
 from ...files.output import whole_file
 from .picture import COLOURS, LABELLED, REST, check, classify
 
@@ -57,7 +57,7 @@ def write_html(
     parts = {"TITLE": html.escape(title), "COUNT": f"{len(points):,}", "STYLE": packaged("page.css"), "SCRIPT": script}
     # the policy's hash is that of all between the tags, with the line's end after <script>
     parts["HASH"] = base64.b64encode(hashlib.sha256(f"\n{script}".encode()).digest()).decode()
-    parts["DATA"] = json.dumps(data, separators=(",", ":")).replace("<", "\\u003c")
+    parts["DATA"] = json_text(data, separators=(",", ":")).replace("<", "\\u003c")
     pieces = packaged("page.html").split("@@")  # text and names of parts in turn, so nothing in a part is taken for one
     pieces[1::2] = [parts[name] for name in pieces[1::2]]
     with whole_file(path) as temporary:

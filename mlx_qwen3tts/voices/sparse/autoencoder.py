@@ -161,7 +161,7 @@ class SparseAutoencoder:
         same autoencoder. InvalidValue for more features than voices, voices that are all the same, and a learning rate
         that is too high.
         """
-        X = as_vectors(X, "voices")
+        X = as_vectors(X, "voices", "X")
         space = VoiceSpace.fit(X)
         count, dimension = X.shape
         features = min(count, max(16, min(4 * dimension, count // 8))) if features is None else features
@@ -211,9 +211,9 @@ class SparseAutoencoder:
         return np.flatnonzero(np.array(self.activation) == 0).tolist()
 
     def _check(self, x: Voice | mx.array | np.ndarray | Sequence[Any]) -> mx.array:
-        x = as_vectors(x, "voice")
+        x = as_vectors(x, "voice", "x")
         if x.shape[-1] != self.dimension:
-            raise differ("the voice", x.shape[-1], "the autoencoder", self.dimension)
+            raise differ("the voice", x.shape[-1], "the autoencoder", self.dimension, "x")
         return x
 
     def encode(self, x: Voice | mx.array | np.ndarray | Sequence[Any]) -> mx.array:
@@ -223,7 +223,7 @@ class SparseAutoencoder:
 
     def decode(self, z: mx.array | np.ndarray) -> mx.array:
         """Features [F] or [N, F] to voices [D] or [N, D]."""
-        z = as_vectors(z, "features")
+        z = as_vectors(z, "features", "z")
         if z.shape[-1] != self.features:
             raise InvalidValue(
                 f"features have shape {list(z.shape)}; expected [{self.features}] or [N, {self.features}]"
