@@ -38,7 +38,7 @@ class Voices:
         self.tts, self.library, self.default = tts, library, default
         packaged = tts.folder.folder / "voices"
         self.packaged = Library(packaged) if packaged.is_dir() else None
-        self.lookup = Lookup(library, self._preset, tts.speakers)
+        self.lookup = Lookup(library, self._preset, tts.speakers, files=False)
         self._heard: collections.OrderedDict[str, Voice] = collections.OrderedDict()
 
     def _preset(self, name: str) -> Voice | None:
