@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import time
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any
@@ -17,6 +16,7 @@ from starlette.routing import Route, WebSocketRoute
 
 from .. import __version__
 from ..errors import QwenTTSError, UnsupportedValue
+from ..files.json_text import json_text
 from . import asking, live, speech
 from .answers import Refusal, error_response
 from .engine import Engine
@@ -51,7 +51,7 @@ class Server:
         names, shown = self.voices.names, 8
         voices = ", ".join(names[:shown]) + (f" and {len(names) - shown} more" if len(names) > shown else "")
         lines = [f"ready: {self.model} speaks at {url}/v1", f"voices: {voices or 'none yet'}"]
-        body = json.dumps({"input": "Hello.", **({"voice": names[0]} if names else {})})
+        body = json_text({"input": "Hello.", **({"voice": names[0]} if names else {})})
         key = ' -H "authorization: Bearer $QWEN3TTS_API_KEY"' if self.settings.api_key else ""
         line = f"curl {url}/v1/audio/speech{key} -H content-type:application/json -d '{body}' -o hello.mp3"
         return "\n".join([*lines, line])

@@ -16,6 +16,7 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from ..audio.encoding import CONTENT_TYPES
 from ..errors import InvalidValue, QwenTTSError, WrongType
+from ..files.json_text import json_text
 from . import asking
 from .answers import Refusal, error_body, error_response
 from .engine import Ended
@@ -147,7 +148,7 @@ async def _events(listener: Listener, flow: Flow, kind: str, stack: AsyncExitSta
 
 def event(kind: str, **values: Any) -> str:
     """A server-sent event. Some clients read its first line, others the data alone."""
-    return f"event: {kind}\ndata: {json.dumps({'type': kind, **values})}\n\n"
+    return f"event: {kind}\ndata: {json_text({'type': kind, **values})}\n\n"
 
 
 def usage(ended: Ended) -> dict[str, Any]:
