@@ -17,7 +17,7 @@ from starlette.routing import Route, WebSocketRoute
 from .. import __version__
 from ..errors import QwenTTSError, UnsupportedValue
 from ..files.json_text import json_text
-from . import asking, live, speech
+from . import asking, live, shelf, speech
 from .answers import Refusal, error_response
 from .engine import Engine
 from .guard import Guard
@@ -160,6 +160,11 @@ def build(server: Server, anywhere: bool = False) -> Guard:
         Route("/v1/audio/speech", speech.speech, methods=["POST"]),
         Route("/v1/audio/speech/batch", speech.batch, methods=["POST"]),
         WebSocketRoute("/v1/audio/speech/stream", live.stream),
+        Route("/v1/audio/voices", shelf.voices, methods=["GET", "POST"]),
+        Route("/v1/audio/voices/combine", shelf.combine, methods=["POST"]),
+        Route("/v1/audio/voices/search", shelf.search, methods=["POST"]),
+        Route("/v1/audio/voices/{name:path}", shelf.voice, methods=["GET", "DELETE"]),
+        Route("/v1/embeddings/voice", shelf.embedding, methods=["POST"]),
         Route("/v1/models", models),
         Route("/v1/audio/models", models),
         Route("/v1/models/{name:path}", model),

@@ -29,8 +29,8 @@ MOST_ITEMS = 32  # of a batch
 QUEUED_COMMENT = 10.0  # seconds; clients give up after 30 without a byte
 
 
-async def json_body(request: HttpRequest) -> dict[str, Any]:
-    """The JSON object of a body, whose size the guard has limited."""
+async def json_body(request: HttpRequest, kinds: tuple[type, ...] = (dict,)) -> Any:
+    """The JSON value of a body, an object unless other kinds will do; the guard has limited its size."""
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "application/json":  # what a form on a foreign page can send without asking is not this
         raise Refusal("media_type", "send the body as content-type: application/json")
@@ -39,7 +39,7 @@ async def json_body(request: HttpRequest) -> dict[str, Any]:
         body = json.loads(data, parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:
         raise InvalidValue(f"the body is not JSON: {shortened(error)}") from None
-    if not isinstance(body, dict):
+    if not isinstance(body, kinds):
         raise WrongType(f"the body must be a JSON object, not {type(body).__name__}")
     return body
 
