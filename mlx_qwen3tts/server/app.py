@@ -17,7 +17,7 @@ from starlette.routing import Route, WebSocketRoute
 from .. import __version__
 from ..errors import QwenTTSError, UnsupportedValue
 from ..files.json_text import json_text
-from . import asking, live, shelf, speech
+from . import asking, live, pages, shelf, speech
 from .answers import Refusal, error_response
 from .engine import Engine
 from .guard import Guard
@@ -170,6 +170,9 @@ def build(server: Server, anywhere: bool = False) -> Guard:
         Route("/v1/models/{name:path}", model),
         Route("/health", health),
         Route("/metrics", metrics),
+        Route("/", pages.page),
+        Route("/static/{name}", pages.static),
+        Route("/openapi.json", pages.openapi),
         Route("/v1", base),
         Route("/v1/", base),
     ]
