@@ -44,6 +44,7 @@ class Server:
         languages = tuple(name.lower() for name in tts.languages)
         self.facts = asking.Facts(self.model, tts.model_type, tts.embedding_dim, tts.takes_instruct, languages)
         self.started = time.time()
+        self.app: Starlette | None = None
         self.turn = asyncio.Semaphore(settings.max_batch)  # of a batch's items: they do not fill the queue
 
     def greeting(self, url: str) -> str:
@@ -178,5 +179,5 @@ def build(server: Server, anywhere: bool = False) -> Guard:
     ]
     handlers: dict[Any, Any] = {QwenTTSError: refused, HTTPException: http_error, Exception: refused}
     app = Starlette(routes=routes, lifespan=lifespan, exception_handlers=handlers)
-    app.state.server = server
+    app.state.server, server.app = server, app
     return Guard(app, server.settings, LARGE_BODIES, anywhere)
