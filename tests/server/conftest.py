@@ -72,6 +72,15 @@ def client(url):
 
 
 @pytest.fixture(scope="session")
+def ending_url(model, tmp_path_factory):
+    """The address of a server whose random weights end by themselves, for clients that cannot say how long."""
+    voices = Library(tmp_path_factory.mktemp("ending") / "voices")
+    voices.add("anna", vector(model("base-ends").embedding_dim, 0), consent="not-needed")
+    with running(model("base-ends"), Settings(library=voices.folder)) as (address, _):
+        yield address
+
+
+@pytest.fixture(scope="session")
 def speaking_url(tmp_path_factory):
     """The address of a server that speaks: the miniature."""
     settings = Settings(library=tmp_path_factory.mktemp("speaking") / "voices")

@@ -83,7 +83,7 @@ def test_sockets_are_checked_before_they_are_accepted(url):
         with pytest.raises(InvalidStatus, match="403"), connect(address, origin=origin, proxy=None):
             pass
     with (
-        pytest.raises(InvalidStatus, match="40[03]"),  # two names are no name
+        pytest.raises(InvalidStatus, match=r"40[03]"),  # two names are no name
         connect(address, additional_headers={"Host": "evil.example"}, proxy=None),
     ):
         pass
