@@ -88,16 +88,14 @@ class SpeakerEncoderConfig:
     def __post_init__(self) -> None:
         channels = self.enc_channels
         if not 3 <= len(channels) == len(self.enc_kernel_sizes) == len(self.enc_dilations):
-            raise ConfigError("enc_channels, enc_kernel_sizes and enc_dilations of the speaker encoder do not match")
+            raise ConfigError("enc_channels, enc_kernel_sizes and enc_dilations do not match")
         if len(set(channels[:-1])) > 1 or sum(channels[1:-1]) != channels[-1]:
-            raise ConfigError(f"enc_channels {list(channels)} of the speaker encoder: the last is not the others' sum")
+            raise ConfigError(f"enc_channels {list(channels)}: the last is not the others' sum")
         if self.enc_res2net_scale < 2 or channels[0] % self.enc_res2net_scale:
-            raise ConfigError(
-                f"enc_res2net_scale {self.enc_res2net_scale} does not divide the speaker encoder's channels"
-            )
+            raise ConfigError(f"enc_res2net_scale {self.enc_res2net_scale} does not divide enc_channels {channels[0]}")
         spans = zip(self.enc_kernel_sizes, self.enc_dilations, strict=True)
         if any((kernel - 1) * dilation % 2 for kernel, dilation in spans):
-            raise ConfigError(f"enc_kernel_sizes {list(self.enc_kernel_sizes)} of the speaker encoder are not odd")
+            raise ConfigError(f"enc_kernel_sizes {list(self.enc_kernel_sizes)} are not all odd")
         if self.sample_rate != 24000:
             raise ConfigError(f"the speaker encoder's sample_rate {self.sample_rate} is not 24000, its spectrogram's")
 
@@ -361,4 +359,7 @@ def from_dict(cls: type[Config], values: object, where: str) -> Config:
             known[f.name] = tuple(value) if isinstance(value, list) else value
         elif f.default is MISSING and f.default_factory is MISSING:
             raise ConfigError(f"{where}: missing {f.name}")
-    return cls(**known)
+    try:
+        return cls(**known)
+    except ConfigError as error:  # of values that do not fit each other
+        raise ConfigError(f"{where}: {error}") from None
