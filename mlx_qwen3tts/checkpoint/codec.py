@@ -4,6 +4,7 @@ import functools
 from pathlib import Path
 
 import mlx.core as mx
+import numpy as np
 
 from ..audio.reading import Recording, Samples, read_audio
 from ..errors import InvalidValue, WrongType
@@ -72,11 +73,8 @@ class Codec:
 
     def check_codes(self, codes: Samples, what: str = "codes") -> mx.array:
         """Codes as an int32 mx.array [frames, num_codebooks]; WrongType or InvalidValue for what is wrong."""
-        try:
-            codes = mx.array(codes)
-        except (TypeError, ValueError, OverflowError):  # not an array, rows of different lengths, more than 64 bits
-            message = f"{what} must be an array of integers, not of type {type(codes).__name__}"
-            raise WrongType(message, param="codes") from None
+        if not isinstance(codes, mx.array):
+            codes = _as_array(codes, what)
         if codes.ndim != 2 or codes.shape[1] != self.num_codebooks or codes.shape[0] == 0:
             raise InvalidValue(
                 f"{what} have shape {list(codes.shape)}; expected [frames, {self.num_codebooks}]", param="codes"
@@ -87,3 +85,14 @@ class Codec:
         if low < 0 or high >= size:
             raise InvalidValue(f"{what} lie between {low} and {high}; expected 0 to {size - 1}", param="codes")
         return codes.astype(mx.int32)
+
+
+def _as_array(codes: object, what: str) -> mx.array:
+    """Integers in any form that NumPy takes. MLX takes some other things for numbers, and fails on the rest."""
+    try:
+        array = np.asarray(codes)
+    except ValueError:
+        raise InvalidValue(f"{what} have rows of different lengths", param="codes") from None
+    if array.dtype.kind not in "iu":
+        raise WrongType(f"{what} must be integers, not {array.dtype}", param="codes")
+    return mx.array(array)

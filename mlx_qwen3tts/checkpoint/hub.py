@@ -25,9 +25,13 @@ def resolve(model: str | Path, patterns: Collection[str] = WHOLE, revision: str 
     if str(model) in SHIPPED:
         return SHIPPED[str(model)]
     folder = Path(os.path.expanduser(model))  # Path's own raises RuntimeError for ~nobody
-    if str(model) and folder.is_dir():
+    try:
+        there, is_folder = folder.exists() and str(model) != "", folder.is_dir()
+    except OSError:  # of a name that is too long
+        there = is_folder = False
+    if there and is_folder:
         return folder
-    if str(model) and folder.exists():
+    if there:
         raise ModelNotFound(f"model {str(model)!r} is a file, not a folder", param="model")
     if not re.fullmatch(r"[A-Za-z0-9][\w.-]*/[\w.-]+", str(model)):
         first = "run convert first, try --model miniature, or " if str(model) == "mlx_model" else ""

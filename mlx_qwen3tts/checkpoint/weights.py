@@ -50,15 +50,19 @@ LAYOUT_TENSORS = ("speaker_encoder.fc.weight", "decoder.quantizer.rvq_first.outp
 
 def read_json(path: Path) -> dict[str, Any]:
     """The object in a JSON file, or an error that names the file."""
-    if path.exists() and not path.is_file():
-        raise CheckpointError(f"{path} cannot be read: not a regular file")
+    data = None
     try:
-        with path.open("rb") as file:
-            data = file.read(LARGEST_JSON + 1)
+        if path.is_file() or not path.exists():  # anything else, a pipe for one, may never end
+            with path.open("rb") as file:
+                data = file.read(LARGEST_JSON + 1)
     except FileNotFoundError:
         raise lacking(path.parent, path.name) from None
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read: {error.strerror}") from None
+    except ValueError as error:  # of a name that no file can have
+        raise CheckpointError(f"{str(path)!r} cannot be read: {error}") from None
+    if data is None:
+        raise CheckpointError(f"{path} cannot be read: not a regular file")
     if len(data) > LARGEST_JSON:
         raise CheckpointError(f"{path} has more than {LARGEST_JSON >> 20} MiB, too much for a file of that name")
     try:
