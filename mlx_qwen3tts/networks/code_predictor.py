@@ -1,4 +1,4 @@
-"""The code predictor: 15 steps a frame, each with its own embedding table and head, give codebooks 1 to 15.
+"""The code predictor: a step for each codebook but the first, with its own embedding table and head.
 
 B batch, E talker width, P predictor width, V codebook size.
 """
@@ -57,8 +57,8 @@ class CodePredictor(nn.Module):
         """Run the steps of one frame. Everything has a fixed shape, the cache's too, so that it compiles as a whole.
 
         hidden: [B, 1, E], the talker's last hidden state; first: [B, 1, E], the embedding of code 0; tables: the
-        embedding tables [V, E] of codebooks 1 to 15; sample: function (step, logits [B, V]) -> codes [B].
-        Returns the codes [B] of codebooks 1 to 15, a list.
+        embedding tables [V, E] of codebooks 1 and up; sample: function (step, logits [B, V]) -> codes [B].
+        Returns the codes [B] of these codebooks, a list.
         """
         caches = [KVCache(step=len(self.lm_head) + 1) for _ in self.model.layers]
         x, codes = mx.concatenate([hidden, first], axis=1), list[mx.array]()

@@ -66,12 +66,11 @@ def stack(layers: Sequence[Projection]) -> Projection | Rows:
     return merged[0][0] if len(merged) == 1 else Rows([first for first, *_ in merged])
 
 
-def table(layer: nn.Embedding | nn.QuantizedEmbedding) -> mx.array:
-    """The rows of an embedding as a plain array [N, E]."""
+def table(layer: nn.Embedding | nn.QuantizedEmbedding, dtype: mx.Dtype | None = None) -> mx.array:
+    """The rows of an embedding as a plain array [N, E]; dtype: what its numbers become where they are quantised."""
     if isinstance(layer, nn.QuantizedEmbedding):
-        return mx.dequantize(
-            layer.weight, layer.scales, layer.get("biases"), layer.group_size, layer.bits, mode=layer.mode
-        )
+        how = {"group_size": layer.group_size, "bits": layer.bits, "mode": layer.mode}
+        return mx.dequantize(layer.weight, layer.scales, layer.get("biases"), **how, dtype=dtype)
     return layer.weight
 
 

@@ -69,7 +69,8 @@ class Talker(nn.Module):
     def fuse(self) -> None:
         """One table for the embeddings of all codebooks."""
         tables = [self.model.codec_embedding, *self.code_predictor.model.codec_embedding]
-        self.codes = mx.concatenate([table(layer) for layer in tables])
+        # The norms are never quantised, and the scales of some quantised tables do not tell what dtype they were.
+        self.codes = mx.concatenate([table(layer, self.model.norm.weight.dtype) for layer in tables])
         del self.model.codec_embedding, self.code_predictor.model.codec_embedding
 
     @property
@@ -82,7 +83,8 @@ class Talker(nn.Module):
 
     def embed_text(self, ids: mx.array) -> mx.array:
         """Text token ids [T] to talker inputs [T, E]."""
-        return self.text_projection(self.model.text_embedding(ids))
+        # MLX makes bfloat16 of an embedding in mxfp4, mxfp8 or nvfp4, whose numbers all fit into it.
+        return self.text_projection(self.model.text_embedding(ids).astype(self.dtype))
 
     def embed_codec(self, ids: mx.array) -> mx.array:
         """Codes of codebook 0 or control tokens [T] to talker inputs [T, E]."""

@@ -69,7 +69,7 @@ class FrameStep:
         """A frame from the talker's logits [B, V] and hidden state [B, 1, E].
 
         seen: the history [B, V]; seeds, frames: of every row, the number of its frame; settings: of a MixedSampler's
-        bucket. Returns (code 0 [B], codes [B, 16], their summed embeddings [B, 1, E], the new history).
+        bucket. Returns (code 0 [B], codes [B, codebooks], their summed embeddings [B, 1, E], the new history).
         """
         rows = len(seeds)
         more = bucket(rows) - rows

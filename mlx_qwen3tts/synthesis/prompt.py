@@ -114,9 +114,9 @@ def build_prompt(
     """Assemble a prompt.
 
     role, text, instruct: token ids; tags: from `language_tags`; layout: one of LAYOUTS; speaker: [E] vector of any
-    float dtype or None (VoiceDesign); reference: (text ids, codes [frames, 16]) or None; more: for a text that is still
-    being written, a function that waits for (further ids, whether they are the last). Everything is in the talker's
-    dtype.
+    float dtype or None (VoiceDesign); reference: (text ids, codes [frames, codebooks]) or None; more: for a text that
+    is still being written, a function that waits for (further ids, whether they are the last). Everything is in the
+    talker's dtype.
     """
     pad, bos, eos = talker.embed_text(
         mx.array([config.tts_pad_token_id, config.tts_bos_token_id, config.tts_eos_token_id])

@@ -139,7 +139,7 @@ class Sampler:
         return self.masks[phases[0]] if len(phases) == 1 else self.table[mx.array(phases)]
 
     def noise(self, keys: mx.array) -> tuple[mx.array | None, mx.array | None]:
-        """Gumbel noise of a frame: [B, V] for codebook 0 and [15, B, codebook] for the predictor; None in greedy."""
+        """Gumbel noise of a frame: [B, V] for codebook 0 and [steps, B, codebook] for the predictor; None in greedy."""
         count = self.steps * self.rest_size
         if not self.draws:
             return None, None
