@@ -1,8 +1,8 @@
 """What a frame of speech may cost: the gate against regressions in what decides the speed on a GPU.
 
-Counted and not timed, so that it says the same on every machine: kernels, host waits, bytes and Python calls a frame, at
-0.6B in bfloat16, for one row and for eight, plain and with what can be switched on. `tests/test_gate.py` holds LIMITS;
-`python -m benchmarks.nodes` prints the table, which stands in benchmarks/README.md too.
+Counted and not timed, so that it says the same on every machine: kernels, host waits, bytes and Python calls a frame,
+at 0.6B in bfloat16, for one row and for eight, plain and with what can be switched on. `tests/test_gate.py` holds
+LIMITS; `python -m benchmarks.nodes` prints the table, which stands in benchmarks/README.md too.
 """
 
 import collections
@@ -31,8 +31,8 @@ FRAMES = 3  # in which waits are counted
 @dataclass(frozen=True)
 class Cost:
     """Of a frame. kernels: nodes of its graph that compute; waits: of the host for the device; read: bytes of weights
-    and of cached keys and values; calls: of Python functions, to build the graph; ms: in which Python builds it at best,
-    for the record, as no test can hold it."""
+    and of cached keys and values; calls: of Python functions, to build the graph; ms: in which Python builds it, for
+    the record, as no test can hold it."""
 
     kernels: int
     waits: int
@@ -53,8 +53,8 @@ ADDITIONS: dict[str, Callable[[nodes.FrameGraph, Generation], None] | None] = {
     "one voice changes": change_voice,
 }
 ROWS = (1, 8)
-# As measured last. The test holds kernels and waits to at most this, bytes to exactly this, and calls to ROOM times this,
-# since versions of Python differ in what they call.
+# As measured last. The test holds kernels and waits to at most this, bytes to exactly this, and calls to ROOM times
+# this, since versions of Python differ in what they call.
 LIMITS = {
     (1, PLAIN): Cost(1475, 1, 3_324_741_632, 1015, 2.0),
     (1, "one voice changes"): Cost(1836, 1, 4_206_866_432, 2098, 3.3),
