@@ -113,8 +113,7 @@ class FrameGraph:
     def caches(self):
         caches = self.talker.make_cache()
         for cache in caches:
-            cache.keys, cache.values = (blank(self.shape, self.talker.dtype) for _ in range(2))
-            cache.offset = POSITION
+            cache.pair, cache.offset = blank((2, *self.shape), self.talker.dtype), POSITION
         return caches
 
     def generation(self):

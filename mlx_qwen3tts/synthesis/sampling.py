@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import mlx.core as mx
 
 from .. import checks
+from ..networks import kernels
 from ..networks.config import TalkerConfig, TransformerConfig
 from .request import Sampling
 
@@ -69,6 +70,14 @@ class GenerationConfig:
     def override(self, **values: Unpack[SamplingOptions]) -> GenerationConfig:
         """`sampled` with Sampling's values as keyword arguments."""
         return self.sampled(Sampling(**values))
+
+
+def draw(logits: mx.array, noise: mx.array | None, temperature: float, top_k: int, top_p: float) -> mx.array:
+    """Codes [B] drawn from logits [B, V] with Gumbel noise [B, V]."""
+    assert noise is not None, "what draws has noise"
+    if kernels.samples(logits, top_p):
+        return kernels.sample_row(logits, noise, mx.array([temperature]), mx.array([top_k]))
+    return mx.argmax(filter_logits(logits.astype(mx.float32), temperature, top_k, top_p) + noise, axis=-1)
 
 
 def filter_logits(logits: mx.array, temperature: float, top_k: int, top_p: float) -> mx.array:
@@ -160,19 +169,15 @@ class Sampler:
     ) -> tuple[mx.array, mx.array]:
         """Codebook 0 from the talker's logits [B, V]: (codes [B], the history with them)."""
         logits, c = self.processed(logits, seen, mask), self.config
-        if c.do_sample:
-            assert noise is not None, "what draws has noise"
-            logits = filter_logits(logits, c.temperature, c.top_k, c.top_p) + noise
-        codes = mx.argmax(logits, axis=-1)
+        codes = draw(logits, noise, c.temperature, c.top_k, c.top_p) if c.do_sample else mx.argmax(logits, axis=-1)
         return codes, seen | (self.ids == codes[:, None])
 
     def rest(self, logits: mx.array, noise: mx.array | None, settings: Any = None) -> mx.array:
         """A later codebook from the predictor's logits [B, codebook]: codes [B]."""
-        logits, c = logits.astype(mx.float32), self.config
+        c = self.config
         if c.subtalker_dosample and c.subtalker_temperature > 0:
-            assert noise is not None, "what draws has noise"
-            logits = filter_logits(logits, c.subtalker_temperature, c.subtalker_top_k, c.subtalker_top_p) + noise
-        return mx.argmax(logits, axis=-1)
+            return draw(logits, noise, c.subtalker_temperature, c.subtalker_top_k, c.subtalker_top_p)
+        return mx.argmax(logits.astype(mx.float32), axis=-1)
 
 
 class MixedSampler(Sampler):
