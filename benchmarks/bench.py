@@ -200,6 +200,7 @@ def run(options, scratch):
         "dtype": dtype,
         "bits": dict(zip(("talker", "predictor"), bits, strict=True)),
         "weights": describe_weights(dtype, *bits),
+        "kernels": tts.kernels,
         "voice": voice,
         "date": datetime.date.today().isoformat(),
         "repeats": options.repeats,
@@ -249,9 +250,10 @@ def gigabytes(size):
 def print_tables(result):
     about, loading = result["machine"], result["load"]
     preload = f", {Path(about['LD_PRELOAD']).name} preloaded" if about["LD_PRELOAD"] else ""
+    kernels = f"fused ({', '.join(result['kernels'])})" if result["kernels"] else "plain"
     print(f"{result['model']} ({result['model_type']}), {result['weights']}, voice: {result['voice']}")
     print(f"{about['processor']}, {about['cores']} cores, {about['system']}, Python {about['python']}")
-    print(f"MLX {about['mlx']} on {about['device']} ({about['device_name']}){preload}")
+    print(f"MLX {about['mlx']} on {about['device']} ({about['device_name']}){preload}, kernels {kernels}")
     print(f"load average at the start {about['load_average']:.2f}: the times count where it is near zero")
     print(
         f"loaded in {loading['seconds']:.1f} s: {gigabytes(loading['active_memory'])}, "

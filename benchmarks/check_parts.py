@@ -25,6 +25,7 @@ TEXTS = ("Hello, this is my voice.", "Good morning, today is monday.")
 FRAMES = 12  # of a speech
 CODES = 80  # frames of sound: more than the codec's attention looks back over
 WIDE = 12  # positions that are read at once
+GROWS = 40  # positions after which a cache grows
 
 
 def speaker(tts: Qwen3TTS) -> dict[str, object]:
@@ -63,8 +64,8 @@ def prefill(tts: Qwen3TTS) -> Answers:
     seen = (own >= mx.array([[0], [pad]]))[:, None, None]
     mask = (seen & (own <= own[:, None])) | (own == own[:, None])
     rows, _ = talker(both, talker.make_cache(), mask, [0, -pad])
-    keys, values = (state[..., :length, :] for state in caches[-1].state)
-    return arrays({"logits": logits, "hidden": hidden, "keys": keys, "values": values, "two rows": rows})
+    held = {"keys": caches[-1].keys[..., :length, :], "values": caches[-1].values[..., :length, :]}
+    return arrays({"logits": logits, "hidden": hidden, **held, "two rows": rows})
 
 
 def inputs(tts: Qwen3TTS, *shape: int, seed: int) -> mx.array:
@@ -74,15 +75,15 @@ def inputs(tts: Qwen3TTS, *shape: int, seed: int) -> mx.array:
 def steps(tts: Qwen3TTS) -> Answers:
     """The talker step by step, into a cache that has to grow, with a part of it written anew in between."""
     talker, made = tts.talker, {}
-    caches = [KVCache(WIDE + 3) for _ in talker.model.layers]
-    talker(inputs(tts, 1, WIDE, seed=1), caches)
+    caches = [KVCache(GROWS) for _ in talker.model.layers]
+    talker(inputs(tts, 1, GROWS - 3, seed=1), caches)
     for step in range(6):
         if step == 4:
             talker.revise(inputs(tts, 1, 3, seed=50), caches, 5)
         made[f"step {step}"], _ = talker(inputs(tts, 1, 1, seed=10 + step), caches)
         mx.async_eval(made[f"step {step}"])  # as the loop does: the next is built while this one is computed
-    keys, values = (state[..., : caches[0].offset, :] for state in caches[0].state)
-    return arrays({**made, "keys": keys, "values": values})
+    end = caches[0].offset
+    return arrays({**made, "keys": caches[0].keys[..., :end, :], "values": caches[0].values[..., :end, :]})
 
 
 def rows(tts: Qwen3TTS) -> Answers:
@@ -238,3 +239,18 @@ PARTS: dict[str, Callable[[Qwen3TTS], Answers | None]] = {
     "sampled stream": streamed,
 }
 HALF = {"layers": layers, "prefill": prefill, "code predictor": predictor}
+# What fused kernels have a share in.
+FUSED = {
+    name: PARTS[name]
+    for name in (
+        "talker, prefill",
+        "talker, steps",
+        "talker, rows",
+        "code predictor",
+        "sampling",
+        "frame",
+        "greedy speech",
+        "greedy batch",
+        "sampled stream",
+    )
+}

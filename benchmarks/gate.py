@@ -56,10 +56,10 @@ ROWS = (1, 8)
 # As measured last. The test holds kernels and waits to at most this, bytes to exactly this, and calls to ROOM times
 # this, since versions of Python differ in what they call.
 LIMITS = {
-    (1, PLAIN): Cost(1475, 1, 3_324_741_632, 1015, 2.0),
-    (1, "one voice changes"): Cost(1836, 1, 4_206_866_432, 2098, 3.3),
-    (8, PLAIN): Cost(1477, 1, 3_425_179_648, 1031, 2.2),
-    (8, "one voice changes"): Cost(1894, 1, 4_307_304_448, 2367, 3.8),
+    (1, PLAIN): Cost(1460, 1, 3_324_741_632, 1135, 2.7),
+    (1, "one voice changes"): Cost(1821, 1, 4_206_866_432, 2303, 3.7),
+    (8, PLAIN): Cost(1462, 1, 3_425_179_648, 1151, 2.5),
+    (8, "one voice changes"): Cost(1851, 1, 4_307_304_448, 2488, 3.6),
 }
 ROOM = 1.15
 

@@ -10,6 +10,10 @@ the verdict comes last. Without a model these are random weights with the publis
 In float32 numbers agree within 1e-4 of the largest, and codes are equal up to near-ties. In bfloat16 the GPU's talker
 and predictor agree with the CPU's float32 within 2 %. Where there is no GPU, both run on the CPU: then it proves the
 forms and says nothing of a GPU. Exit status 0 where all agrees, else 1.
+
+On a GPU the fused kernels are compared too, alone and in frames, and the result is recorded for this machine: where
+all agree, models use them from then on (`kernels="fused"`); where one does not compile or differs, it is shown and the
+plain kernels stay.
 """
 
 import argparse
@@ -21,7 +25,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,12 +33,13 @@ import mlx.core as mx
 
 from benchmarks import gpu_proof, nodes
 from benchmarks.check_forms import FAR, FORMS, Answers
-from benchmarks.check_parts import HALF, PARTS
+from benchmarks.check_parts import FUSED, HALF, PARTS
 from benchmarks.differences import distance, of_answers, relative
 from convert.random_checkpoint import SIZES, write_checkpoint
 from mlx_qwen3tts import Qwen3TTS, cli
 from mlx_qwen3tts.checkpoint import hub
 from mlx_qwen3tts.checkpoint.weights import read_folder
+from mlx_qwen3tts.networks import kernel_check, kernels, proof
 from mlx_qwen3tts.networks.device import form
 
 TOLERANCE, HALF_TOLERANCE = 1e-4, gpu_proof.TOLERANCE["bfloat16"]
@@ -158,10 +163,13 @@ def check_forms(forms: Mapping[str, Callable[[], Answers]] = FORMS) -> Iterator[
         yield judged(f"forms, {name}", found["gpu"], found["cpu"], LOOSE.get(name, TOLERANCE))
 
 
-def answers_of(folder: Path, which: str, dtype: str, parts: Mapping[str, Any]) -> dict[str, Answered]:
-    """What a side computes of a model that it loads for it, by part."""
-    with side(which):
-        tts = Qwen3TTS(folder, dtype)
+def answers_of(
+    folder: Path, which: str, dtype: str, parts: Mapping[str, Any], fused: frozenset[str] = frozenset()
+) -> dict[str, Answered]:
+    """What a side computes of a model that it loads for it, by part. fused: the kernels it is loaded with."""
+    with side(which), kernels.using(fused):
+        tts = Qwen3TTS(folder, dtype, kernels="plain")
+        tts.steps.kernels = fused
         found = {}
         for name, work in parts.items():
             cli.note(f"{which} forms: {name}")
@@ -173,22 +181,51 @@ def answers_of(folder: Path, which: str, dtype: str, parts: Mapping[str, Any]) -
 
 
 def check_model(
-    label: str, folder: Path, parts: Mapping[str, Any] = PARTS, half: Mapping[str, Any] = HALF
+    label: str, folder: Path, parts: Mapping[str, Any] = PARTS, half: Mapping[str, Any] = HALF, fused=frozenset()
 ) -> Iterator[Outcome]:
-    """The parts of a model, loaded for one side after the other so that only one is in memory."""
-    gpu = answers_of(folder, "gpu", "float32", parts)
-    low = {} if on_cpu() and quantised(folder) else answers_of(folder, "gpu", "bfloat16", half)
-    cpu = answers_of(
-        folder, "cpu", "float32", {**parts, **{f"{name} in bfloat16": work for name, work in half.items()}}
-    )
+    """The parts of a model, loaded for one side after the other so that only one is in memory.
+
+    fused: the names of the kernels that the GPU's side is to use.
+    """
+    gpu = answers_of(folder, "gpu", "float32", parts, fused)
+    low = {} if on_cpu() and quantised(folder) else answers_of(folder, "gpu", "bfloat16", half, fused)
+    lowered = {f"{name} in bfloat16": work for name, work in half.items()}
+    cpu = answers_of(folder, "cpu", "float32", {**parts, **lowered})
     for name in parts:
         yield judged(f"{label}, {name}", gpu[name], cpu[name], LOOSE.get(name, TOLERANCE))
-    for name in half:
-        title, exact = f"{label}, {name} in bfloat16", cpu[f"{name} in bfloat16"]
+    for name, title in zip(half, lowered, strict=True):
         if name in low:
-            yield judged(title, low[name], exact, HALF_TOLERANCE, distance)
+            yield judged(f"{label}, {title}", low[name], cpu[title], HALF_TOLERANCE, distance)
         else:
-            yield Outcome(title, None, "not run here: a CPU adds up quantised products in bfloat16")
+            yield Outcome(f"{label}, {title}", None, "not run here: a CPU adds up quantised products in bfloat16")
+
+
+def check_kernels(
+    models: Mapping[str, Path], parts: Mapping[str, Any] = FUSED, half: Mapping[str, Any] = HALF
+) -> Iterator[Outcome]:
+    """The fused kernels alone, then in frames; what is found is recorded, and decides what models use here.
+
+    A kernel that does not compile or differs is no failure of the machine: it is not used.
+    """
+    if kernels.backend() is None:
+        yield Outcome("fused kernels", None, "not run here: there is no GPU")
+        return
+    unused = []
+    for name in kernels.NAMES:
+        start = time.perf_counter()
+        problem = kernel_check.check(name)
+        unused += [f"{name}: {problem}"] * (problem is not None)
+        detail = "as the plain form" if problem is None else f"not used: {problem}"
+        yield Outcome(f"kernel {name}", problem is None or None, detail, time.perf_counter() - start)
+    for label, folder in models.items() if not unused else ():
+        for outcome in check_model(f"{label}, fused", folder, parts, half, frozenset(kernels.NAMES)):
+            if outcome.passed is False:
+                unused.append(f"{outcome.name}: {outcome.detail}")
+                outcome = replace(outcome, passed=None, detail=f"fused kernels are not used: {outcome.detail}")
+            yield outcome
+    path = proof.record(not unused, "; ".join(unused) or f"frames of {', '.join(models)} agree")
+    chosen = "plain kernels, as before" if unused else "kernels='fused' from now on"
+    yield Outcome("fused kernels", None if unused else True, f"{chosen}; recorded in {path}")
 
 
 def quantised(folder: Path) -> bool:
@@ -203,6 +240,7 @@ def everything(models: Mapping[str, Path]) -> Iterator[Outcome]:
     yield from check_forms()
     for label, folder in models.items():
         yield from check_model(label, folder)
+    yield from check_kernels(models)
 
 
 def default_models(scratch: Path) -> dict[str, Path]:

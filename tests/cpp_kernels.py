@@ -66,9 +66,15 @@ def folder():
 def compiled(name, types, constants, backwards):
     """A kernel as a C function of pointers to its arrays, their shapes and strides, and the numbers of groups."""
     kernel = KERNELS[name]
-    arguments = [f"const {TYPES[dtype]}* {array}, const int* {array}_shape, const int64_t* {array}_strides" for array, dtype in zip(kernel.inputs, types[0], strict=True)]
+    arguments = [
+        f"const {TYPES[dtype]}* {array}, const int* {array}_shape, const int64_t* {array}_strides"
+        for array, dtype in zip(kernel.inputs, types[0], strict=True)
+    ]
     arguments += [f"{TYPES[dtype]}* {array}" for array, dtype in zip(kernel.outputs, types[1], strict=True)]
-    lines = [f"using {key} = {TYPES[value]};" if isinstance(value, mx.Dtype) else f"constexpr int {key} = {int(value)};" for key, value in constants]
+    lines = [
+        f"using {key} = {TYPES[value]};" if isinstance(value, mx.Dtype) else f"constexpr int {key} = {int(value)};"
+        for key, value in constants
+    ]
     code = f"""{"#define BACKWARDS" if backwards else ""}
 {SHIM}
 extern "C" void run({", ".join(arguments)}, unsigned rows, unsigned batches) {{
@@ -98,7 +104,13 @@ def launch(name, inputs, constants, groups, outputs, backwards=False):
         shape = np.array(array.shape, np.int32)
         strides = np.array(array.strides, np.int64) // array.itemsize
         arrays += [array, shape, strides]
-    made = [np.full(shape, 77, np.uint16 if dtype == mx.bfloat16 else words(mx.zeros(0, dtype)).dtype) for shape, dtype in outputs]
+    made = [
+        np.full(shape, 77, np.uint16 if dtype == mx.bfloat16 else words(mx.zeros(0, dtype)).dtype)
+        for shape, dtype in outputs
+    ]
     arguments = [array.ctypes.data_as(ctypes.c_void_p) for array in (*arrays, *made)]
     function(*arguments, *(ctypes.c_uint(group) for group in groups))
-    return [mx.array(array).view(dtype) if dtype == mx.bfloat16 else mx.array(array) for array, (_, dtype) in zip(made, outputs, strict=True)]
+    return [
+        mx.array(array).view(dtype) if dtype == mx.bfloat16 else mx.array(array)
+        for array, (_, dtype) in zip(made, outputs, strict=True)
+    ]

@@ -11,7 +11,7 @@ import pytest
 
 from benchmarks import bench, check_forms, check_parts, differences, gpu_proof, self_check
 from convert.random_checkpoint import write_checkpoint
-from mlx_qwen3tts.networks import cpu
+from mlx_qwen3tts.networks import cpu, kernels, proof
 from mlx_qwen3tts.networks.device import on_gpu
 
 
@@ -207,3 +207,54 @@ def test_bench_measures_what_was_named_and_nothing_else_after_the_check(monkeypa
     bench.main(["--self-check", "--model", "miniature"])
     bench.main([])
     assert len(commands) == 2 and measured == ["miniature", "mlx_model"]
+
+
+SOME = {name: check_parts.FUSED[name] for name in ("talker, steps", "frame", "greedy speech")}
+
+
+@pytest.fixture
+def stand_ins(monkeypatch, tmp_path):
+    """A machine that runs fused kernels, in which their plain forms take their place. Returns which were run."""
+    ran = []
+
+    def standing_in(name):
+        plain = getattr(kernels, f"plain_{name}")
+        return lambda *arguments: ran.append(name) or plain(*arguments)
+
+    monkeypatch.setattr(kernels, "backend", lambda: "metal")
+    for name in kernels.NAMES:
+        monkeypatch.setattr(kernels, name, standing_in(name))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    return ran
+
+
+def test_fused_kernels_that_agree_are_chosen_from_then_on(folder, stand_ins):
+    assert not proof.proved()
+    *alone, recorded = list(self_check.check_kernels({"random": folder}, SOME, {}))
+    assert [outcome.name for outcome in alone if not outcome.passed] == [] and set(stand_ins) == set(kernels.NAMES)
+    assert any(outcome.name == "random, fused, greedy speech" for outcome in alone)
+    assert proof.proved() and str(proof.record_path()) in recorded.detail
+    assert set(self_check.Qwen3TTS(folder).kernels) == set(kernels.NAMES)
+
+
+@pytest.mark.parametrize("where", ["alone", "in frames"])
+def test_fused_kernels_that_differ_are_shown_and_not_used(folder, stand_ins, monkeypatch, where):
+    """Off alone; or right alone and off where they are used, as a kernel may be for a shape that nobody tried."""
+    right = kernels.qk_rope_write
+    monkeypatch.setattr(kernels, "qk_rope_write", lambda *arguments: tuple(x * 1.5 for x in right(*arguments)))
+    if where == "in frames":
+        monkeypatch.setattr(self_check.kernel_check, "check", lambda name: None)
+    outcomes = list(self_check.check_kernels({"random": folder}, SOME, {}))
+    assert all(outcome.passed is not False for outcome in outcomes)
+    shown = [outcome for outcome in outcomes if "not used" in outcome.detail]
+    assert shown[0].name == ("kernel qk_rope_write" if where == "alone" else "random, fused, talker, steps")
+    assert outcomes[-1].passed is None and not proof.proved()
+    assert json.loads(proof.record_path().read_text())["passed"] is False
+    assert self_check.Qwen3TTS(folder).kernels == []
+
+
+def test_where_there_is_no_gpu_kernels_are_not_run(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(kernels, "backend", lambda: None)
+    (outcome,) = self_check.check_kernels({})
+    assert outcome.passed is None and outcome.detail == "not run here: there is no GPU" and not list(tmp_path.iterdir())
