@@ -7,16 +7,20 @@ from collections.abc import Callable
 
 import mlx.core as mx
 import numpy as np
+from mlx.utils import tree_flatten, tree_unflatten
 
 from benchmarks.gpu_proof import normal
+from mlx_qwen3tts.networks.cache import KVCache
 from mlx_qwen3tts.networks.codec.decoder import SnakeBeta
+from mlx_qwen3tts.networks.config import TransformerConfig
 from mlx_qwen3tts.networks.conv import conv1d
 from mlx_qwen3tts.networks.linear import Linear, add_product
-from mlx_qwen3tts.networks.transformer import RMSNorm, Rope, SwiGLU
+from mlx_qwen3tts.networks.transformer import Attention, RMSNorm, Rope, SwiGLU
 from mlx_qwen3tts.synthesis.sampling import GenerationConfig, MixedSampler, Sampler, noise_keys, unseen
 
 Answers = dict[str, np.ndarray]
 FAR = 2000  # a position whose angles a GPU's fast sine has to fold often
+PAST = 90  # positions that attention looks over
 HEADS = {"talker": (128, 1e6), "codec": (64, 1e4)}  # head size, base
 
 
@@ -108,20 +112,26 @@ def products() -> Answers:
 def attention() -> Answers:
     """One position, a few and many at the published head sizes: causal, in a window, and with rows of other lengths."""
     made = {}
-    for kind, (size, heads, kv_heads) in {"talker": (128, 16, 8), "codec": (64, 16, 16)}.items():
-        keys, values = normal(2, kv_heads, 90, size, seed=1), normal(2, kv_heads, 90, size, seed=2)
+    for kind, (kv_heads, norm_eps) in {"talker": (8, 1e-6), "codec": (16, None)}.items():
+        size, base = HEADS[kind]
+        config = TransformerConfig(256, 512, 1, 16, kv_heads, size, 2048)
+        layer, rope = Attention(config, norm_eps), Rope(size, base)
+        shapes = tree_flatten(layer.parameters())
+        layer.update(tree_unflatten([(name, normal(*x.shape, seed=i) / 16) for i, (name, x) in enumerate(shapes)]))
+        layer.fuse()
         for length in (1, 2, 12):
-            q = normal(2, heads, length, size, seed=length)
-            place = mx.arange(90 - length, 90)[:, None]
+            past = PAST - length
+            place = mx.arange(past, PAST)[:, None]
             masks = {
                 "causal": "causal" if length > 1 else None,
-                "in a window": mx.where(mx.abs(place - mx.arange(90)[None]) < 72, 0.0, float("-inf")),
-                "by row": (mx.arange(90)[None] >= mx.array([[0], [40]]))[:, None, None],
+                "in a window": mx.where(mx.abs(place - mx.arange(PAST)[None]) < 72, 0.0, float("-inf")),
+                "by row": (mx.arange(PAST)[None] >= mx.array([[0], [40]]))[:, None, None],
             }
+            x, rotate = normal(2, length, 256, seed=length), rope(length, past, mx.float32)
             for name, mask in masks.items():
-                made[f"{kind} {name}, {length}"] = mx.fast.scaled_dot_product_attention(
-                    q, keys, values, scale=size**-0.5, mask=mask
-                )
+                cache = KVCache()
+                cache.update(normal(2, kv_heads, past, size, seed=1), normal(2, kv_heads, past, size, seed=2))
+                made[f"{kind} {name}, {length}"] = layer(x, rotate, mask, cache)
     return arrays(made)
 
 
