@@ -18,7 +18,7 @@ import mlx.nn as nn
 from benchmarks import nodes
 from benchmarks.measure import nbytes
 from benchmarks.waits import ENQUEUE, watched
-from mlx_qwen3tts.networks.device import form
+from mlx_qwen3tts.networks import kernels
 from mlx_qwen3tts.networks.linear import Linear
 from mlx_qwen3tts.networks.transformer import DecoderLayer, RMSNorm
 from mlx_qwen3tts.synthesis.loop import Generation
@@ -47,9 +47,15 @@ def change_voice(graph: nodes.FrameGraph, generation: Generation) -> None:
     row.morph = Morph(graph.talker, row.prompt, lambda _: vector)
 
 
+def fuse(graph: nodes.FrameGraph, generation: Generation) -> None:
+    """Make frames with the fused kernels."""
+    generation.steps.kernels = frozenset(kernels.NAMES)
+
+
 # What can be switched on: name to a function that does so for a generation. A line here is a row for each batch size.
 ADDITIONS: dict[str, Callable[[nodes.FrameGraph, Generation], None] | None] = {
     PLAIN: None,
+    "fused kernels": fuse,
     "one voice changes": change_voice,
 }
 ROWS = (1, 8)
@@ -57,8 +63,10 @@ ROWS = (1, 8)
 # this, since versions of Python differ in what they call.
 LIMITS = {
     (1, PLAIN): Cost(1460, 1, 3_324_741_632, 1135, 2.7),
+    (1, "fused kernels"): Cost(1029, 1, 3_324_741_632, 1167, 2.6),
     (1, "one voice changes"): Cost(1821, 1, 4_206_866_432, 2303, 3.7),
     (8, PLAIN): Cost(1462, 1, 3_425_179_648, 1151, 2.5),
+    (8, "fused kernels"): Cost(1031, 1, 3_425_179_648, 1183, 3.3),
     (8, "one voice changes"): Cost(1851, 1, 4_307_304_448, 2488, 3.6),
 }
 ROOM = 1.15
@@ -118,7 +126,7 @@ def waits(rows: int, addition: str) -> int:
     """How often the host waits a frame, of a tiny model that really runs; uncompiled, which changes no wait."""
     mx.disable_compile()
     try:
-        with form("gpu"):
+        with nodes.for_gpu():
             graph = nodes.FrameGraph(*nodes.blank_talker("tiny"), rows=rows)
             generation = begun(graph, addition)
             generation.step()  # puts two frames under way
@@ -146,13 +154,13 @@ def measure(rows: int, addition: str, size: str = SIZE, repeats: int = 20) -> tu
         with counted_bytes() as found:
             graph.frame(begun(graph, addition))  # traces what is compiled
         enqueued, _ = graph.frame(begun(graph, addition))
-        kernels = nodes.count(*enqueued)
+        counted = nodes.count(*enqueued)
         generation = begun(graph, addition)
         graph.frame(generation)  # what is done once for many frames is done
         with mock.patch.object(mx, "async_eval", lambda *_: None):
             calls = python_calls(generation.enqueue)
         ms = min(graph.frame(generation)[1] for _ in range(repeats))
-    return Cost(kernels.total(), waits(rows, addition), found.total(), calls, ms), kernels
+    return Cost(counted.total(), waits(rows, addition), found.total(), calls, ms), counted
 
 
 def base(rows: int, addition: str) -> tuple[int, str]:
@@ -170,7 +178,7 @@ def table(costs: Mapping[tuple[int, str], Cost]) -> list[str]:
         plain = costs[base(rows, addition)]
 
         def more(value: int, before: int, first: bool = cost is plain) -> str:
-            return f"{value}" if first else f"{value} (+{value - before})"
+            return f"{value}" if first else f"{value} ({value - before:+d})"
 
         read = more(round(cost.read / 1e6), round(plain.read / 1e6))
         lines.append(
@@ -182,13 +190,14 @@ def table(costs: Mapping[tuple[int, str], Cost]) -> list[str]:
 
 def report() -> tuple[list[str], dict[tuple[int, str], Cost]]:
     """(the table as measured now, and below it the kernels that each row adds by name; the costs)."""
-    costs, kernels = {}, {}
+    costs, counted = {}, {}
     for case in ((rows, addition) for rows in ROWS for addition in ADDITIONS):
-        costs[case], kernels[case] = measure(*case)
+        costs[case], counted[case] = measure(*case)
     lines = table(costs)
-    for rows, addition in costs:
-        of = base(rows, addition)
-        if of != (rows, addition):
-            more = (kernels[rows, addition] - kernels[of]).most_common()
-            lines.append(f"{rows}, {addition}, adds: " + ", ".join(f"{number} {name}" for name, number in more))
+    for case in costs:
+        (rows, addition), of = case, base(*case)
+        if of != case:
+            for what, more in (("adds", counted[case] - counted[of]), ("saves", counted[of] - counted[case])):
+                named = ", ".join(f"{number} {name}" for name, number in more.most_common())
+                lines += [f"{rows}, {addition}, {what}: {named}"] * bool(named)
     return lines, costs

@@ -48,8 +48,8 @@ class KVCache:
             return self.append(mx.stack([keys, values]))
         start = self.offset
         self._grow(start + keys.shape[2])
-        self.pair[0, ..., start : self.offset, :] = keys
-        self.pair[1, ..., start : self.offset, :] = values
+        self.pair[0, :, :, start : self.offset] = keys
+        self.pair[1, :, :, start : self.offset] = values
         return self._seen(self.pair)
 
     def append(self, pair: mx.array) -> tuple[mx.array, mx.array]:
@@ -75,7 +75,7 @@ class KVCache:
         self.offset = end
 
     def _seen(self, pair: mx.array) -> tuple[mx.array, mx.array]:
-        return pair[0, ..., : self.offset, :], pair[1, ..., : self.offset, :]
+        return pair[0, :, :, : self.offset], pair[1, :, :, : self.offset]
 
     def keep(self, rows: mx.array, start: int = 0) -> None:
         """Keep the batch's rows of these indices (an integer array) alone, from position `start` on."""

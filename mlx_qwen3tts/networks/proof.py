@@ -25,19 +25,24 @@ from .kernel_source import FIRST_LINES, HEADERS, KERNELS
 CHOICES = ("plain", "fused")
 
 
-def choose(wanted: str | None) -> frozenset[str]:
-    """The names of the kernels that a model loaded with `kernels=wanted` uses.
+def check_choice(wanted: str | None) -> None:
+    """Raise InvalidValue or UnsupportedValue unless a model can be loaded with `kernels=wanted` here."""
+    if wanted is not None and checks.word(wanted, "kernels", CHOICES) == "fused" and kernels.backend() is None:
+        raise UnsupportedValue("kernels 'fused' need a GPU with Metal or CUDA; use 'plain'", param="kernels")
+
+
+def choose(wanted: str | None, dtype: mx.Dtype = mx.bfloat16) -> frozenset[str]:
+    """The names of the kernels that a model of this dtype, loaded with `kernels=wanted`, uses.
 
     "plain": none; "fused": all that `check` finds right, with a warning for each other one; None: all where they were
     proved, else none. Raises UnsupportedValue for "fused" where nothing runs kernels.
     """
     if wanted is None:
         return frozenset(kernels.NAMES if proved() else ())
-    if checks.word(wanted, "kernels", CHOICES) == "plain":
+    check_choice(wanted)
+    if wanted == "plain":
         return frozenset()
-    if kernels.backend() is None:
-        raise UnsupportedValue("kernels 'fused' need a GPU with Metal or CUDA; use 'plain'", param="kernels")
-    problems = {name: check(name) for name in kernels.NAMES}
+    problems = {name: check(name, (dtype,)) for name in kernels.NAMES}
     for name, problem in problems.items():
         if problem is not None:
             warnings.warn(f"kernel {name} is not used: {problem}", stacklevel=4)

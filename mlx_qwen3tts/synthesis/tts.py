@@ -71,7 +71,8 @@ class Qwen3TTS:
         """folder: a local model folder; dtype: "bfloat16", "float16", "float32" or None for the checkpoint's own;
         library: the folder of the voices library, in which voices are found by name; kernels: "plain", "fused", or
         None for fused ones where `benchmarks.bench --self-check` has proved them on this machine."""
-        chosen, fused = check_dtype(dtype), proof.choose(kernels)
+        chosen = check_dtype(dtype)
+        proof.check_choice(kernels)
         self.folder = ModelFolder(folder)
         self.config, self.codec = self.folder.config, self.folder.codec
         self.tokenizer = TextTokenizer(self.folder.folder, self.config)
@@ -86,7 +87,7 @@ class Qwen3TTS:
         self.sample_rate = self.codec.sample_rate
         self.embedding_dim = self.config.talker.hidden_size
         self.library = Library(library)
-        self.steps = Steps(self.talker, self.config, fused)
+        self.steps = Steps(self.talker, self.config, proof.choose(kernels, self.talker.dtype))
         self.casting = Casting(self.folder, self.talker, self.library)
         resolve, name = self.casting.resolve, self.folder.folder.name
         self.planner = Planner(self.talker, self.config, self.tokenizer, self.codec, self.sampling, resolve, name)
@@ -103,6 +104,7 @@ class Qwen3TTS:
         library: the folder of the voices library; kernels: "plain", "fused", or None for fused ones where
         `benchmarks.bench --self-check` has proved them on this machine."""
         check_dtype(dtype)
+        proof.check_choice(kernels)
         return cls(hub.resolve(model), dtype, library, kernels)
 
     @property
