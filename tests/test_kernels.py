@@ -147,7 +147,7 @@ def test_what_mlx_is_given(monkeypatch, language):
             or [mx.zeros(s, d) for s, d in zip(arguments["output_shapes"], arguments["output_dtypes"], strict=True)]
         )
 
-    kernels._compiled.cache_clear()
+    kernels.compiled.cache_clear()
     monkeypatch.setattr(mx.fast, f"{language}_kernel", make)
     monkeypatch.setattr(kernels, "backend", lambda: language)
     try:
@@ -155,7 +155,7 @@ def test_what_mlx_is_given(monkeypatch, language):
             _, arguments = next(kernel_check.CASES[name](kernel_check.DTYPES))
             getattr(kernels, name)(*arguments)
     finally:
-        kernels._compiled.cache_clear()
+        kernels.compiled.cache_clear()
     words = {"metal": "threadgroup_position_in_grid", "cuda": "blockIdx"}[language]
     for options, call, kernel in zip(made, calls, KERNELS.values(), strict=True):
         assert options["source"].endswith(kernel.body) and words in options["source"]
@@ -180,7 +180,11 @@ def codes(tts, **options):
 
 
 @needs_compiler
-@pytest.mark.parametrize("how", [{}, {"greedy": True}, {"top_k": 0, "subtalker_top_k": 3}, {"top_p": 0.8}], ids=str)
+@pytest.mark.parametrize(
+    "how",
+    [{}, {"greedy": True}, {"top_k": 0, "subtalker_top_k": 3}, {"top_p": 0.8}, {"morph": vector(64, 2)}],
+    ids=["as usual", "greedy", "top-k", "top-p", "morph"],
+)
 def test_a_model_speaks_the_same_with_fused_kernels(checkpoint, model, on_cpp, uncompiled, how):
     fused = Qwen3TTS.from_pretrained(checkpoint("base"), dtype="float32", kernels="fused")
     assert fused.kernels == sorted(kernels.NAMES) and model("base").kernels == []

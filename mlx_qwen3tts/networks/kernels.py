@@ -52,7 +52,7 @@ def backend() -> str | None:
 
 
 @functools.cache
-def _compiled(name: str, language: str) -> Callable[..., list[mx.array]]:
+def compiled(name: str, language: str) -> Callable[..., list[mx.array]]:
     kernel = KERNELS[name]
     make: Any = mx.fast.metal_kernel if language == "metal" else mx.fast.cuda_kernel
     return make(
@@ -76,7 +76,7 @@ def launch(
     language, threads = backend(), KERNELS[name].threads
     if language is None:
         raise UnsupportedValue(f"kernel {name} needs Metal or CUDA; load with kernels='plain'", param="kernels")
-    return _compiled(name, language)(
+    return compiled(name, language)(
         inputs=list(inputs),
         template=[*constants.items(), ("THREADS", threads)],
         grid=(threads, *groups),
