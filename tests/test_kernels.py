@@ -147,7 +147,7 @@ def test_what_mlx_is_given(monkeypatch, language):
             or [mx.zeros(s, d) for s, d in zip(arguments["output_shapes"], arguments["output_dtypes"], strict=True)]
         )
 
-    kernels._compiled.cache_clear()
+    kernels.compiled.cache_clear()
     monkeypatch.setattr(mx.fast, f"{language}_kernel", make)
     monkeypatch.setattr(kernels, "backend", lambda: language)
     try:
@@ -155,7 +155,16 @@ def test_what_mlx_is_given(monkeypatch, language):
             _, arguments = next(kernel_check.CASES[name](kernel_check.DTYPES))
             getattr(kernels, name)(*arguments)
     finally:
-        kernels._compiled.cache_clear()
+        kernels.compiled.cache_clear()
+    names = [options["name"] for options in made]
+    assert all(
+        re.fullmatch(rf"qwen3tts_{name}_[0-9a-f]{{12}}", made) for name, made in zip(KERNELS, names, strict=True)
+    )
+    monkeypatch.setitem(HEADERS, language, HEADERS[language] + " ")
+    kernels.compiled.cache_clear()
+    kernels.compiled("sample_row", language)
+    kernels.compiled.cache_clear()
+    assert made.pop()["name"] not in names, "other code under the same name would not be compiled"
     words = {"metal": "threadgroup_position_in_grid", "cuda": "blockIdx"}[language]
     for options, call, kernel in zip(made, calls, KERNELS.values(), strict=True):
         assert options["source"].endswith(kernel.body) and words in options["source"]
@@ -163,6 +172,21 @@ def test_what_mlx_is_given(monkeypatch, language):
             len(call["inputs"]) == len(options["input_names"]) and dict(call["template"])["THREADS"] == kernel.threads
         )
         assert call["threadgroup"] == (kernel.threads, 1, 1) and call["grid"][0] == kernel.threads
+
+
+def test_what_mlx_compiles_differently_has_another_name(monkeypatch):
+    """MLX finds a compiled kernel by its constants alone; it declares inputs by dtype, and small ones otherwise."""
+    calls = []
+    monkeypatch.setattr(kernels, "compiled", lambda *a: lambda **given: calls.append(given) or [None])
+    monkeypatch.setattr(kernels, "backend", lambda: "cuda")
+    many, single = mx.ones(9), mx.ones(1)
+    for dtype in kernel_check.DTYPES:
+        for values in (many, many[:3], single):
+            logits = mx.zeros((9, 64), dtype)[: values.size]
+            kernels.sample_row(logits, mx.zeros(logits.shape), values, values.astype(mx.int32))
+    assert len({str(given["template"]) for given in calls}) == len(calls) == 9
+    assert all(number < 2**31 for given in calls for _, number in given["template"] if isinstance(number, int))
+    assert kernels.form([mx.zeros(1, mx.int32)] * 7) < 2**31, "as many inputs as a kernel has"
 
 
 # A model
@@ -180,7 +204,11 @@ def codes(tts, **options):
 
 
 @needs_compiler
-@pytest.mark.parametrize("how", [{}, {"greedy": True}, {"top_k": 0, "subtalker_top_k": 3}, {"top_p": 0.8}], ids=str)
+@pytest.mark.parametrize(
+    "how",
+    [{}, {"greedy": True}, {"top_k": 0, "subtalker_top_k": 3}, {"top_p": 0.8}, {"morph": vector(64, 2)}],
+    ids=["as usual", "greedy", "top-k", "top-p", "morph"],
+)
 def test_a_model_speaks_the_same_with_fused_kernels(checkpoint, model, on_cpp, uncompiled, how):
     fused = Qwen3TTS.from_pretrained(checkpoint("base"), dtype="float32", kernels="fused")
     assert fused.kernels == sorted(kernels.NAMES) and model("base").kernels == []

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import contextvars
 import functools
+import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -24,6 +25,7 @@ from .kernel_source import FIRST_LINES, HEADERS, KERNELS
 NAMES = tuple(KERNELS)
 FEW = 8  # positions, up to which a step is made of kernels
 CARRIED = 32  # positions of a cache that is written anew instead of written to
+TYPES = (mx.float32, mx.float16, mx.bfloat16, mx.int32)  # of inputs
 WIDEST = 6144  # logits of a row that fit into the memory of a group of threads
 
 _in_use: contextvars.ContextVar[frozenset[str]] = contextvars.ContextVar("kernels", default=frozenset())
@@ -52,14 +54,17 @@ def backend() -> str | None:
 
 
 @functools.cache
-def _compiled(name: str, language: str) -> Callable[..., list[mx.array]]:
+def compiled(name: str, language: str) -> Callable[..., list[mx.array]]:
     kernel = KERNELS[name]
     make: Any = mx.fast.metal_kernel if language == "metal" else mx.fast.cuda_kernel
+    # On CUDA, MLX keeps what it compiles on disk under this name, so other code must not have the same.
+    source = FIRST_LINES[language] + kernel.body
+    digest = hashlib.sha256((HEADERS[language] + source).encode()).hexdigest()[:12]
     return make(
-        name=f"qwen3tts_{name}",
+        name=f"qwen3tts_{name}_{digest}",
         input_names=kernel.inputs,
         output_names=kernel.outputs,
-        source=FIRST_LINES[language] + kernel.body,
+        source=source,
         header=HEADERS[language],
         ensure_row_contiguous=kernel.packed,
     )
@@ -76,14 +81,25 @@ def launch(
     language, threads = backend(), KERNELS[name].threads
     if language is None:
         raise UnsupportedValue(f"kernel {name} needs Metal or CUDA; load with kernels='plain'", param="kernels")
-    return _compiled(name, language)(
+    return compiled(name, language)(
         inputs=list(inputs),
-        template=[*constants.items(), ("THREADS", threads)],
+        template=[*constants.items(), ("THREADS", threads), ("FORM", form(inputs))],
         grid=(threads, *groups),
         threadgroup=(threads, 1, 1),
         output_shapes=[shape for shape, _ in outputs],
         output_dtypes=[dtype for _, dtype in outputs],
     )
+
+
+def form(inputs: Sequence[mx.array]) -> int:
+    """A number for what a kernel's declaration depends on: dtypes of its inputs, and which have fewer than 8 elements.
+
+    MLX keeps a compiled kernel under its name and constants, so what is compiled differently must have another of them.
+    """
+    number = 0
+    for x in inputs:
+        number = 16 * number + 2 * TYPES.index(x.dtype) + (x.size < 8)
+    return number
 
 
 @functools.cache
@@ -114,8 +130,7 @@ def qk_rope_write(
     q, pair = launch(
         "qk_rope_write",
         [qkv, norms, _number(eps), cosines, sines, places, qkv if carried is None else carried],
-        # SMALL: MLX declares arrays of fewer than 8 elements otherwise, and compiles a form anew when that changes.
-        {"T": qkv.dtype, "HEADS": heads - 2 * kv, "KV": kv, "D": dim, "CARRY": carried is not None, "SMALL": batch < 8},
+        {"T": qkv.dtype, "HEADS": heads - 2 * kv, "KV": kv, "D": dim, "CARRY": carried is not None},
         (length * heads + 2 * kv * past, batch),
         [((batch, heads - 2 * kv, length, dim), qkv.dtype), ((2, batch, kv, past + length, dim), qkv.dtype)],
     )
@@ -180,8 +195,7 @@ def sample_row(logits: mx.array, noise: mx.array, temperatures: mx.array, kept: 
     all, -1 for the largest without temperature and noise.
     """
     batch, size = logits.shape
-    same = temperatures.shape[0] == 1
-    constants = {"V": size, "SAME": same, "SMALL": temperatures.shape[0] < 8}
+    constants = {"V": size, "SAME": temperatures.shape[0] == 1}
     return launch("sample_row", [logits, noise, temperatures, kept], constants, (1, batch), [((batch,), mx.uint32)])[0]
 
 

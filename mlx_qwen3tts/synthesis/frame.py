@@ -113,10 +113,10 @@ class Steps:
         alike = [replace(config, max_tokens=2) for config in configs]  # which no code depends on
         if all(config == alike[0] for config in alike):
             sampler = None
-            key: Any = alike[0], on_gpu()
+            key: Any = alike[0], on_gpu(), self.kernels
         else:
             sampler = MixedSampler(alike, self.config.talker, self.config.predictor)
-            key = sampler.form, on_gpu()
+            key = sampler.form, on_gpu(), self.kernels
         step = self._made.pop(key, None)
         if step is None:
             own = sampler or Sampler(alike[0], self.config.talker, self.config.predictor)
