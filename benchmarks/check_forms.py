@@ -4,6 +4,7 @@ Each is a function of nothing that gives arrays by name. Inputs come from NumPy,
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import mlx.core as mx
 import numpy as np
@@ -135,7 +136,7 @@ def attention() -> Answers:
     return arrays(made)
 
 
-def samplers(config) -> list[tuple[str, Sampler, object]]:
+def samplers(config) -> list[tuple[str, Sampler, Any]]:
     """Every kind of sampler for a model's sizes, each with its settings."""
     kinds = {
         "default": GenerationConfig(),
@@ -143,7 +144,7 @@ def samplers(config) -> list[tuple[str, Sampler, object]]:
         "top-p": GenerationConfig(top_k=0, top_p=0.8, subtalker_top_k=0, subtalker_top_p=0.8),
         "few": GenerationConfig(top_k=5, temperature=1.3, repetition_penalty=1.5, subtalker_top_k=3),
     }
-    made: list[tuple[str, Sampler, object]] = [
+    made: list[tuple[str, Sampler, Any]] = [
         (name, Sampler(kind, config.talker, config.predictor), None) for name, kind in kinds.items()
     ]
     mixed = MixedSampler(list(kinds.values()), config.talker, config.predictor)

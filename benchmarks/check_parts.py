@@ -5,6 +5,7 @@ NumPy, so that no part is given what another one has computed.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import mlx.core as mx
 import numpy as np
@@ -28,7 +29,7 @@ WIDE = 12  # positions that are read at once
 GROWS = 40  # positions after which a cache grows
 
 
-def speaker(tts: Qwen3TTS) -> dict[str, object]:
+def speaker(tts: Qwen3TTS) -> dict[str, Any]:
     """What `generate` is to be told beside a text: a voice of the usual norm, or how to make one."""
     if tts.model_type == "voice_design":
         return {"voice": None, "instruct": bench.INSTRUCTION}

@@ -1,6 +1,7 @@
 """How two answers to the same question differ: the shared measure of everything that compares two devices or forms."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
@@ -17,14 +18,14 @@ def distance(found: np.ndarray, expected: np.ndarray) -> float:
     return float(np.linalg.norm(found - expected) / max(np.linalg.norm(expected), 1e-30))
 
 
-def first_code(found: np.ndarray, expected: np.ndarray, gaps: np.ndarray) -> dict[str, object]:
+def first_code(found: np.ndarray, expected: np.ndarray, gaps: np.ndarray) -> dict[str, Any]:
     """Where codes [frames, codebooks] leave the expected ones, and how far the two best logits lie apart there.
 
     gaps: [frames, codebooks], of the expected ones.
     """
     shared = min(len(found), len(expected))
     differs = np.argwhere(found[:shared] != expected[:shared])
-    told: dict[str, object] = {
+    told: dict[str, Any] = {
         "frames": len(found),
         "reference_frames": len(expected),
         "equal": len(found) == len(expected) and not len(differs),

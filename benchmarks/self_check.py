@@ -143,7 +143,7 @@ def check_operations() -> Iterator[Outcome]:
             works = {operation: work for operation, work in works.items() if "bit" not in operation}
         start, worst, wrong = time.perf_counter(), 0.0, None
         for operation, work in works.items():
-            proved = gpu_proof.prove(work, expected[operation], gpu_proof.TOLERANCE[name])
+            proved: dict[str, Any] = gpu_proof.prove(work, expected[operation], gpu_proof.TOLERANCE[name])
             if not proved["proved"]:
                 why = proved["error"] if "error" in proved else f"off by {proved['difference']:.1e}"
                 wrong = f"{operation}: {why}"
