@@ -6,6 +6,10 @@ Builds the graph of a frame in the forms for a GPU, at the published shapes, eva
 views are free and not counted, an `mx.fast` call is the one kernel that it is on a GPU, and what `mx.compile` fuses is
 one. Needs no weights, no GPU and little memory. Fusing is counted as MLX does it here, which on Linux needs g++.
 
+Then the gate's table (benchmarks/gate.py): kernels, waits, bytes and Python calls a frame at 0.6B in bfloat16, for one
+row and eight, plain and with what can be switched on. Nodes are what the graph asks for; what a GPU is really given is
+more, as MLX adds copies of its own (benchmarks/README.md has a profiler's count).
+
 talker: the step with text added to its input, up to the logits. predictor: its 15 steps, heads and embeddings, and the
 sum of the frame's 16 embeddings. sampling: everything else, noise included.
 """
@@ -18,6 +22,7 @@ import json
 import re
 import statistics
 import time
+from dataclasses import asdict
 from unittest import mock
 
 import mlx.core as mx
@@ -38,6 +43,7 @@ from mlx_qwen3tts.synthesis.sampling import GenerationConfig
 VIEWS = {"AsStrided", "Broadcast", "ExpandDims", "Flatten", "Reshape", "Slice", "Split", "Squeeze", "StopGradient"}
 VIEWS |= {"Transpose", "Unflatten", "Depends"}
 POSITION = 100  # of the cache
+PROMPT, BEHIND = 9, 3  # positions of a prompt, and those from the speaker's on: the streaming layout, language auto
 
 # MLX builds an `mx.fast` call of several operations unless the device is a GPU. Each is replaced by one operation that
 # occurs nowhere else and keeps the shape, and is counted under its own name. So is each fused kernel, which MLX
@@ -100,17 +106,21 @@ def blank_talker(size, bits=None):
 
 
 class FrameGraph:
-    """The graph of one frame in the middle of speech, without weights."""
+    """The graph of one frame in the middle of speech, without weights.
 
-    def __init__(self, talker, config, sampling=None, fused=()):
-        """sampling: GenerationConfig, the official defaults if None; fused: the names of the kernels in use."""
+    Where there are several rows, each has padding of its own, as rows of different texts have.
+    """
+
+    def __init__(self, talker, config, sampling=None, rows=1, fused=()):
+        """sampling: GenerationConfig, the official defaults if None; rows: spoken together; fused: the names of the
+        kernels in use."""
         self.talker, self.width, self.fused = talker, config.talker.hidden_size, frozenset(fused)
         self.steps = Steps(talker, config, self.fused)
-        self.config = sampling or GenerationConfig()
-        self.shape = 1, config.talker.num_key_value_heads, 256, config.talker.head_dim
+        self.config, self.rows = sampling or GenerationConfig(), rows
+        self.shape = rows, config.talker.num_key_value_heads, 256, config.talker.head_dim
 
     def hidden(self):
-        return blank((1, 1, self.width), self.talker.dtype)
+        return blank((self.rows, 1, self.width), self.talker.dtype)
 
     def caches(self):
         caches = self.talker.make_cache()
@@ -121,17 +131,18 @@ class FrameGraph:
     def generation(self):
         """A Generation that stands in the middle of speech."""
         text = Text(blank((1, self.width), self.talker.dtype), blank((self.width,), self.talker.dtype))
-        prompt = Prompt(self.hidden()[0], text, None)
-        generation = Generation(self.talker, self.steps, 0)
-        generation.rows, generation.padding = [Row(0, prompt, 0, self.config, None, tokens=POSITION)], [0]
+        prompt = Prompt(blank((PROMPT, self.width), self.talker.dtype), text, PROMPT - BEHIND)
+        generation = Generation(self.talker, self.steps, end=-1)  # no code ends it
+        generation.rows = [Row(i, prompt, i, self.config, None, tokens=POSITION) for i in range(self.rows)]
+        generation.padding = list(range(self.rows))
         generation.caches, generation.embedding = self.caches(), self.hidden()
-        generation.seen = self.steps.unseen(1)
+        generation.seen = self.steps.unseen(self.rows)
         mx.eval(generation.seen)
         return generation
 
-    def frame(self):
+    def frame(self, generation=None):
         """What the loop enqueues for a frame, unevaluated, and the milliseconds that building it took."""
-        generation, enqueued = self.generation(), []
+        generation, enqueued = generation or self.generation(), []
         with mock.patch.object(mx, "async_eval", lambda *arrays: enqueued.extend(arrays)):
             start = time.perf_counter()
             generation.enqueue()
@@ -177,6 +188,8 @@ def main(arguments=None):
     parser.add_argument("--kernels", choices=("plain", "fused"), default="plain", help="(default: plain)")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args(arguments)
+    from benchmarks import gate  # which is made of what is above
+
     fused = kernels.NAMES if options.kernels == "fused" else ()
     totals, where, build = measure(options.size, options.bits, fused=fused)
     what = f"{options.size}{f', {options.bits} bit' if options.bits else ''}, {options.kernels} kernels"
@@ -187,8 +200,12 @@ def main(arguments=None):
     print(f"Python takes {build:.2f} ms to build a frame's graph (mlx-audio: 4 to 6)")
     for name, number in where.most_common():
         print(f"{number:7} {name}")
+    lines, costs = gate.report()
+    print("\n".join(["", *lines]))
     if options.json:
-        print(json.dumps({name: totals[name] for name in ("talker", "predictor", "sampling", "frame")}))
+        rows = [{"rows": rows, "with": name, **asdict(cost)} for (rows, name), cost in costs.items()]
+        parts = ("talker", "predictor", "sampling", "frame")
+        print(json.dumps({**{name: totals[name] for name in parts}, "gate": rows}))
 
 
 if __name__ == "__main__":

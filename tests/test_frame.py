@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from benchmarks import nodes
+from benchmarks.waits import watched
 from convert.parity import vector
 from mlx_qwen3tts import Qwen3TTS
 from mlx_qwen3tts.networks import kernels
@@ -95,35 +96,10 @@ def test_compiled_and_uncompiled_give_the_same_codes(checkpoint, how):
         mx.enable_compile()
 
 
-# The ways from MLX to the host. Each of them waits for what it reads.
-READS = ("item", "tolist", "__array__", "__bool__", "__float__", "__int__", "__index__", "__dlpack__", "__buffer__")
-
-
 @pytest.fixture
-def log(monkeypatch):
-    """What happens in order: "enqueue" for async_eval, the name of whatever waits."""
-    events = []
-
-    def watched(place, name, event):
-        original = getattr(place, name)
-        monkeypatch.setattr(place, name, lambda *a, **k: events.append(event) or original(*a, **k))
-
-    watched(mx, "async_eval", "enqueue")
-    for name in ("eval", "synchronize"):
-        watched(mx, name, name)
-    for name in READS:
-        if hasattr(mx.array, name):
-            watched(mx.array, name, name)
-    for name in ("array", "asarray"):  # which take an MLX array's memory without asking a method
-        original = getattr(np, name)
-
-        def reads(x, *a, original=original, name=name, **k):
-            if isinstance(x, mx.array):
-                events.append(name)
-            return original(x, *a, **k)
-
-        monkeypatch.setattr(np, name, reads)
-    return events
+def log():
+    with watched() as events:
+        yield events
 
 
 def test_the_watch_sees_every_way_to_the_host(log):
