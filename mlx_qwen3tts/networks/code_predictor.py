@@ -10,7 +10,7 @@ import mlx.nn as nn
 
 from .cache import KVCache
 from .config import TransformerConfig
-from .linear import Linear
+from .linear import Linear, packed
 from .transformer import DecoderLayer, RMSNorm, Rope, run_layers
 
 
@@ -63,7 +63,7 @@ class CodePredictor(nn.Module):
         caches = [KVCache(step=len(self.lm_head) + 1) for _ in self.model.layers]
         x, codes = mx.concatenate([hidden, first], axis=1), list[mx.array]()
         for step, head in enumerate(self.lm_head):
-            state = self.model(self.project(x), caches)[:, -1]
+            state = packed(self.model(self.project(x), caches)[:, -1])
             codes.append(sample(step, head(state)))
-            x = tables[step][codes[-1]][:, None]  # the last table's row is left to whoever sums up the frame
+            x = tables[step][codes[-1][:, None]]  # the last table's row is left to whoever sums up the frame
         return codes

@@ -74,6 +74,14 @@ def table(layer: nn.Embedding | nn.QuantizedEmbedding, dtype: mx.Dtype | None = 
     return layer.weight
 
 
+def packed(x: mx.array) -> mx.array:
+    """x with the strides of its shape, which costs nothing where it is contiguous.
+
+    An axis of one keeps the stride of what it was cut from. A GPU's products take that for a gap and copy x first.
+    """
+    return x.reshape(-1).reshape(x.shape)
+
+
 def add_product(residual: mx.array, x: mx.array, layer: Projection | Rows) -> mx.array:
     """residual + layer(x), in one kernel where the layer is a plain product."""
     if isinstance(layer, Linear) and "bias" not in layer and not layer.takes_blocks(x):

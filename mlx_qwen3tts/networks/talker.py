@@ -87,7 +87,7 @@ class Talker(nn.Module):
         return self.text_projection(self.model.text_embedding(ids).astype(self.dtype))
 
     def embed_codec(self, ids: mx.array) -> mx.array:
-        """Codes of codebook 0 or control tokens [T] to talker inputs [T, E]."""
+        """Codes of codebook 0 or control tokens [...] to talker inputs [..., E]."""
         return self.codes[ids]
 
     def embed_frames(self, codes: mx.array) -> mx.array:
@@ -100,7 +100,7 @@ class Talker(nn.Module):
         sample: function (step, logits [B, codebook size]) -> codes [B] of codebook step + 1.
         """
         rows = [self.codes[start:end] for start, end in zip(self.starts[1:], (*self.starts[2:], None), strict=True)]
-        rest = self.code_predictor(hidden, self.embed_codec(first)[:, None], rows, sample)
+        rest = self.code_predictor(hidden, self.embed_codec(first[:, None]), rows, sample)
         return mx.stack([first, *rest], axis=1)
 
     def revise(self, embeddings: mx.array, caches: Sequence[KVCache], start: int) -> None:

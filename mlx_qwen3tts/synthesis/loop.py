@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import mlx.core as mx
 
+from ..networks import kernels
 from ..networks.cache import KVCache
 from ..networks.talker import Talker
 from .frame import FrameStep, Steps
@@ -126,6 +127,10 @@ class Generation:
 
     def enqueue(self) -> Enqueued | None:
         """Put a frame's work under way; None where there are no rows."""
+        with kernels.using(self.steps.kernels):
+            return self._enqueue()
+
+    def _enqueue(self) -> Enqueued | None:
         going = self._going()
         # Before anything changes, as it may wait for text, and a writer may fail.
         texts = [row.prompt.text.at(row.tokens - 1) for row in going]
@@ -175,7 +180,9 @@ class Generation:
         offset, mask, positions = self.caches[0].offset, None, None
         if any(self.padding):
             mask, positions = self._sight(offset + 1), [offset - pad for pad in self.padding]
-        return self.talker(self.embedding + mx.stack(texts)[:, None], self.caches, mask, positions)
+        return self.talker(
+            self.embedding + mx.concatenate(texts).reshape(self.embedding.shape), self.caches, mask, positions
+        )
 
     def _sight(self, positions: int) -> mx.array:
         """The mask [B, 1, 1, positions] of a single position: a row sees all but its padding."""

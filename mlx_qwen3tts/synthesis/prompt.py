@@ -40,7 +40,8 @@ class Text:
         """The embedding [E] of a step, waiting for it if need be."""
         while not self.ready(step):
             self._wait()
-        return self.known[step] if step < self.known.shape[0] else self.pad
+        # A slice is a view, where an index would be a kernel.
+        return self.known[step : step + 1].reshape(-1) if step < self.known.shape[0] else self.pad
 
     def take(self, count: int | None = None) -> mx.array:
         """Remove and return the first `count` embeddings, or all if there are fewer or no count is given, [N, E]."""
