@@ -99,8 +99,8 @@ class KVCache:
         return part
 
     def detach(self) -> None:
-        """Hold buffers of its own, not views of larger ones."""
-        self.keys, self.values = mx.contiguous(_filled(self.keys)), mx.contiguous(_filled(self.values))
+        """Hold a buffer of its own, not a view of a larger one."""
+        self.pair = mx.contiguous(_filled(self.pair))
 
     def put_row(self, place: int, start: int, part: KVCache, span: tuple[int, int]) -> None:
         """Take over the positions `span` (first, end) of what `row` gave."""
