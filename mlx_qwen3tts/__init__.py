@@ -18,12 +18,14 @@ __all__ = [
     "Speech",
     "Voice",
     "VoiceSpace",
+    "design_voice",
 ]
 
 if TYPE_CHECKING:
     from .checkpoint.codec import Codec
     from .checkpoint.speaker import SpeakerEncoder
     from .errors import QwenTTSError
+    from .synthesis.design import design_voice
     from .synthesis.request import Request, Sampling
     from .synthesis.speech import Speech
     from .synthesis.tts import Qwen3TTS
@@ -44,6 +46,7 @@ _HOMES = {
     "Speech": ".synthesis.speech",
     "Voice": ".voices.voice",
     "VoiceSpace": ".voices.space",
+    "design_voice": ".synthesis.design",
 }
 
 

@@ -29,6 +29,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--host", default="127.0.0.1", metavar="H", help="address to listen on (default: 127.0.0.1, this machine alone)"
     )
     add("--port", type=int, default=8880, metavar="N", help="0 takes one that is free (default: 8880)")
+    add("--design", metavar="M", help="a VoiceDesign model too, with which clients make voices from words")
     add("--library", type=Path, default=None, metavar="DIR", help="folder of voices (default: voices)")
     add("--voice", metavar="V", help="who speaks where a request names nobody (default: the first voice)")
     add("--api-key", metavar="K", help="what clients must send; needed for other machines (also QWEN3TTS_API_KEY)")
@@ -100,7 +101,10 @@ def serve(options: argparse.Namespace) -> None:
 
     with listening(options.host, options.port) as bound:
         tts = Qwen3TTS.from_pretrained(options.model, options.dtype, chosen.library)
-        server = Server(tts, chosen, options.model)
+        design = None
+        if options.design is not None:
+            design = Qwen3TTS.from_pretrained(options.design, options.dtype, chosen.library)
+        server = Server(tts, chosen, options.model, design)
         if chosen.voice is not None:
             server.voices.usual()  # which refuses what is not there
         cli.note(f"loading: {address(bound)} answers, and speaks once everything is compiled")

@@ -19,6 +19,7 @@ from ..errors import QwenTTSError, UnsupportedValue
 from ..files.json_text import json_text
 from . import asking, live, pages, shelf, speech
 from .answers import Refusal, error_response
+from .designing import Designer
 from .engine import Engine
 from .guard import Guard
 from .settings import Settings
@@ -34,12 +35,17 @@ if TYPE_CHECKING:
 class Server:
     """A loaded model with its engine and voices."""
 
-    def __init__(self, tts: Qwen3TTS, settings: Settings, model: str | None = None) -> None:
-        """model: its id for clients, as it was asked for; None for its folder's name."""
+    def __init__(
+        self, tts: Qwen3TTS, settings: Settings, model: str | None = None, design: Qwen3TTS | None = None
+    ) -> None:
+        """model: its id for clients, as it was asked for; None for its folder's name; design: a VoiceDesign model that
+        makes voices from words."""
         self.tts, self.settings = tts, settings
         self.model = model or tts.folder.folder.name
         self.sample_rate = tts.sample_rate
-        self.engine = Engine(tts, settings.max_batch, settings.max_queue)
+        self.designer = None if design is None else Designer(design, tts)
+        warm = None if self.designer is None else self.designer.warm_up
+        self.engine = Engine(tts, settings.max_batch, settings.max_queue, warm=warm)
         self.voices = Voices(tts, open_library(settings.library), settings.voice)
         languages = tuple(name.lower() for name in tts.languages)
         self.facts = asking.Facts(self.model, tts.model_type, tts.embedding_dim, tts.takes_instruct, languages)

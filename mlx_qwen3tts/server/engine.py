@@ -127,12 +127,18 @@ class Engine:
     """
 
     def __init__(
-        self, tts: Qwen3TTS, max_batch: int = 8, max_queue: int = 16, told: Callable[[], object] | None = None
+        self,
+        tts: Qwen3TTS,
+        max_batch: int = 8,
+        max_queue: int = 16,
+        told: Callable[[], object] | None = None,
+        warm: Callable[[], object] | None = None,
     ) -> None:
-        """max_batch: speeches at once; max_queue: how many more may wait; told: called once it can speak."""
+        """max_batch: speeches at once; max_queue: how many more may wait; told: called once it can speak; warm: called
+        before that, for what else is to be compiled."""
         self.tts, self.max_batch, self.max_queue = tts, max_batch, max_queue
         self.counts: collections.Counter[str] = collections.Counter()
-        self.ready, self.told = threading.Event(), told  # everything is compiled
+        self.ready, self.told, self.warm = threading.Event(), told, warm  # ready: everything is compiled
         self._inbox: queue.SimpleQueue[Callable[[], object]] = queue.SimpleQueue()
         self._queue: collections.deque[Job] = collections.deque()
         self._running: dict[Utterance, Job] = {}
@@ -249,6 +255,8 @@ class Engine:
         with wired_limit():
             try:
                 self._warm_up()
+                if self.warm and self._deadline is None:
+                    self.warm()
                 self.ready.set()
                 if self.told:
                     self.told()

@@ -15,15 +15,16 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request as HttpRequest
 from starlette.responses import JSONResponse, Response
 
-from ..errors import InvalidValue, VoiceNotFound, WrongType
+from ..errors import InvalidValue, NameTaken, VoiceNotFound, WrongType
 from ..voices.library.names import check_name
 from ..voices.library.rights import CONSENT
 from ..voices.lookup import Offset
 from ..voices.voice import Voice
 from .answers import Refusal, error_response
-from .asking import Body
-from .speaking import called
-from .speech import json_body
+from .asking import Body, shortened_repr
+from .designing import designed
+from .speaking import called, unless
+from .speech import gone, json_body
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -124,27 +125,48 @@ async def keep(request: HttpRequest) -> JSONResponse:
             raise InvalidValue("give one of audio_sample, speaker_embedding and prompt", param="audio_sample")
         ref_text, language = body.text("ref_text"), body.text("language")
         told = {"language": language, "license": body.text("license"), "description": body.text("speaker_description")}
+        seed = whole(body, "seed")
         overwrite = flag(body, "overwrite")
         attributes = {"consent": consent, "consent_id": consent_id, **told}
+    library = server.voices.library
 
-        def make() -> dict[str, Any]:
-            library = server.voices.library
-            if len(library) >= MOST_VOICES and name not in library:
-                raise InvalidValue(
-                    f"the library has {MOST_VOICES} voices, which is all it takes this way", param="name"
-                )
-            if recording is not None:
-                voice = server.voices.of_recording(recording, ref_text or None)
-            elif vector is not None:
-                voice = server.voices.of_vector(numbers(vector, server.tts.embedding_dim))
-            else:
-                voice = server.voices.designed(str(prompt), language)
-            entered = {key: value for key, value in attributes.items() if value is not None}
-            library.add(name, voice, overwrite=overwrite, **entered)
-            return {**card(server, name), "warnings": list(voice.notes)}
+    def check() -> None:
+        if len(library) >= MOST_VOICES and name not in library:
+            raise InvalidValue(f"the library has {MOST_VOICES} voices, which is all it takes this way", param="name")
+        if name in library and not overwrite:
+            raise NameTaken(f"voice {name!r} is kept already; send overwrite=true to replace it", param="name")
 
+    def make(designed: Voice | None = None) -> dict[str, Any]:
+        check()
+        if designed is not None:
+            voice = designed
+        elif recording is not None:
+            voice = server.voices.of_recording(recording, ref_text or None)
+        else:
+            voice = server.voices.of_vector(numbers(str(vector), server.tts.embedding_dim))
+        entered = {key: value for key, value in attributes.items() if value is not None}
+        library.add(name, voice, overwrite=overwrite, **entered)
+        return {**card(server, name), "warnings": list(voice.notes)}
+
+    if prompt is None:
         made = await called(server.engine, make)
+    else:
+        await called(server.engine, check)  # before a model speaks for it
+        voice = await unless(gone(request), designed(server, prompt, language or "auto", seed))
+        if voice is None:
+            return JSONResponse({}, 499)  # nobody reads it
+        made = await called(server.engine, lambda: make(voice))
     return JSONResponse({"success": True, "voice": made, **made})
+
+
+def whole(body: Body, name: str) -> int | None:
+    """A field of a form that is a seed."""
+    value = body.text(name)
+    if value is None:
+        return None
+    if not (value.isascii() and value.isdigit() and len(value) <= 10 and int(value) < 2**32):
+        raise InvalidValue(f"{name} must be an integer of 0 to 4294967295, not {shortened_repr(value)}", param=name)
+    return int(value)
 
 
 def flag(body: Body, name: str) -> bool:

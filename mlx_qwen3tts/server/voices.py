@@ -17,7 +17,7 @@ import numpy as np
 
 from ..audio.reading import LONGEST
 from ..audio.upload import read_upload
-from ..errors import InvalidValue, QwenTTSError, UnsupportedValue, VoiceNotFound
+from ..errors import InvalidValue, QwenTTSError, VoiceNotFound
 from ..networks.speaker.mel import SAMPLE_RATE
 from ..voices.library.library import Library
 from ..voices.lookup import Lookup, Offset
@@ -95,11 +95,6 @@ class Voices:
         scores = np.array(query.direction.score(self.library.vectors(names)))
         order = np.argsort(-scores)[:k]
         return [(names[i], float(scores[i])) for i in order]
-
-    def designed(self, prompt: str, language: str | None) -> Voice:
-        """The Voice of a description; needs a VoiceDesign model beside the one that speaks."""
-        message = "this server makes no voices from words: start it with --design MODEL, a VoiceDesign checkpoint"
-        raise UnsupportedValue(message, param="prompt")
 
     def usual(self) -> Voice | None:
         """Who speaks where nobody is named; None where the model designs its voices."""

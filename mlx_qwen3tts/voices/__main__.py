@@ -6,9 +6,9 @@ from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
 
 from .. import cli
-from .commands import exchange, learning, library, making, viewing
+from .commands import designing, exchange, learning, library, making, viewing
 
-GROUPS = (library, making, learning, viewing, exchange)
+GROUPS = (library, making, designing, learning, viewing, exchange)
 _COMMANDS = {name: command for group in GROUPS for name, command in group.COMMANDS.items()}
 # Of every command: what it does, and examples.
 COMMANDS = {name: (command.help, *command.examples) for name, command in _COMMANDS.items()}

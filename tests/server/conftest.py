@@ -15,9 +15,9 @@ from mlx_qwen3tts.server.settings import Settings
 
 
 @contextlib.contextmanager
-def running(tts, settings, model=None, anywhere=False):
+def running(tts, settings, model=None, anywhere=False, design=None):
     """Run a server as long as the block lasts. Yields (url, Server)."""
-    server = Server(tts, settings, model)
+    server = Server(tts, settings, model, design)
     with listening("127.0.0.1", 0) as bound:
         uvicorn = Running(build(server, anywhere), server.engine)
         thread = threading.Thread(target=uvicorn.run, kwargs={"sockets": [bound]})

@@ -77,8 +77,13 @@ def _line(info: dict[str, Any]) -> str:
     tags = " ".join(f"{key}={value}" if value else key for key, value in info["attributes"].items())
     known = info["metadata"]
     rights = " ".join(f"{key}={known[key]}" for key in ("consent", "license", "language") if key in known)
-    blend = info["recipe"].get("expression", "")
-    return "  ".join(part for part in (f"{info['dimension']}", f"norm {info['norm']:.2f}", tags, rights, blend) if part)
+    parts = (f"{info['dimension']}", f"norm {info['norm']:.2f}", tags, rights, _made(info["recipe"]))
+    return "  ".join(part for part in parts if part)
+
+
+def _made(recipe: dict[str, Any]) -> str:
+    """How a voice was made, in short: the expression of a blend, the words of a designed voice."""
+    return recipe.get("expression") or (f"designed: {recipe['prompt']}" if "prompt" in recipe else "")
 
 
 def show_options(command: ArgumentParser) -> None:
@@ -103,7 +108,10 @@ def show(options: Namespace) -> None:
     ]
     lines += [f"{key:13} {value}" for key, value in {**info["metadata"], **info["attributes"]}.items()]
     if info["recipe"]:
-        lines.append(f"recipe        {info['recipe'].get('expression', info['recipe'])}")
+        recipe = info["recipe"]
+        lines.append(f"recipe        {_made(recipe) or recipe}")
+        if "prompt" in recipe:
+            lines += [f"{key:13} {recipe[key]}" for key in ("model", "text", "seed") if key in recipe]
     if voice.ref_codes is not None:
         lines.append(f"in context    {voice.ref_codes.shape[0]} frames: {voice.ref_text}")
     lines += [f"@{name:12} {score:+.2f} radii" for name, score in scores.items()]

@@ -272,7 +272,12 @@ def described(voice: Voice, attributes: Mapping[str, str | None]) -> Voice:
         if key == "consent" and value is not None:
             check_consent(value)
         before = getattr(voice, key) if key in STRINGS else None
-        if key in ("consent", "license") and voice.recipe and before is not None and laxer(key, value, before):
+        if (
+            key in ("consent", "license")
+            and voice.recipe.get("parents")
+            and before is not None
+            and laxer(key, value, before)
+        ):
             raise InvalidValue(
                 f"{key} {value!r} is laxer than {before!r}, which the voice has from those it is made of; enter "
                 "it there and blend again",
