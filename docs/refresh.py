@@ -1,6 +1,7 @@
 """Run the commands of a document and put in what they print, so that it stays true.
 
     python docs/refresh.py docs/voices.md --real DIR [--work FOLDER] [--check]
+    python docs/refresh.py docs/server.md --serve [--work FOLDER] [--check]
 
 `docs/material.py` makes what the commands start from, out of DIR, in FOLDER (default: a temporary one), where
 they run in the document's order. What is run:
@@ -9,6 +10,9 @@ they run in the document's order. What is run:
   rest is what they print, stdout and stderr together. A command that fails stops everything unless its block is marked
   ```console fails, and there one that does not fail stops everything.
 - ```python blocks, each in a process of its own; what one prints is the ```text block after it.
+
+With --serve there is a server of the miniature for them instead of the material. The document shows it at PORT; it runs
+on a free one.
 
 Then every picture that the document shows from `pictures/` is copied from FOLDER. With --check nothing is written: the
 exit status is 1 where something differs, and pictures are not compared, as they depend on fonts.
@@ -19,6 +23,7 @@ hand: read them again when a number changes.
 """
 
 import argparse
+import contextlib
 import difflib
 import os
 import re
@@ -30,6 +35,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
+PORT = ":8880"  # of a server, as documents show it
 LARGEST = 150_000  # bytes of a picture
 TIMED = re.compile(r"(?<= s of speech in )\S+ s: RTF [\d.]+(, [\d.]+ frames/s, peak memory [\d.]+ GB)?")
 FENCE = re.compile(r"^```(\w*)( fails)?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -144,11 +150,26 @@ def copy_pictures(text, work, folder):
         shutil.copyfile(source, folder / name)
 
 
-def refresh(document, work, check=False):
+@contextlib.contextmanager
+def serving(work):
+    """A server of the miniature, with the library `voices` in a folder. Yields its port, as `:12345`."""
+    command = [sys.executable, "-m", "mlx_qwen3tts.serve", "--model", "miniature", "--port", "0", "--max-batch", "1"]
+    server = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=work, env=Runner(work).environment)
+    try:
+        told = next((line for line in server.stderr if line.startswith("ready: ")), None)
+        if told is None:
+            raise RefreshError("the server did not start")
+        yield re.search(r":\d+(?=/)", told)[0]
+    finally:
+        server.terminate()
+        server.communicate(timeout=30)
+
+
+def refresh(document, work, check=False, port=PORT):
     """Run a document in a prepared folder. Returns the lines of a diff, none where it was true; with `check` nothing
-    is written."""
+    is written. port: of the server that it talks to."""
     old = document.read_text(encoding="utf-8")
-    new = run(old, Runner(work))
+    new = run(old.replace(PORT, port), Runner(work)).replace(port, PORT)
     if not check:
         copy_pictures(new, work, document.parent)
         document.write_text(new, encoding="utf-8")
@@ -164,15 +185,21 @@ def prepare(work, real):
 def main(arguments=None):
     options = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     options.add_argument("document", type=Path)
-    options.add_argument("--real", required=True, help="folder of real x-vectors with labels.json")
+    source = options.add_mutually_exclusive_group(required=True)
+    source.add_argument("--real", help="folder of real x-vectors with labels.json")
+    source.add_argument("--serve", action="store_true", help="a server of the miniature instead of the material")
     options.add_argument("--work", type=Path, help="folder to work in, new or empty (default: a temporary one)")
     options.add_argument("--check", action="store_true", help="write nothing; exit status 1 where something differs")
     given = options.parse_args(arguments)
     with tempfile.TemporaryDirectory() as temporary:
         work = given.work or Path(temporary)
         try:
-            prepare(work, given.real)
-            differences = refresh(given.document, work, given.check)
+            if given.serve:
+                with serving(work) as port:
+                    differences = refresh(given.document, work, given.check, port)
+            else:
+                prepare(work, given.real)
+                differences = refresh(given.document, work, given.check)
         except (RefreshError, subprocess.CalledProcessError) as error:
             sys.exit(f"{given.document}: {error}")
     print("\n".join(differences) or f"{given.document}: all as it was")

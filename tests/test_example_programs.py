@@ -10,13 +10,15 @@ import numpy as np
 import pytest
 import soundfile
 
-from mlx_qwen3tts import Voice
+from mlx_qwen3tts import Qwen3TTS, Voice
 from mlx_qwen3tts.checkpoint import hub
 from mlx_qwen3tts.checkpoint.speaker import SpeakerEncoder
+from mlx_qwen3tts.server.settings import Settings
+from tests.server.conftest import running
 
 FOLDER = Path(__file__).parents[1] / "examples"
 RECORDINGS = hub.SHIPPED["miniature"] / "recordings"
-WITH_TEST = {"speak", "stream", "blend", "direction", "batch"}
+WITH_TEST = {"speak", "stream", "blend", "direction", "batch", "live"}
 
 
 @pytest.fixture
@@ -87,3 +89,15 @@ def test_batch(run):
     for line in spoken:
         name, length = re.fullmatch(r"(\S+): (.+) s", line).groups()
         assert float(length) == pytest.approx(seconds(name), abs=0.01)
+
+
+def test_live(run, tmp_path):
+    tts = Qwen3TTS.from_pretrained("miniature", dtype="float32")
+    with running(tts, Settings(library=tmp_path / "voices", max_batch=1)) as (url, _):
+        times = [re.fullmatch(r"after (.+) s: (.+) s of sound", line).groups() for line in run("live", url)]
+    after, lengths = np.array(times, float).T
+    assert len(after) > 3 and (np.diff(after) >= 0).all()
+    assert lengths.sum() == pytest.approx(seconds("live.wav"), abs=0.01 * len(lengths))
+    settings = Settings(library=tmp_path / "voices", voice="nobody", max_batch=1)
+    with running(tts, settings) as (url, _), pytest.raises(SystemExit, match="voice 'nobody' is not"):
+        run("live", url)

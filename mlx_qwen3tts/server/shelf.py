@@ -289,15 +289,17 @@ async def search(request: HttpRequest) -> JSONResponse:
         raise InvalidValue("give one of voice, speaker_embedding and a recording", param="voice")
 
     def find() -> list[dict[str, Any]]:
-        voices = server.voices
+        voices, own = server.voices, None  # own: a kept voice's name, which is no news
         query: Voice | Offset
         if recording is not None:
             query = voices.of_recording(recording)
         elif vector is not None:
             query = voices.of_vector(vector)
         else:
-            query = voices.lookup.find(voices.aliases().get(str(name), str(name)))
-        return [{"name": name, "score": score} for name, score in voices.nearest(query, k, where)]
+            own = voices.aliases().get(str(name), str(name))
+            query = voices.lookup.find(own)
+        found = [one for one in voices.nearest(query, k + 1, where) if one[0] != own]
+        return [{"name": name, "score": score} for name, score in found[:k]]
 
     return JSONResponse(await called(server.engine, find))
 

@@ -98,6 +98,9 @@ def test_search_by_voice_vector_recording_and_direction(shelf, sound):
     client, server = shelf
     listed = client.post("/v1/audio/voices/search", json={"voice": "anna*0.9 + ben*0.1", "k": 2}).json()
     assert listed[0]["name"] == "anna" and len(listed) == 2
+    for name in ("anna", "alloy"):  # its alias
+        others = client.post("/v1/audio/voices/search", json={"voice": name, "k": 20}).json()
+        assert len(others) == len(server.voices.library) - 1 and "anna" not in [one["name"] for one in others]
     values = [float(x) for x in vector(64, 1)]
     assert client.post("/v1/audio/voices/search", json={"speaker_embedding": values}).json()[0]["name"] == "ben"
     heard = client.post("/v1/audio/voices/search", files={"file": ("d.wav", sound), "k": (None, "1")})

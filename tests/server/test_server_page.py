@@ -1,0 +1,51 @@
+"""docs/server.md: what its commands and snippets print is what they print, and what it says of limits is so."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from docs import refresh
+from mlx_qwen3tts import Qwen3TTS, serve
+from mlx_qwen3tts.server import guard, live, shelf, speech
+from mlx_qwen3tts.server.app import COUNTED, Server
+from mlx_qwen3tts.server.settings import Settings
+from mlx_qwen3tts.server.voices import ALIASES, KEPT
+
+PAGE = Path(__file__).parents[2] / "docs" / "server.md"
+TEXT = PAGE.read_text(encoding="utf-8")
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
+def test_everything_it_shows_is_what_is_printed(tmp_path):
+    with refresh.serving(tmp_path) as port:
+        assert port != refresh.PORT
+        differences = refresh.refresh(PAGE, tmp_path, check=True, port=port)
+    assert not differences, "\n".join(differences)
+
+
+def test_the_start_is_as_it_says(tmp_path):
+    tts = Qwen3TTS.from_pretrained("miniature", dtype="float32")
+    greeting = Server(tts, Settings(library=tmp_path / "voices"), "miniature").greeting("http://127.0.0.1:8880")
+    assert f"\n{greeting}\n```" in TEXT
+
+
+def test_it_names_every_option_alias_and_limit():
+    options = {word for action in serve.build_parser()._actions for word in action.option_strings if word[:2] == "--"}
+    unsaid = {"--help", "--dtype", "--port", "--voice"}
+    assert {option for option in options if option not in TEXT} <= unsaid
+    assert all(f"`{alias}`" in TEXT for alias in ALIASES)
+    assert all(f"qwen3tts_{name}" in TEXT for name in COUNTED)
+    for limit in (
+        f"up to {speech.MOST_ITEMS} requests",
+        f"{shelf.MOST_VOICES:,} voices",
+        f"{shelf.MOST_UPLOAD >> 20} MB at most",
+        f"forms to {shelf.FIELDS} fields",
+        f"headers to {guard.HEAD >> 10} kB",
+        f"a body to {guard.SMALL >> 10} kB, or to {guard.LARGE >> 20} MB",
+        f"{guard.HEAD_SECONDS:.0f} seconds for the headers, {guard.BODY_SECONDS:.0f} for the body",
+        f"waits {live.IDLE:.0f} seconds for the next word, and {live.FIRST_CONFIG:.0f} for",
+        f"last {KEPT} recordings",
+        "comes every ten seconds" if speech.QUEUED_COMMENT == 10 else "?",
+    ):
+        assert limit in " ".join(TEXT.split()), limit
