@@ -1,7 +1,7 @@
 """NumPy's `.npy` files, read strictly: one plain array, whose header is checked before anything is allocated.
 
-Layout: numpy.lib.format, versions 1 to 3. `np.load` takes archives and pickles for arrays too, and a damaged header makes
-it raise whatever its tokenizer does.
+Layout: numpy.lib.format, versions 1 to 3. `np.load` takes archives and pickles for arrays too, and a damaged header
+makes it raise whatever its tokenizer does.
 """
 
 import ast

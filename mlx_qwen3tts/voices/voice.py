@@ -214,11 +214,8 @@ def _equal(one: mx.array | None, other: mx.array | None) -> bool:
 def _read_json(path: Path) -> np.ndarray:
     try:
         values = np.array(json.loads(path.read_text(encoding="utf-8-sig")))
-    except (
-        ValueError,
-        OverflowError,
-        RecursionError,
-    ) as error:  # not JSON, not UTF-8, ragged, huge, nested without end
+    # Not JSON, not UTF-8, ragged, too large a number, nested without end.
+    except (ValueError, OverflowError, RecursionError) as error:
         raise VoiceError(f"is not a JSON list of numbers ({error})") from None
     # JSON has one kind of number: a list of whole ones is a vector too.
     return values.astype(np.float64) if values.dtype.kind == "i" else values
@@ -234,10 +231,8 @@ def check_file(path: Path | str) -> None:
     """VoiceNotFound where there is nothing, VoiceError where there is something else than a file."""
     try:
         there, file = Path(path).exists(), Path(path).is_file()
-    except (
-        OSError,
-        ValueError,
-    ) as error:  # longer than a name can be, in a folder that may not be searched, with a null
+    # Too long for a name, in a folder that may not be searched, or with a null character.
+    except (OSError, ValueError) as error:
         raise VoiceError(f"embedding {path!s:.200}: {getattr(error, 'strerror', None) or error}") from None
     if not there:
         raise VoiceNotFound(f"embedding {path}: no such file", param="voice")
