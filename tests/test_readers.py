@@ -43,8 +43,8 @@ def test_what_mlx_writes_is_read(tmp_path):
     assert read_npy(tmp_path / "a.npy").tolist() == [0, 1, 2, 3, 4]
 
 
-def header(text, data=V.tobytes()):
-    return b"\x93NUMPY\x01\0" + struct.pack("<H", len(text)) + text + data
+def header(text):
+    return b"\x93NUMPY\x01\0" + struct.pack("<H", len(text)) + text + V.tobytes()
 
 
 PLAIN = b"{'descr': '<f4', 'fortran_order': False, 'shape': (8,), }"
@@ -87,9 +87,9 @@ def test_arrays_that_are_none(content, tmp_path, refused, checkpoint):
         assert "codes bad.npy: " in refused("codec", "decode", "--model", checkpoint("base"), "bad.npy")
 
 
-def tensors(header, data=V.tobytes()):
+def tensors(header):
     text = header if isinstance(header, bytes) else json.dumps(header).encode()
-    return struct.pack("<Q", len(text)) + text + data
+    return struct.pack("<Q", len(text)) + text + V.tobytes()
 
 
 ENTRY = {"dtype": "F32", "shape": [8], "data_offsets": [0, 32]}
@@ -162,7 +162,7 @@ def test_files_that_cannot_be_read(tmp_path, monkeypatch):
     for name in ("v.safetensors", "v.npy"):
         with pytest.raises(VoiceError, match=rf"embedding .*{name}: cannot be read: Permission denied"):
             Voice.load(tmp_path / name)
-    with pytest.raises(InvalidValue, match="voice space .*: cannot be read: Permission denied"):
+    with pytest.raises(InvalidValue, match=r"voice space .*: cannot be read: Permission denied"):
         VoiceSpace.load(tmp_path / "v.safetensors")
     monkeypatch.undo()
     with pytest.raises(VoiceError, match="File name too long"):

@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 from ..errors import InvalidValue, VoiceError, WrongType
 
 STRINGS = ("source_model", "language", "consent", "license")
+RECORDING = "recording"  # among the other strings: the name of the file that a voice was made from
 FORMAT = ("format_version", "dimension", "ref_text")  # strings of a file that `Voice.save` writes by itself
 
 DEEPEST = 150  # levels of a recipe: each blend of a blend adds three. Python itself allows some five hundred.

@@ -19,8 +19,10 @@ if TYPE_CHECKING:
 NAMED = 8  # voices listed one by one in a message
 
 
-def _add_labels(command: ArgumentParser, required: bool) -> None:
-    command.add_argument("--csv", required=required, metavar="F", help="a row for each voice: name or file, and labels")
+def _add_labels(command: ArgumentParser) -> None:
+    command.add_argument(
+        "--csv", metavar="F", help="a row for each voice: name or file, and labels (default: the library itself)"
+    )
     command.add_argument("--group", metavar="COLUMN", help="left out together: equal values, such as a speaker")
 
 
@@ -50,7 +52,7 @@ def measure_recordings(options: Namespace) -> None:
 
 def space_options(command: ArgumentParser) -> None:
     add_library(command)
-    _add_labels(command, required=False)
+    _add_labels(command)
     command.add_argument("--nuisance", metavar="COLUMN", help="what to ignore in comparing, such as the emotion")
     command.add_argument(
         "--output", "-o", metavar="F", help="(default: space.safetensors of the library, which uses it)"
@@ -107,7 +109,7 @@ def direction_options(command: ArgumentParser) -> None:
     for parser in parsers.values():
         add_library(parser)
     fit = parsers["fit"]
-    _add_labels(fit, required=True)
+    _add_labels(fit)
     fit.add_argument("--column", required=True, metavar="COLUMN", help="the label to learn: two values, or numbers")
     fit.add_argument("--positive", metavar="LABEL", help="the side to move to; all other labels are the other side")
     fit.add_argument("--method", metavar="M", help="mean, correlation, ridge or pca (default: mean; ridge for numbers)")
@@ -153,12 +155,15 @@ def _keep_direction(options: Namespace, library: Library, direction: Direction) 
 
 def _fit(options: Namespace, library: Library) -> None:
     from ..directions.direction import Direction
-    from ..directions.labels import read_labelled
+    from ..directions.labels import read_labelled, read_tagged
     from ..space import VoiceSpace
 
     _check_output(options)
     columns = [column for column in (options.column, options.group) if column]
-    labelled, left = read_labelled(options.csv, columns, library)
+    if options.csv:
+        labelled, left = read_labelled(options.csv, columns, library)
+    else:
+        labelled, left = read_tagged(library, columns)
     if left:
         cli.note(f"left out, as they lack a label: {listed(left, NAMED)}")
     y, groups = labelled.columns[options.column], labelled.columns.get(options.group)
@@ -237,6 +242,7 @@ COMMANDS = {
         (
             "direction fit --csv labels.csv --column gender --group speaker -o gender.safetensors",
             "direction fit --csv labels.csv --column f0_median --method ridge --name pitch",
+            "direction fit --column gender --name gender2",
             "direction fit --csv labels.csv --column emotion --positive anger --group speaker --name anger",
             "direction show gender anger",
             "direction orthogonal gender anger -o calm-gender.safetensors",

@@ -210,7 +210,7 @@ class Index:
             return
         tensors = {str(dimension): np.array(matrix) for dimension, matrix in self.snapshot.matrices.items()}
         entries = json.dumps(dict(self.snapshot.entries), ensure_ascii=False)
-        metadata = {"entries": entries, "form": FORM, "checksum": _checksum(entries, tensors)}
+        metadata = {"entries": entries, "form": FORM, "checksum": checksum(entries, tensors)}
         try:
             write_tensors(self.folder / INDEX, tensors, metadata)
         except OutputError as error:  # a full disk
@@ -225,7 +225,7 @@ def _load(path: Path) -> tuple[dict[str, Entry], dict[str, np.ndarray]]:
         return {}, {}
     tensors = {name: np.array(array) for name, array in arrays.items()}
     text = metadata.get("entries", "")
-    if metadata.get("form") != FORM or metadata.get("checksum") != _checksum(text, tensors):
+    if metadata.get("form") != FORM or metadata.get("checksum") != checksum(text, tensors):
         raise InvalidValue(f"index {path}: it does not match its checksum")
     try:
         entries = json.loads(text)
@@ -239,7 +239,7 @@ def _load(path: Path) -> tuple[dict[str, Entry], dict[str, np.ndarray]]:
     return entries, rows
 
 
-def _checksum(entries: str, tensors: Mapping[str, np.ndarray]) -> str:
+def checksum(entries: str, tensors: Mapping[str, np.ndarray]) -> str:
     """A digest of all that an index holds."""
     digest = hashlib.blake2b(entries.encode(), digest_size=16)
     for name, array in sorted(tensors.items()):

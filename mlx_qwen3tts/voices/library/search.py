@@ -16,9 +16,10 @@ from ..algebra import VoiceLike, as_vectors, units
 from ..directions.direction import Direction
 from ..lookup import Lookup, Offset
 from ..space import VoiceSpace
-from ..voice import differ
+from ..voice import SUFFIXES, differ
 from .names import composed
 from .snapshot import Snapshot, check_where, has
+from .words import sides, together, unknown, words_in
 
 if TYPE_CHECKING:
     from .library import Library
@@ -51,21 +52,22 @@ class Searcher:
 
     def like(self, vector: mx.array) -> tuple[list[str], mx.array]:
         """(names, similarities [N]) to a vector [D]."""
-        names, rows, space = self._of(vector.shape[0])
+        names, rows, space = self.among(vector.shape[0])
         one = units(space.comparable(vector) if space else vector)
         # As a row times a matrix: the other way round MLX's own BLAS takes six times as long.
         return names, mx.clip((one[None] @ rows.T)[0], -1, 1)
 
     def along(self, step: mx.array, direction: Direction | None) -> tuple[list[str], mx.array]:
         """(names, scores [N]) along an offset [D], in radii; where it is one Direction, from the centre of that."""
-        names, _, space = self._of(step.shape[0])
+        names, _, space = self.among(step.shape[0])
         matrix = self.snapshot.matrices[step.shape[0]]
         if direction is not None:
             return names, direction.score(matrix) * mx.sign(step @ direction.vector)
         mean, radius = (matrix.mean(axis=0), 1.0) if space is None else (space.mean, space.radius)
         return names, (matrix - mean) @ (step / mx.linalg.norm(step)) / radius
 
-    def _of(self, dimension: int) -> tuple[list[str], mx.array, VoiceSpace | None]:
+    def among(self, dimension: int) -> tuple[list[str], mx.array, VoiceSpace | None]:
+        """`comparable`, or VoiceError where the library has no voices of this dimension."""
         if dimension not in self.snapshot.matrices:
             one = min(self.snapshot.entries)
             raise differ("the query", dimension, f"{one!r} in the library", self.snapshot.entries[one]["dimension"])
@@ -112,6 +114,8 @@ def _scores(
         raise UnsupportedValue("a recording is searched for by its sound, which needs a Base model", param="query")
     if sound and embed is not None:
         vector = as_vectors(embed(query), "query")
+    elif isinstance(query, str) and not itself and (scores := _by_words(library, searcher, query)):
+        return scores
     elif isinstance(query, str | Path):
         found = searcher.snapshot.vector(itself) if itself else Lookup(library).find(query)
         if isinstance(found, Offset):
@@ -122,6 +126,22 @@ def _scores(
     if vector.ndim != 1:
         raise InvalidValue(f"query has shape {list(vector.shape)}; expected one voice [D]", param="query")
     return searcher.like(vector)
+
+
+def _by_words(library: Library, searcher: Searcher, query: str) -> tuple[list[str], mx.array] | None:
+    """(names, scores [N]) by words that stand for sides of directions, or None where the query is something else: a
+    file, or a single name that is not such a word."""
+    words, lookup = words_in(query), Lookup(library)
+    if not words or lookup.named(query) is not None:
+        return None
+    known = sides(library)
+    if any(word not in known for word in words):
+        one = len(words) == 1 and (not known or Path(query).suffix in SUFFIXES)
+        if one or any(lookup.named(word.strip()) is not None for word in query.split(",")):
+            return None
+        raise unknown(words, known, library)
+    names, _, _ = searcher.among(known[words[0]].direction.dimension)
+    return names, together(words, known, searcher.snapshot.matrices[known[words[0]].direction.dimension])
 
 
 def top(scores: mx.array, k: int) -> mx.array:
