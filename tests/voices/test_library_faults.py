@@ -479,15 +479,15 @@ def test_a_disk_that_fills_leaves_none_of_it(library, tmp_path, after, new, monk
     """The write of one file fails, be it the first or the last."""
     path, folder = twenty(tmp_path), tmp_path / "new" if new else library.folder
     np.save(library.folder / "s0_e9.npy", np.array(X[0]))  # which another kind of file would replace
-    before, copy, done = contents(library.folder), shutil.copyfileobj, []
+    before, write, done = contents(library.folder), Path.write_bytes, []
 
-    def full(source, target):
+    def full(path, content):
         if len(done) == after:
-            target.write(source.read(10))
+            write(path, content[:10])
             raise OSError(errno.ENOSPC, "No space left on device")
-        done.append(copy(source, target))
+        done.append(write(path, content))
 
-    monkeypatch.setattr(archive.shutil, "copyfileobj", full)
+    monkeypatch.setattr(Path, "write_bytes", full)
     with pytest.raises(OutputError, match="No space left on device"):
         Library(folder).import_zip(path, overwrite=True)
     assert len(done) == after and (not folder.exists() if new else contents(folder) == before)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import lzma
-import shutil
+import struct
 import zipfile
 import zlib
 from collections.abc import Iterable
@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from ... import checks
-from ...errors import InvalidValue, NameTaken, OutputError, QwenTTSError, VoiceNotFound, shortened
+from ...errors import InvalidValue, NameTaken, QwenTTSError, VoiceNotFound, shortened
 from ...files.output import check_writable, whole_file
 from ...files.together import Together, together
 from ..directions.direction import Direction
@@ -170,22 +170,27 @@ def _unpack(archive: zipfile.ZipFile, member: zipfile.ZipInfo, name: str, files:
     kind = Direction if place.parent.name == DIRECTIONS else VoiceSpace if name == SPACE else Voice
     file = files.place(name)
     try:
-        with archive.open(member) as source, whole_file(file) as temporary, temporary.open("wb") as target:
-            shutil.copyfileobj(source, target)
-        kind.load(file)
-    except OutputError:
-        raise
+        content = archive.read(member)
+    # What zipfile raises for a damaged, encrypted or unknown member, at a place that may be none.
     except (
-        QwenTTSError,
-        # What zipfile raises for a damaged, encrypted or unknown member; ValueError for a name or place that is none.
-        ValueError,
         zipfile.BadZipFile,
         zlib.error,
         lzma.LZMAError,
+        struct.error,
         EOFError,
+        MemoryError,
         NotImplementedError,
+        OSError,
+        OverflowError,
         RuntimeError,
+        ValueError,
     ) as error:
+        raise InvalidValue(f"archive {path}: {place.name}: {error}") from None
+    with whole_file(file) as temporary:
+        temporary.write_bytes(content)
+    try:
+        kind.load(file)
+    except QwenTTSError as error:
         raise InvalidValue(f"archive {path}: {str(error).replace(str(file), place.name)}") from None
 
 

@@ -256,7 +256,11 @@ class Library:
                     warnings.warn(f"library {self.folder}: passed over: {error}", stacklevel=3)
         matrix = snapshot.matrices.get(dimension)
         if matrix is not None and matrix.shape[0] >= FEWEST:
-            return VoiceSpace.fit(matrix, source=f"library {self.folder.name}")
+            try:
+                return VoiceSpace.fit(matrix, source=f"library {self.folder.name}")
+            except InvalidValue as error:  # they are all the same
+                warn_raw(f"library {self.folder}: {error}", mean_cosine(matrix))
+                return None
         count = 0 if matrix is None else matrix.shape[0]
         warn_raw(
             f"library {self.folder} has {count} voices of dimension {dimension}, too few to fit a space ({FEWEST})",
