@@ -42,7 +42,7 @@ def map_options(command: ArgumentParser) -> None:
 
 
 def draw_map(options: Namespace) -> None:
-    from ...files.output import check_writable
+    from ...files.output import check_not_read, check_writable
     from ..lookup import Lookup
     from ..maps.page import write_html
     from ..maps.picture import write_png
@@ -57,6 +57,7 @@ def draw_map(options: Namespace) -> None:
         raise InvalidValue("--x and --y come together")
     library, where = library_of(options), where_of(options)
     names = library.where(where)
+    check_not_read(options.output, *map(library.path, names))
     X = library.vectors(names)
     axes = None
     if options.x:
