@@ -38,17 +38,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def load_codes(path: str | Path) -> "np.ndarray":
     """An integer array from a `.npy` file."""
-    import numpy as np
+    from .files.npy import ARCHIVE, read_npy
 
     if not Path(path).is_file():
         raise InvalidValue(f"codes {path}: {'not a regular file' if Path(path).exists() else 'no such file'}")
     try:
-        codes = np.load(path, allow_pickle=False)
-    except (ValueError, EOFError, MemoryError):
-        raise InvalidValue(f"codes {path}: not a plain NumPy array file") from None
-    if not isinstance(codes, np.ndarray) or codes.dtype.kind not in "iu":
+        codes = read_npy(Path(path))
+    except InvalidValue as error:
+        archive = str(error) == ARCHIVE
+        said = "expected one array of integers" if archive else "not a plain NumPy array file"
+        raise InvalidValue(f"codes {path}: {said}") from None
+    except OSError as error:
+        raise InvalidValue(f"codes {path}: cannot be read: {error.strerror or error}") from None
+    if codes.dtype.kind not in "iu":
         raise InvalidValue(f"codes {path}: expected one array of integers")
-    return codes.astype(np.int64)
+    return codes.astype("int64")
 
 
 def encode(options: argparse.Namespace) -> None:

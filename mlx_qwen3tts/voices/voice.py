@@ -17,8 +17,10 @@ import mlx.core as mx
 import numpy as np
 from numpy.typing import ArrayLike
 
+from .. import checks
 from ..audio.writing import FORMATS
-from ..errors import InvalidValue, QwenTTSError, VoiceError, VoiceNotFound
+from ..errors import InvalidValue, QwenTTSError, VoiceError, VoiceNotFound, WrongType
+from ..files.npy import read_npy
 from ..files.output import whole_file
 from ..files.safetensors import read_header, read_metadata
 from ..files.tensors import all_finite, read_tensor, write_tensors
@@ -107,6 +109,8 @@ class Voice:
         told["attributes"] = strings.check_attributes(told["attributes"])
         told["recipe"] = strings.check_recipe(told["recipe"])
         told["other"] = strings.check_other(told["other"])
+        if isinstance(notes, str) or not isinstance(notes, Sequence) or not all(isinstance(n, str) for n in notes):
+            raise WrongType(f"the notes of a voice must be a list of strings, not {notes!r}", param="notes")
         arrays = {"embedding": as_vector(embedding), "ref_codes": None if ref_codes is None else as_codes(ref_codes)}
         for key, value in {**arrays, "ref_text": ref_text, "name": name, "notes": tuple(notes), **told}.items():
             object.__setattr__(self, key, value)
@@ -153,7 +157,7 @@ class Voice:
 
     def save(self, path: Path | str) -> None:
         """Write by extension. `.npy` and `.json` hold the vector alone, so a voice with reference codes is refused."""
-        path = Path(path)
+        path = checks.path(path, "path")
         check_suffix(path)
         if path.suffix != ".safetensors" and self.ref_codes is not None:
             raise VoiceError(f"{path}: only .safetensors can hold the reference codes of this voice")
@@ -176,7 +180,7 @@ class Voice:
     @classmethod
     def load(cls, path: Path | str) -> Voice:
         """Read any of the formats; VoiceNotFound where there is no such file, VoiceError where it is not a voice."""
-        path = Path(path)
+        path = checks.path(path, "path")
         if path.suffix.lower() in FORMATS:
             raise VoiceError(f"embedding {path}: a recording; clone it with --ref-audio, or make its vector with embed")
         check_suffix(path)
@@ -184,9 +188,13 @@ class Voice:
         try:
             if path.suffix == ".safetensors":
                 return cls._load_safetensors(path)
-            return cls(_read_npy(path) if path.suffix == ".npy" else _read_json(path), name=path.stem)
+            return cls(read_npy(path) if path.suffix == ".npy" else _read_json(path), name=path.stem)
+        except FileNotFoundError:  # removed since it was looked for
+            raise VoiceNotFound(f"embedding {path}: no such file", param="voice") from None
         except QwenTTSError as error:
             raise VoiceError(f"embedding {path}: {error}") from None
+        except OSError as error:
+            raise VoiceError(f"embedding {path}: cannot be read: {error.strerror or error}") from None
 
     @classmethod
     def _load_safetensors(cls, path: Path) -> Voice:
@@ -205,21 +213,11 @@ def _equal(one: mx.array | None, other: mx.array | None) -> bool:
     return np.array_equal(np.array(one), np.array(other))
 
 
-def _read_npy(path: Path) -> np.ndarray:
-    try:
-        return np.load(path, allow_pickle=False)
-    except (ValueError, EOFError, MemoryError) as error:  # NumPy's own; the last is for a file that lies about its size
-        if "allow_pickle" in str(error):  # NumPy's guess for every file that it does not know
-            raise VoiceError(
-                "is not a NumPy array file or holds pickled objects, which are refused; save a plain array"
-            ) from None
-        raise VoiceError("is not a NumPy array file") from None
-
-
 def _read_json(path: Path) -> np.ndarray:
     try:
         values = np.array(json.loads(path.read_text(encoding="utf-8-sig")))
-    except (ValueError, RecursionError) as error:  # not JSON, not UTF-8, ragged, nested without end
+    # Not JSON, not UTF-8, ragged, too large a number, nested without end.
+    except (ValueError, OverflowError, RecursionError) as error:
         raise VoiceError(f"is not a JSON list of numbers ({error})") from None
     # JSON has one kind of number: a list of whole ones is a vector too.
     return values.astype(np.float64) if values.dtype.kind == "i" else values
@@ -233,9 +231,14 @@ def check_suffix(path: Path | str) -> None:
 
 def check_file(path: Path | str) -> None:
     """VoiceNotFound where there is nothing, VoiceError where there is something else than a file."""
-    if not Path(path).exists():
+    try:
+        there, file = Path(path).exists(), Path(path).is_file()
+    # Too long for a name, in a folder that may not be searched, or with a null character.
+    except (OSError, ValueError) as error:
+        raise VoiceError(f"embedding {path!s:.200}: {getattr(error, 'strerror', None) or error}") from None
+    if not there:
         raise VoiceNotFound(f"embedding {path}: no such file", param="voice")
-    if not Path(path).is_file():
+    if not file:
         raise VoiceError(f"embedding {path}: not a regular file")
 
 
