@@ -57,9 +57,10 @@ def load_codes(path: str | Path) -> "np.ndarray":
 
 def encode(options: argparse.Namespace) -> None:
     from .checkpoint.codec import Codec
-    from .files.output import check_npy, write_npy
+    from .files.output import check_not_read, check_npy, write_npy
 
     check_npy(options.output, "output")
+    check_not_read(options.output, options.audio)
     codec = Codec.from_pretrained(options.model)
     codes = codec.encode(options.audio)
     write_npy(options.output, codes)
@@ -74,10 +75,11 @@ def decode(options: argparse.Namespace) -> None:
 
     from .audio.writing import output_format, write_audio
     from .checkpoint.codec import Codec
-    from .files.output import check_writable
+    from .files.output import check_not_read, check_writable
 
     output_format(options.output)
     check_writable(options.output)
+    check_not_read(options.output, options.codes)
     codes = load_codes(options.codes)
     codec = Codec.from_pretrained(options.model)
     samples = np.array(codec.decode(codec.check_codes(codes, f"codes {options.codes}")))

@@ -32,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def outputs(options: argparse.Namespace) -> list[Path]:
     """The file of every vector, checked before any work: one, or in a folder one for each recording by its name."""
-    from .files.output import check_writable
+    from .files.output import check_not_read, check_writable
     from .voices.voice import SUFFIXES
 
     if not options.output:
@@ -45,6 +45,7 @@ def outputs(options: argparse.Namespace) -> list[Path]:
             raise InvalidValue(f"output {target}: {known}, and there is no such folder")
         if len(options.audio) > 1 and not options.average:
             raise InvalidValue(f"{len(options.audio)} recordings need --average or a folder as --output")
+        check_not_read(target, *options.audio)
         check_writable(target)
         return [target]
     if options.average:
@@ -55,6 +56,7 @@ def outputs(options: argparse.Namespace) -> list[Path]:
     if len(set(files)) < len(files):
         raise InvalidValue("two recordings have the same name; their vectors would overwrite each other")
     for file in files:
+        check_not_read(file, *options.audio)
         check_writable(file)
     return files
 

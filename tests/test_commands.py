@@ -306,8 +306,7 @@ def test_a_voice_of_an_unusual_norm_warns(command, checkpoint, tmp_path):
     assert "norm" not in command(*run, "usual.npy").err
 
 
-def test_output_replaces_a_file_and_follows_the_umask(command, clone, tmp_path):
-    (tmp_path / "o.wav").write_bytes(b"old")
+def test_a_new_output_follows_the_umask(command, clone, tmp_path):
     umask = os.umask(0o027)
     try:
         assert command(*clone, "Hello.", *SEED, "--output", "o.wav").status == 0

@@ -19,6 +19,7 @@ from mlx.utils import tree_flatten
 from ..errors import CheckpointError, listed
 from ..files.safetensors import Tensor, read_header
 from ..networks.conv import Conv1d, ConvTranspose1d
+from ..networks.process import check_fork
 
 Network = TypeVar("Network", bound=nn.Module)
 Shape = tuple[int, ...]
@@ -196,6 +197,7 @@ def load_module(
     module: Network, prefix: str, tensors: Mapping[str, Tensor], layout: str | None, dtype: mx.Dtype
 ) -> Network:
     """Fill a module from checked tensors: MLX layout, floats cast to dtype, strictly; then fuse what runs as one."""
+    check_fork()
     convs = convolutions(module)
     files, weights = {}, []
     for name, _ in parameters(module):

@@ -19,6 +19,7 @@ import numpy as np
 from .. import checks
 from ..checks import word
 from ..errors import InvalidValue, VoiceError, WrongType
+from ..networks.process import enter
 from .voice import Vector, Voice, as_floats, differ
 
 KEEP = ("none", "norm", "radius")
@@ -164,6 +165,7 @@ def _pair(
     a: VoiceLike, b: VoiceLike, t: Number, space: Space | None, name: str = "t"
 ) -> tuple[mx.array, mx.array, mx.array]:
     """a, b broadcast against each other, and t as an array that broadcasts against them."""
+    enter()
     parents = _stacked([as_vectors(a, "first voice"), as_vectors(b, "second voice")], [None, None])
     if space is not None:
         space.check(parents)

@@ -24,6 +24,7 @@ from ..files.npy import read_npy
 from ..files.output import whole_file
 from ..files.safetensors import read_header, read_metadata
 from ..files.tensors import all_finite, read_tensor, write_tensors
+from ..networks.process import check_fork
 from . import metadata as strings
 
 SUFFIXES = (".npy", ".safetensors", ".json")
@@ -85,6 +86,7 @@ class Voice:
         other: Mapping[str, str] | None = None,
         notes: Sequence[str] = (),
     ) -> None:
+        check_fork()
         told: dict[str, Any] = {
             "source_model": source_model,
             "language": language,

@@ -34,8 +34,10 @@ def measure_options(command: ArgumentParser) -> None:
 
 def measure_recordings(options: Namespace) -> None:
     from ...audio.measures import check_csv, measure, row, write_csv
+    from ...files.output import check_not_read
 
     check_csv(options.output)
+    check_not_read(options.output, *options.audio)
     rows = []
     with cli.bar("measuring", "recording", total=len(options.audio)) as advance:
         for audio in options.audio:
@@ -60,7 +62,7 @@ def space_options(command: ArgumentParser) -> None:
 
 
 def space(options: Namespace) -> None:
-    from ...files.output import check_writable
+    from ...files.output import check_not_read, check_writable
     from ..directions.labels import read_labelled
     from ..directions.retrieval import retrieval
     from ..library.names import SPACE
@@ -75,6 +77,7 @@ def space(options: Namespace) -> None:
     if not options.output:
         library.folder.mkdir(exist_ok=True)
     check_writable(output)
+    check_not_read(output, options.csv)
     if options.csv:
         columns = [column for column in (options.group, options.nuisance) if column]
         labelled, _ = read_labelled(options.csv, columns, library)
@@ -129,9 +132,9 @@ def direction(options: Namespace) -> None:
     {"fit": _fit, "show": _show, "orthogonal": _orthogonal}[options.action](options, library)
 
 
-def _check_output(options: Namespace) -> None:
-    """That there is somewhere to put a direction, before it is made."""
-    from ...files.output import check_writable
+def _check_output(options: Namespace, *inputs: str | Path | None) -> None:
+    """That there is somewhere to put a direction, before it is made, which is none of the inputs."""
+    from ...files.output import check_not_read, check_writable
 
     if not options.output and not options.name:
         raise InvalidValue("nowhere to put the direction: give --output or --name")
@@ -139,6 +142,7 @@ def _check_output(options: Namespace) -> None:
         if Path(options.output).suffix != ".safetensors":
             raise InvalidValue(f"--output {options.output}: the extension must be .safetensors")
         check_writable(options.output)
+        check_not_read(options.output, *inputs)
 
 
 def _keep_direction(options: Namespace, library: Library, direction: Direction) -> list[str]:
@@ -158,7 +162,7 @@ def _fit(options: Namespace, library: Library) -> None:
     from ..directions.labels import read_labelled, read_tagged
     from ..space import VoiceSpace
 
-    _check_output(options)
+    _check_output(options, options.csv, options.space)
     columns = [column for column in (options.column, options.group) if column]
     if options.csv:
         labelled, left = read_labelled(options.csv, columns, library)
@@ -208,9 +212,11 @@ def _show(options: Namespace, library: Library) -> None:
 
 
 def _orthogonal(options: Namespace, library: Library) -> None:
+    from ..inputs import files_of
     from ..lookup import Lookup
 
-    _check_output(options)
+    directions = (f"@{name.removeprefix('@')}" for name in (options.one, options.other))
+    _check_output(options, *(file for name in directions for file in files_of(name, options.library)))
     lookup = Lookup(library)
     one, other = (lookup.direction(name.removeprefix("@")) for name in (options.one, options.other))
     rest = one.orthogonal_to(other)

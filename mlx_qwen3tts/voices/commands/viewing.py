@@ -91,7 +91,7 @@ def map_options(command: ArgumentParser) -> None:
 
 
 def draw_map(options: Namespace) -> None:
-    from ...files.output import check_writable
+    from ...files.output import check_not_read, check_writable
     from ..lookup import Lookup
     from ..maps.page import write_html
     from ..maps.picture import write_png
@@ -109,6 +109,7 @@ def draw_map(options: Namespace) -> None:
     names = snapshot.where(where)
     if not names:
         raise InvalidValue(nothing_like(snapshot, where))
+    check_not_read(options.output, *map(snapshot.path, names))
     X = snapshot.vectors(names)
     axes = None
     if options.x:
