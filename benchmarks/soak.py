@@ -6,8 +6,8 @@
 
 `library` lets processes write to and read one library at once; `corrupt` reads files with random damage
 (benchmarks/attacks.py). `kill` kills every writer before every call by which it touches the file system
-(benchmarks/kills.py); with --quick, at a few of these places. The status is 1 where anything was wrong. Results stand in
-benchmarks/README.md.
+(benchmarks/kills.py); with --quick, at a few of these places. The status is 1 where anything was wrong. Results stand
+in benchmarks/README.md.
 """
 
 import argparse

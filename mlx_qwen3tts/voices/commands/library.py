@@ -30,12 +30,11 @@ from .shared import (
 
 def add_options(command: ArgumentParser) -> None:
     add_library(command)
+    command.add_argument("name", metavar="NAME", help="or a file, which is kept under its own name")
     command.add_argument(
-        "sources",
-        nargs="+",
-        metavar="NAME SOURCE | FILE",
-        help="a name, and a recording, a voice file or a blend expression; or files, each kept under its own name",
+        "source", nargs="?", metavar="SOURCE", help="a recording, a voice file or a blend expression; or one more file"
     )
+    command.add_argument("more", nargs="*", metavar="FILE", help="more files")
     add_model(
         command, "Base model or speaker encoder for a recording (default: mlx_model), or one whose presets are meant"
     )
@@ -71,7 +70,10 @@ def add(options: Namespace) -> None:
     from ..voice import Voice
 
     tags, rights = pairs(options.tag), rights_of(options)
-    library, named = library_of(options, exists=False), _named(options.sources)
+    library, named = (
+        library_of(options, exists=False),
+        _named([options.name, *([options.source] if options.source is not None else []), *options.more]),
+    )
     sounds = [source for source in named.values() if Path(source).suffix.lower() in FORMATS]
     if options.prepare and len(sounds) < len(named):
         other = next(source for source in named.values() if source not in sounds)

@@ -136,7 +136,6 @@ COMMANDS = {
             "search clip.wav -k 3",
             'search "anna*0.5 + ben*0.5" --where gender=female',
             "search @pitch --lowest -k 3",
-            'search "low, female" -k 3',
         ),
         search_options,
         search,

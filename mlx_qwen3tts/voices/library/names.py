@@ -57,4 +57,6 @@ def unportable(name: str, others: Iterable[str] = ()) -> str | None:
 
 def shown(name: str) -> str:
     """A file's name as a message can show it: bytes that are not UTF-8 and control characters as escapes."""
+    if name.isprintable():
+        return name
     return "".join(repr(sign)[1:-1] if unicodedata.category(sign) in ("Cc", "Cs") else sign for sign in name)
