@@ -143,7 +143,7 @@ class Library:
         path = self.folder / f"{name}.safetensors"
         voice = described(voice, attributes)
         with self.locked():
-            taken = [self.path(name)] if name in self else [file for file in _files(self.folder, name) if file.exists()]
+            taken = self._there(name)
             if taken and not overwrite:
                 raise NameTaken(
                     f"library {self.folder} has a voice {name!r} already; remove it or overwrite it", param="name"
@@ -184,7 +184,14 @@ class Library:
     def remove(self, name: str) -> None:
         """Delete a voice's file."""
         with self.locked():
-            self.path(name).unlink()
+            self.path(name)  # which refuses a name that is not there
+            for file in self._there(composed(name)):
+                file.unlink()
+
+    def _there(self, name: str) -> list[Path]:
+        """The files of a name: one, or two where a run was killed that put one kind of file in the place of another."""
+        known = [self.path(name)] if name in self else []
+        return [*known, *(file for file in _files(self.folder, name) if file.exists() and file not in known)]
 
     def tag(self, name: str, **attributes: str | None) -> None:
         """Enter attributes of a voice; None takes one away."""
