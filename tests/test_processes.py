@@ -74,7 +74,7 @@ def test_a_forked_process(when, arguments, tmp_path):
 def test_everything_that_computes_asks_whether_it_may(model, checkpoint, monkeypatch):
     tts, codes = model("base"), np.zeros((2, 16), np.int32)
     voice, stream, sound = Voice(vector(64, 1)), tts.stream("Hello.", vector(64, 1)), np.sin(np.arange(24000))
-    monkeypatch.setattr(process, "_forked", True)
+    monkeypatch.setattr(process.known, "forked", True)
     for compute in (
         lambda: Qwen3TTS.from_pretrained(checkpoint("base")),
         lambda: Codec.from_pretrained(checkpoint("base")).decode(codes),
@@ -120,7 +120,7 @@ def no_compiler(_):
 @pytest.mark.parametrize("fault", ["full", "compiler", None])
 def test_compiling_is_tried_once(fault, monkeypatch):
     disabled = []
-    monkeypatch.setattr(process, "_tried", False)
+    monkeypatch.setattr(process.known, "tried", False)
     monkeypatch.setattr(mx, "disable_compile", lambda: disabled.append(True))
     if fault == "full":
         monkeypatch.setattr(tempfile, "TemporaryFile", lambda dir: Full())

@@ -46,7 +46,7 @@ vector, speaking = np.load(sys.argv[2]), threading.Event()
 def speak():
     try:
         while True:
-            tts.generate("Hello.", vector, seed=1, max_tokens=500, progress=lambda frames: frames > 3 and speaking.set())
+            tts.generate("Hello.", vector, max_tokens=500, progress=lambda frames: frames > 3 and speaking.set())
     finally:
         print("stopped", flush=True)
 

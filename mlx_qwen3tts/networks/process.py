@@ -28,11 +28,20 @@ ROOM = 4 << 20  # bytes that must fit into the folder for temporary files: a com
 # Seconds that a program which ends gives its daemon threads to end: those that compute, and others, which may be idle.
 PATIENCE, MOMENT = 10.0, 0.1
 
+
+class Known:
+    """What is known of this process. used: something has computed; forked: after that; tried: whether MLX can compile;
+    ending: the program is; busy: threads that compute; daemons: daemon threads that have computed."""
+
+    def __init__(self) -> None:
+        self.used = self.forked = self.tried = self.ending = False
+        self.trying = threading.Lock()
+        self.busy: list[threading.Thread] = []
+        self.daemons: weakref.WeakSet[threading.Thread] = weakref.WeakSet()
+
+
+known = Known()
 _here = threading.local()  # begun: whether this thread has entered; end: its ThreadEnd
-_used = _forked = _tried = _ending = False
-_trying = threading.Lock()
-_busy: list[threading.Thread] = []  # those that compute
-_daemons: weakref.WeakSet[threading.Thread] = weakref.WeakSet()  # those that have computed
 
 
 class ThreadEnd:
@@ -48,13 +57,12 @@ class ThreadEnd:
 
 def check_fork() -> None:
     """UnsupportedValue in a process that was forked after this package had used MLX."""
-    global _used
-    if _forked:
+    if known.forked:
         raise UnsupportedValue(
             "this process was forked from one in which MLX had computed, and MLX cannot go on here; start it with "
             'multiprocessing.get_context("spawn"), or load the model after the fork'
         )
-    _used = True
+    known.used = True
 
 
 def enter() -> None:
@@ -63,7 +71,7 @@ def enter() -> None:
     SystemExit, which ends a thread without a word, in daemon threads of a program that ends.
     """
     check_fork()
-    if _ending and threading.current_thread().daemon:
+    if known.ending and threading.current_thread().daemon:
         raise SystemExit
     if not getattr(_here, "begun", False):
         _begin()
@@ -73,18 +81,17 @@ def enter() -> None:
 def computing() -> Iterator[None]:
     """Around whatever computes for long: a program that ends waits for daemon threads that are in it."""
     thread = threading.current_thread()
-    _busy.append(thread)
+    known.busy.append(thread)
     try:
         yield
     finally:
-        _busy.remove(thread)
+        known.busy.remove(thread)
 
 
 def _end() -> None:
-    global _ending
-    _ending = True
-    start, busy = time.monotonic(), set(_busy)
-    for thread in list(_daemons):
+    known.ending = True
+    start, busy = time.monotonic(), set(known.busy)
+    for thread in list(known.daemons):
         limit = PATIENCE if thread in busy else MOMENT
         thread.join(max(0, start + limit - time.monotonic()))
 
@@ -95,18 +102,17 @@ def _begin() -> None:
     if thread is not threading.main_thread():  # for which MLX does it itself
         _here.end = ThreadEnd()
     if thread.daemon:
-        _daemons.add(thread)
+        known.daemons.add(thread)
     if mx.default_device().type == mx.cpu:
-        with _trying:
+        with known.trying:
             try_compiling()
 
 
 def try_compiling() -> None:
     """Turn MLX's compiler off, with a warning, where it cannot work; once in a process."""
-    global _tried
-    if _tried:
+    if known.tried:
         return
-    _tried = True
+    known.tried = True
     try:
         with tempfile.TemporaryFile(dir=temporary_folder()) as file:
             file.write(bytes(ROOM))
@@ -132,8 +138,7 @@ def temporary_folder() -> Path:
 
 
 def _after_fork() -> None:
-    global _forked
-    _forked = _used
+    known.forked = known.used
 
 
 os.register_at_fork(after_in_child=_after_fork)
