@@ -206,7 +206,11 @@ def _check_place(path: Path) -> None:
         raise OutputError(f"output {path} is a folder")
     if not path.parent.is_dir():
         raise OutputError(f"output folder {path.parent} does not exist")
-    if path.is_symlink() and not Path(os.path.realpath(path)).parent.is_dir():
-        raise OutputError(f"output {path} is a link into a folder that does not exist")
+    if path.is_symlink():
+        target = Path(os.path.realpath(path))
+        if target.is_symlink():
+            raise OutputError(f"output {path} is a link that leads back to itself")
+        if not target.parent.is_dir():
+            raise OutputError(f"output {path} is a link into a folder that does not exist")
     if path.exists() and not os.access(path, os.W_OK):
         raise OutputError(f"cannot write {path}: permission denied")

@@ -1,16 +1,22 @@
-"""What MLX needs of the process and the thread that it computes in. What computes calls `enter`
-first; what only makes arrays, `check_fork`.
+"""What MLX needs of the process and the thread that it computes in. What computes calls `enter` first; what only makes
+arrays, `check_fork`.
 
 - MLX's threads do not survive a fork: a child would wait for them for ever.
 - A thread that ends must give up its streams and compiled functions while Python still runs in it. Otherwise the system
-  does so later, MLX then asks for Python's lock, and where Python is shutting down by then the program aborts.
+  does so later, MLX then asks for Python's lock, and where Python is shutting down by then the program aborts. For the
+  same reason a daemon thread that still computes when the program ends is stopped first.
 - On a CPU device MLX compiles with the system's compiler, in the folder for temporary files.
 """
 
+import atexit
+import contextlib
 import os
 import tempfile
 import threading
+import time
 import warnings
+import weakref
+from collections.abc import Iterator
 from pathlib import Path
 
 import mlx.core as mx
@@ -19,9 +25,23 @@ from ..errors import UnsupportedValue
 
 ROOM = 4 << 20  # bytes that must fit into the folder for temporary files: a compiled function has some 50 kB
 
+# Seconds that a program which ends gives its daemon threads to end: those that compute, and others, which may be idle.
+PATIENCE, MOMENT = 10.0, 0.1
+
+
+class Known:
+    """What is known of this process. used: something has computed; forked: after that; tried: whether MLX can compile;
+    ending: the program is; busy: threads that compute; daemons: daemon threads that have computed."""
+
+    def __init__(self) -> None:
+        self.used = self.forked = self.tried = self.ending = False
+        self.trying = threading.Lock()
+        self.busy: list[threading.Thread] = []
+        self.daemons: weakref.WeakSet[threading.Thread] = weakref.WeakSet()
+
+
+known = Known()
 _here = threading.local()  # begun: whether this thread has entered; end: its ThreadEnd
-_used = _forked = _tried = False
-_trying = threading.Lock()
 
 
 class ThreadEnd:
@@ -37,37 +57,62 @@ class ThreadEnd:
 
 def check_fork() -> None:
     """UnsupportedValue in a process that was forked after this package had used MLX."""
-    global _used
-    if _forked:
+    if known.forked:
         raise UnsupportedValue(
             "this process was forked from one in which MLX had computed, and MLX cannot go on here; start it with "
             'multiprocessing.get_context("spawn"), or load the model after the fork'
         )
-    _used = True
+    known.used = True
 
 
 def enter() -> None:
-    """See to it that MLX can compute in this thread, and ends well in it. UnsupportedValue as of `check_fork`."""
+    """See to it that MLX can compute in this thread, and ends well in it. UnsupportedValue as of `check_fork`.
+
+    SystemExit, which ends a thread without a word, in daemon threads of a program that ends.
+    """
     check_fork()
+    if known.ending and threading.current_thread().daemon:
+        raise SystemExit
     if not getattr(_here, "begun", False):
         _begin()
 
 
+@contextlib.contextmanager
+def computing() -> Iterator[None]:
+    """Around whatever computes for long: a program that ends waits for daemon threads that are in it."""
+    thread = threading.current_thread()
+    known.busy.append(thread)
+    try:
+        yield
+    finally:
+        known.busy.remove(thread)
+
+
+def _end() -> None:
+    known.ending = True
+    start, busy = time.monotonic(), set(known.busy)
+    for thread in list(known.daemons):
+        limit = PATIENCE if thread in busy else MOMENT
+        thread.join(max(0, start + limit - time.monotonic()))
+
+
 def _begin() -> None:
     _here.begun = True
-    if threading.current_thread() is not threading.main_thread():  # for which MLX does it itself
+    thread = threading.current_thread()
+    if thread is not threading.main_thread():  # for which MLX does it itself
         _here.end = ThreadEnd()
+    if thread.daemon:
+        known.daemons.add(thread)
     if mx.default_device().type == mx.cpu:
-        with _trying:
-            _try_compiling()
+        with known.trying:
+            try_compiling()
 
 
-def _try_compiling() -> None:
+def try_compiling() -> None:
     """Turn MLX's compiler off, with a warning, where it cannot work; once in a process."""
-    global _tried
-    if _tried:
+    if known.tried:
         return
-    _tried = True
+    known.tried = True
     try:
         with tempfile.TemporaryFile(dir=temporary_folder()) as file:
             file.write(bytes(ROOM))
@@ -93,8 +138,8 @@ def temporary_folder() -> Path:
 
 
 def _after_fork() -> None:
-    global _forked
-    _forked = _used
+    known.forked = known.used
 
 
 os.register_at_fork(after_in_child=_after_fork)
+atexit.register(_end)  # after threads that are not daemons have been waited for, before Python shuts down

@@ -16,6 +16,7 @@ import mlx.core as mx
 import numpy as np
 
 from ..audio.writing import write_audio
+from ..networks.process import computing
 
 if TYPE_CHECKING:
     from .decoding import Decoding, Piece
@@ -209,7 +210,7 @@ class SpeechStream:
             raise RuntimeError(
                 "this stream is in the middle of a chunk: take the next one after its callback or its text has returned"
             )
-        with self._turn:
+        with self._turn, computing():
             self._taker = threading.get_ident()
             try:
                 yield
@@ -325,7 +326,7 @@ class BatchRun:
         mx.reset_peak_memory()
         start, steps, results = time.perf_counter(), 0, {}
         try:
-            with wired_limit():
+            with computing(), wired_limit():
                 while True:
                     self._fill()
                     before = self._frames()
