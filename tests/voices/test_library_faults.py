@@ -132,7 +132,7 @@ def test_flipped_bits_of_the_index_change_no_result(library):
     wanted = library.search(X[3], k=12)
     index = library.folder / INDEX
     good, names = index.read_bytes(), library.names
-    for at in np.random.RandomState(0).randint(8, len(good), 60):
+    for at in np.random.RandomState(0).randint(8, len(good), 25):
         index.write_bytes(good)
         flipped(index, at)
         with said() as messages:
@@ -143,7 +143,7 @@ def test_flipped_bits_of_the_index_change_no_result(library):
 
 
 @pytest.mark.parametrize("change", ["file", "digest", "dimension", "norm", "metadata", "attributes", "recipe", "row"])
-def test_an_index_whose_entries_lack_a_key(library, change, monkeypatch):
+def test_an_index_whose_entries_lack_a_key(library, change):
     """Even where the checksum was made for it."""
     from mlx_qwen3tts.voices.library import index
 
@@ -152,7 +152,6 @@ def test_an_index_whose_entries_lack_a_key(library, change, monkeypatch):
     entries = json.loads(metadata["entries"])
     for entry in entries.values():
         del entry[change]
-    monkeypatch.setattr(index, "json", json)
     metadata["entries"] = json.dumps(entries)
     tensors = {name: np.array(array) for name, array in arrays.items()}
     index_file = library.folder / INDEX
