@@ -1,13 +1,16 @@
 """What the commands share: options, the error line, progress, exit statuses, the `mlx_qwen3tts NAME` dispatcher.
 
 stdout carries results only. Messages and progress go to stderr. Exit status: 0 done, 2 bad usage or input (one line
-`error: …`), 130 Ctrl-C, 1 a fault of ours (traceback). This module imports nothing slow: `--help` must answer at once.
+`error: …`), 130 Ctrl-C, 143 SIGTERM, which keeps what Ctrl-C keeps, 1 a fault of ours (traceback). This module imports
+nothing slow: `--help` must answer at once.
 """
 
 import argparse
 import contextlib
 import os
+import signal
 import sys
+import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NoReturn
@@ -89,6 +92,40 @@ def bar(
         yield shown.update
 
 
+class Stopped(KeyboardInterrupt):
+    """A signal that ends the program in order, as Ctrl-C does."""
+
+
+_stopped_by = signal.SIGINT
+
+
+def stopped_status() -> int:
+    """The exit status of a command that a signal stopped, as shells count it: 130 for Ctrl-C, 143 for SIGTERM."""
+    return 128 + _stopped_by
+
+
+def _stop(number: int, _: object) -> NoReturn:
+    global _stopped_by
+    _stopped_by = signal.Signals(number)
+    raise Stopped
+
+
+@contextlib.contextmanager
+def _stopping() -> Iterator[None]:
+    """Treat SIGTERM like Ctrl-C within the block. Only the main thread may set that; one that is ignored stays so."""
+    global _stopped_by
+    _stopped_by = signal.SIGINT
+    main = threading.current_thread() is threading.main_thread()
+    if not main or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
+        yield
+        return
+    signal.signal(signal.SIGTERM, _stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
 def run(body: Callable[[argparse.Namespace], object], arguments: argparse.Namespace) -> None:
     """Run a command's body with its parsed arguments and exit with the status that the interface fixes."""
     _open_closed()
@@ -97,7 +134,8 @@ def run(body: Callable[[argparse.Namespace], object], arguments: argparse.Namesp
     if not sys.stderr.isatty():  # the hub's client has bars of its own
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     try:
-        body(arguments)
+        with _stopping():
+            body(arguments)
         if sys.stdout:  # None where it is closed
             sys.stdout.flush()
     except BrokenPipeError:
@@ -107,7 +145,7 @@ def run(body: Callable[[argparse.Namespace], object], arguments: argparse.Namesp
         _fail(error)
     except KeyboardInterrupt:
         note("interrupted")
-        sys.exit(130)
+        sys.exit(stopped_status())
 
 
 def _open_closed() -> None:

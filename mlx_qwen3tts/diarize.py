@@ -52,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def check_outputs(options: argparse.Namespace) -> None:
     """Refuse what cannot be written, before any work."""
     from .errors import OutputError
-    from .files.output import check_folder, check_writable
+    from .files.output import check_folder, check_not_read, check_writable
 
     if options.output is not None:
         if Path(options.output).suffix not in FORMATS:
@@ -61,6 +61,7 @@ def check_outputs(options: argparse.Namespace) -> None:
                 f"output {options.output}: extension {suffix!r} is not one of {' '.join(FORMATS)}", param="output"
             )
         check_writable(options.output)
+        check_not_read(options.output, options.audio, options.space)
     if options.voices is not None:
         check_folder(options.voices, "--voices")
         there = sorted(Path(options.voices).glob("speaker_*.safetensors"))

@@ -182,11 +182,30 @@ def check_batch(options: argparse.Namespace) -> None:
             check_folder(folder, name)
 
 
+def check_apart(options: argparse.Namespace, texts: int | None) -> None:
+    """Refuse to write over a file that is read; texts: how many, in a batch."""
+    from .files.output import check_not_read
+    from .voices.inputs import files_of
+
+    voices = [file for text in (options.voice, options.morph_to) for file in files_of(text, options.library)]
+    for folder, suffix in ((options.output, ".wav"), (options.codes_output, ".npy")):
+        if folder not in (None, "-"):
+            files = [folder] if texts is None else [numbered(folder, number, suffix) for number in range(texts)]
+            for file in files:
+                check_not_read(file, options.ref_audio, options.embedding, options.text_file, *voices)
+
+
+def numbered(folder: str, number: int, suffix: str) -> Path:
+    """Where the sound or the codes of one text of a batch go."""
+    return Path(folder) / f"{number + 1:04d}{suffix}"
+
+
 def generate(options: argparse.Namespace) -> None:
     check_options(options)
     from .synthesis.text import check_text
 
     text = read_text(options)
+    check_apart(options, len(text) if isinstance(text, list) else None)
     if isinstance(text, str):
         check_text(text)
     from .audio.player import Player
@@ -276,7 +295,7 @@ def speak(tts: Qwen3TTS, asked: Request, options: argparse.Namespace, player: Pl
         raise left
     if interrupted:
         cli.note("interrupted: what was spoken so far is kept")
-        sys.exit(130)
+        sys.exit(cli.stopped_status())
 
 
 def speak_batch(tts: Qwen3TTS, asked: list[Request], options: argparse.Namespace) -> None:
@@ -289,10 +308,10 @@ def speak_batch(tts: Qwen3TTS, asked: list[Request], options: argparse.Namespace
     def done(number: int, speech: Speech) -> None:
         for folder in folders:
             folder.mkdir(exist_ok=True)
-        path = Path(options.output) / f"{number + 1:04d}.wav"
+        path = numbered(options.output, number, ".wav")
         speech.save(path)
         if options.codes_output:
-            write_codes(Path(options.codes_output) / f"{number + 1:04d}.npy", speech)
+            write_codes(numbered(options.codes_output, number, ".npy"), speech)
         written[number] = str(path), speech
 
     interrupted = False
@@ -307,7 +326,7 @@ def speak_batch(tts: Qwen3TTS, asked: list[Request], options: argparse.Namespace
     report_batch([written[number] for number in sorted(written)], options)
     if interrupted:
         cli.note("interrupted: what was spoken so far is kept")
-        sys.exit(130)
+        sys.exit(cli.stopped_status())
 
 
 def write(speech: Speech, options: argparse.Namespace) -> None:

@@ -83,31 +83,34 @@ class RopeTable:
     def __init__(self, frequencies: np.ndarray) -> None:
         """frequencies: [D / 2] float32, radians a position."""
         self.frequencies = frequencies
-        self.cos = self.sin = mx.zeros((0, 2 * len(frequencies)))  # [positions, D]
+        nothing = mx.zeros((0, 2 * len(frequencies)))
+        self.table = nothing, nothing  # cosines and sines [positions, D]
 
     def rotation(self, length: int, offset: int | Sequence[int], dtype: mx.Dtype) -> Callable[[mx.array], mx.array]:
         """A function that rotates [B, H, T, D] arrays; the arguments are those of `transformer.Rope`."""
-        self._reach(length + (offset if isinstance(offset, int) else max(offset)))
+        cosines, sines = self._reach(length + (offset if isinstance(offset, int) else max(offset)))
         if isinstance(offset, int):
-            cos, sin = self.cos[offset : offset + length], self.sin[offset : offset + length]
+            cos, sin = cosines[offset : offset + length], sines[offset : offset + length]
         else:
             places = mx.array(np.maximum(np.array(offset)[:, None] + np.arange(length), 0))
-            cos, sin = self.cos[places][:, None], self.sin[places][:, None]  # [B, 1, T, D]
+            cos, sin = cosines[places][:, None], sines[places][:, None]  # [B, 1, T, D]
         cos, sin = cos.astype(dtype), sin.astype(dtype)
         half = len(self.frequencies)
         return lambda x: x * cos + mx.concatenate([x[..., half:], x[..., :half]], axis=-1) * sin
 
     def up_to(self, positions: int) -> tuple[mx.array, mx.array]:
         """Cosines and sines [N, D] float32 of at least so many positions; the sines' first half has their sign."""
-        self._reach(positions)
-        return self.cos, self.sin
+        return self._reach(positions)
 
-    def _reach(self, positions: int) -> None:
-        if self.cos.shape[0] < max(1, positions):
+    def _reach(self, positions: int) -> tuple[mx.array, mx.array]:
+        """The table, which has these positions; both parts at once, as several threads may ask."""
+        table = self.table
+        if table[0].shape[0] < max(1, positions):
             angles = np.arange(max(1024, 2 * positions), dtype=np.float32)[:, None] * self.frequencies
             cos, sin = np.cos(angles), np.sin(angles)
-            self.cos = mx.array(np.concatenate([cos, cos], axis=1))
-            self.sin = mx.array(np.concatenate([-sin, sin], axis=1))
+            both = np.concatenate([cos, cos], axis=1), np.concatenate([-sin, sin], axis=1)
+            table = self.table = mx.array(both[0]), mx.array(both[1])
+        return table
 
 
 @functools.cache

@@ -23,6 +23,7 @@ import mlx.core as mx
 
 from ..networks import kernels
 from ..networks.cache import KVCache
+from ..networks.process import enter
 from ..networks.talker import Talker
 from .frame import FrameStep, Steps
 from .prompt import Prompt
@@ -112,6 +113,7 @@ class Generation:
 
     def step(self) -> Frame | None:
         """The next frame of every row; None when no row is left. It may have ends alone and no codes."""
+        enter()
         if self._ahead and all(row.over for row, _ in self._ahead.rows):
             self._ahead = None  # surplus of rows that have ended: nobody waits for it
         self._ahead = self._ahead or self.enqueue()

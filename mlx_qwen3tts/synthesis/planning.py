@@ -14,6 +14,7 @@ from ..checkpoint.codec import Codec
 from ..checkpoint.vocabulary import Vocabulary
 from ..errors import InvalidValue, QwenTTSError, TextTooLong, UnsupportedValue
 from ..networks.config import ModelConfig
+from ..networks.process import enter
 from ..networks.talker import Talker
 from ..voices.voice import Voice
 from .decoding import Part, Utterance
@@ -84,6 +85,7 @@ class Planner:
 
     def plan(self, request: Request, schedule: Sequence[int]) -> Plan:
         """The Plan of a Request. schedule: as of Utterance."""
+        enter()
         config, notes = self.sampling.sampled(request.sampling), Notes()
         seed = secrets.randbits(32) if request.seed is None else request.seed
         voice = self._voice(request.voice, notes, "voice")
@@ -109,6 +111,7 @@ class Planner:
 
         Of a text in pieces as many are pulled as the prompt needs. max_tokens: positions that must be free behind it.
         """
+        enter()
         notes = Notes() if notes is None else notes
         self._check(request)
         told = {} if voice is None else voice.other

@@ -16,6 +16,7 @@ import mlx.core as mx
 import numpy as np
 
 from ..audio.writing import write_audio
+from ..networks.process import computing
 
 if TYPE_CHECKING:
     from .decoding import Decoding, Piece
@@ -72,9 +73,19 @@ class Interrupted(KeyboardInterrupt):
         return self.speeches[0]
 
 
+class Wired:
+    """How many speak, in whichever threads, with the limit raised, and what it was before the first of them."""
+
+    def __init__(self) -> None:
+        self.lock, self.speaking, self.before = threading.Lock(), 0, 0
+
+
+_wired = Wired()
+
+
 @contextlib.contextmanager
 def wired_limit() -> Iterator[None]:
-    """Keep the weights in a Mac's memory while speaking, as mlx-lm does; elsewhere there is nothing to do."""
+    """Keep the weights in a Mac's memory while anyone speaks, as mlx-lm does; elsewhere there is nothing to do."""
     if not mx.metal.is_available():
         yield
         return
@@ -86,12 +97,18 @@ def wired_limit() -> Iterator[None]:
             "it may be slow, quantise it",
             stacklevel=3,
         )
-    old = mx.set_wired_limit(limit)
+    with _wired.lock:
+        if not _wired.speaking:
+            _wired.before = mx.set_wired_limit(limit)
+        _wired.speaking += 1
     try:
         yield
     finally:
         mx.synchronize()
-        mx.set_wired_limit(old)
+        with _wired.lock:
+            _wired.speaking -= 1
+            if not _wired.speaking:
+                mx.set_wired_limit(_wired.before)
 
 
 def make_stats(seconds: float, frames: int, start: float, **more: float) -> dict[str, Any]:
@@ -167,13 +184,14 @@ class SpeechStream:
         self.stats: dict[str, Any] = {}
         self._pieces, self._begun = self._run(), False
         self._closed, self._turn = threading.Event(), threading.Lock()
+        self._taker: int | None = None  # the thread that has the turn
 
     def __iter__(self) -> SpeechStream:
         return self
 
     def __next__(self) -> Chunk:
         self._begun = True
-        with self._turn:
+        with self._taking():
             piece = next(self._pieces)
             mx.eval(piece.audio, piece.codes)
             self._note_time()
@@ -184,6 +202,20 @@ class SpeechStream:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    @contextlib.contextmanager
+    def _taking(self) -> Iterator[None]:
+        """The turn to take chunks, which one thread at a time has. RuntimeError for the one that has it already."""
+        if self._taker == threading.get_ident():
+            raise RuntimeError(
+                "this stream is in the middle of a chunk: take the next one after its callback or its text has returned"
+            )
+        with self._turn, computing():
+            self._taker = threading.get_ident()
+            try:
+                yield
+            finally:
+                self._taker = None
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -224,7 +256,7 @@ class SpeechStream:
         decoding = self._decoding
         assert decoding is not None, "it has not begun"
         try:
-            with self._turn, contextlib.closing(self._pieces):  # which ends it where `heard` raises
+            with self._taking(), contextlib.closing(self._pieces):  # which ends it where `heard` raises
                 for piece in self._pieces:
                     take(piece)
             return made.speech(self._measure())
@@ -294,7 +326,7 @@ class BatchRun:
         mx.reset_peak_memory()
         start, steps, results = time.perf_counter(), 0, {}
         try:
-            with wired_limit():
+            with computing(), wired_limit():
                 while True:
                     self._fill()
                     before = self._frames()

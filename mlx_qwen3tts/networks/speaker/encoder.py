@@ -10,6 +10,7 @@ import mlx.nn as nn
 from ...errors import AudioError
 from ..config import SpeakerEncoderConfig
 from ..conv import Conv1d
+from ..process import enter
 from .mel import FFT, HOP, log_mel
 
 
@@ -119,6 +120,7 @@ class SpeakerEncoder(nn.Module):
 
     def __call__(self, mel: mx.array) -> mx.array:
         """Log-mel frames [B, T, bands] to vectors [B, D], not normalised."""
+        enter()
         x, outputs = mel, []
         for block in self.blocks:
             x = block(x)
