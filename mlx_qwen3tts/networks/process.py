@@ -23,7 +23,7 @@ import mlx.core as mx
 
 from ..errors import UnsupportedValue
 
-ROOM = 4 << 20  # bytes that must fit into the folder for temporary files: a compiled function has some 50 kB
+ROOM = 2 << 20  # bytes that must fit into the folder for temporary files: a compiled function has some 50 kB
 
 # Seconds that a program which ends gives its daemon threads to end: those that compute, and others, which may be idle.
 PATIENCE, MOMENT = 10.0, 0.1
