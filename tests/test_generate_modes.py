@@ -307,7 +307,7 @@ def test_underruns_are_counted_once_a_pause(monkeypatch):
 def test_without_a_device_there_is_a_way_out(refused, base, monkeypatch):
     monkeypatch.setitem(sys.modules, "sounddevice", None)
     message = refused(*base, "Hello.", "--play")
-    assert message == "--play needs sounddevice: pip install 'mlx-qwen3tts[play]'"
+    assert message == f"--play needs sounddevice: pip install -e '{ROOT.resolve()}[play]'"
     monkeypatch.setitem(sys.modules, "sounddevice", FakeDevice(broken=True))
     assert refused(*base, "Hello.", "--play") == "--play: no sound can be played here: no default output device"
     with pytest.raises(PlayError):

@@ -20,7 +20,9 @@ KNOWN = Vocabulary(("hello", "this", "i"), ",.?!")
         ("I hello.\n\tThis?!", []),
         ("HELLO iS", ["HELLO", "iS"]),
         ("hello zebra zebra, zebra.", ["zebra"]),
-        ("hello , this", [","]),  # punctuation stands right after a word
+        ("hello , this", []),  # a mark is not a word
+        (".", []),
+        ("...!?", []),
         ("7 hello-this", ["7", "hello-this"]),
     ],
 )
