@@ -14,13 +14,11 @@ class Progress:
     """The files of a folder that are made already. identity: a word for all that a file was made from."""
 
     def __init__(self, folder: str | Path, resume: bool) -> None:
-        """resume: whether what an earlier run has recorded counts; else it is forgotten."""
+        """resume: whether what an earlier run has recorded counts; else it is forgotten with the first new file."""
         self.file = Path(folder) / RECORD
         self._made: dict[str, str] = {}
-        if not self.file.is_file():
-            return
-        if not resume:
-            self.file.unlink()
+        self._forget = not resume
+        if self._forget or not self.file.is_file():
             return
         for line in self.file.read_text(encoding="utf-8", errors="replace").splitlines():
             try:
@@ -35,6 +33,9 @@ class Progress:
 
     def add(self, name: str, identity: str) -> None:
         """Record a file that is whole."""
+        if self._forget:
+            self.finish()
+            self._forget = False
         line = json.dumps({"file": name, "identity": identity})
         with open(self.file, "a", encoding="utf-8") as record:
             record.write(f"\n{line}\n")  # in front too: behind half a line it would be lost
