@@ -127,8 +127,9 @@ def note_cut(plan: Plan, called: str) -> None:
     """Say so where a speech was cut; called: what the warning calls it."""
     config = plan.config
     if plan.utterance.finish_reason == "length":
-        if FRAMES_PER_TOKEN * plan.text.tokens > LONG * config.max_tokens:
-            way_out = "the text is long: split it, or raise max_tokens"
+        needed = round(FRAMES_PER_TOKEN * plan.text.tokens)
+        if needed > LONG * config.max_tokens:
+            way_out = f"raise max_tokens or split the text, which should take some {needed}"
         else:
             way_out = "raise max_tokens or try another seed" if config.do_sample else "raise max_tokens"
         plan.notes.warn(f"{called} did not end within {config.max_tokens} tokens and was cut; {way_out}")
