@@ -7,7 +7,7 @@ OSError, into one line `error: …` and exit status 2; any other exception is a 
 one is. The text is for people: it names the value and the way out.
 """
 
-from pathlib import Path
+import pathlib
 
 
 class QwenTTSError(ValueError):
@@ -111,10 +111,10 @@ class OutputError(QwenTTSError):
 
 def install_hint(extra: str) -> str:
     """The command that brings an extra: of the checkout that this is, else of the package."""
-    root = Path(__file__).resolve().parents[1]
+    root = pathlib.Path(__file__).resolve().parents[1]
     if not (root / "pyproject.toml").is_file():
         return f"pip install 'mlx-qwen3tts[{extra}]'"
-    where = f"{'.' if root == Path.cwd() else root}[{extra}]"
+    where = f"{'.' if root == pathlib.Path.cwd() else root}[{extra}]"
     return f"pip install -e '{where}'"
 
 

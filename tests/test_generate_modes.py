@@ -194,7 +194,9 @@ def test_a_long_text_that_was_cut_is_to_be_split(command, base, tmp_path, monkey
     for run in ((long,), ("--morph-to", "voice.npy", "--morph-mode", "sentences", long), ("--text-file", "-")):
         monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(long.encode())))
         told = command(*base, *run).err
-        assert re.search(r"was cut; raise max_tokens or split the text, which should take some (2[1-9]|[3-9]\d)\n", told)
+        assert re.search(
+            r"was cut; raise max_tokens or split the text, which should take some (2[1-9]|[3-9]\d)\n", told
+        )
     assert "was cut; raise max_tokens or try another seed" in command(*base, "Hi.").err
 
 
