@@ -609,7 +609,7 @@ def test_demo_without_the_extra(command, monkeypatch):
     find = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "matplotlib" else find(name))
     ran = command("demo")
-    assert ran.status == 0 and "pip install 'mlx-qwen3tts[voices]'" in ran.err
+    assert ran.status == 0 and f"pip install -e '{ROOT}[voices]'" in ran.err
     assert len(ran.out.splitlines()) == 9 and Path("demo/higher.wav").is_file()
 
 

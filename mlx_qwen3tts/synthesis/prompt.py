@@ -30,6 +30,7 @@ class Text:
 
     def __init__(self, known: mx.array, pad: mx.array, more: Callable[[], tuple[mx.array, bool]] | None = None) -> None:
         """known: [N, E]; pad: [E]."""
+        self.tokens = 0  # of the text itself that have come so far
         self.known, self.pad, self.more = known, pad, more
 
     def ready(self, step: int) -> bool:
@@ -133,6 +134,7 @@ def build_prompt(
     def following() -> tuple[mx.array, bool]:
         assert more is not None, "all of the text is known"
         ids, last = more()
+        words.tokens += len(ids)
         return embed(ids, last), last
 
     parts = [talker.embed_text(mx.array(list(instruct)))] if instruct else []
@@ -143,8 +145,9 @@ def build_prompt(
         parts.append(speaker.astype(talker.dtype)[None] + pad)
     parts.append(codec_pad + bos)
 
-    words = embed([*(reference[0] if reference else ()), *text], last=more is None)
-    words = Text(words, pad[0], following if more else None)
+    known = embed([*(reference[0] if reference else ()), *text], last=more is None)
+    words = Text(known, pad[0], following if more else None)
+    words.tokens = len(text)
     # What speech continues from: codec bos, in context followed by the reference's frames.
     spoken = mx.concatenate([codec_bos, talker.embed_frames(reference[1])]) if reference else codec_bos
     if layout == "full":

@@ -10,17 +10,21 @@ import warnings
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import mlx.core as mx
 import numpy as np
 
-from ..audio.writing import write_audio
+from ..audio.writing import wav_samples, write_audio
 from ..networks.process import computing
+from .morph import FRAMES_PER_TOKEN
 
 if TYPE_CHECKING:
     from .decoding import Decoding, Piece
     from .planning import Plan
+
+
+LONG = 0.75  # of max_tokens; a text that should take more was cut for its length, not for a bad draw
 
 
 @dataclass(eq=False, repr=False)
@@ -44,9 +48,16 @@ class Speech:
         seconds = self.audio.shape[0] / self.sample_rate
         return f"Speech({seconds:.2f} s, {len(self.codes)} frames, {self.finish_reason})"
 
-    def save(self, path: str | Path) -> None:
-        """Write .wav, .flac, .mp3 or .ogg by extension; the file appears whole or not at all."""
-        write_audio(path, np.array(self.audio), self.sample_rate)
+    def save(self, file: str | Path | BinaryIO, format: str | None = None) -> None:
+        """Write a sound file: to a path, where it appears whole or not at all, or to a binary file object.
+
+        format: "wav", "flac", "mp3" or "ogg"; by default that of the path's extension, and of a file object "wav".
+        """
+        write_audio(file, np.array(self.audio), self.sample_rate, format)
+
+    def pcm16(self) -> bytes:
+        """The samples as 16-bit little-endian integers, mono, as players and sockets take them; no header."""
+        return wav_samples(np.array(self.audio), self.sample_rate)
 
 
 @dataclass(eq=False, repr=False)
@@ -56,6 +67,10 @@ class Chunk:
     audio: mx.array
     sample_rate: int
     codes: mx.array
+
+    def pcm16(self) -> bytes:
+        """The samples as 16-bit little-endian integers, mono; no header."""
+        return wav_samples(np.array(self.audio), self.sample_rate)
 
     def __repr__(self) -> str:
         return f"Chunk({self.audio.shape[0] / self.sample_rate:.2f} s, {len(self.codes)} frames)"
@@ -129,7 +144,11 @@ def note_cut(plan: Plan, called: str) -> None:
     """Say so where a speech was cut; called: what the warning calls it."""
     config = plan.config
     if plan.utterance.finish_reason == "length":
-        way_out = "raise max_tokens or try another seed" if config.do_sample else "raise max_tokens"
+        needed = round(FRAMES_PER_TOKEN * plan.text.tokens)
+        if needed > LONG * config.max_tokens:
+            way_out = f"raise max_tokens or split the text, which should take some {needed}"
+        else:
+            way_out = "raise max_tokens or try another seed" if config.do_sample else "raise max_tokens"
         plan.notes.warn(f"{called} did not end within {config.max_tokens} tokens and was cut; {way_out}")
 
 
@@ -310,8 +329,11 @@ class SpeechStream:
 class BatchRun:
     """Several Plans spoken together, at most `size` at once: the next one joins when one has ended."""
 
-    def __init__(self, decoding: Decoding, plans: Sequence[Plan], sample_rate: int, size: int) -> None:
-        self.decoding, self.size = decoding, size
+    def __init__(
+        self, decoding: Decoding, plans: Sequence[Plan], sample_rate: int, size: int, numbers: Sequence[int]
+    ) -> None:
+        """numbers: what the plans are called outside."""
+        self.decoding, self.size, self.numbers = decoding, size, numbers
         self.made = [Made(plan, sample_rate) for plan in plans]
         self.place = {plan.utterance: number for number, plan in enumerate(plans)}
         self.begun, self.running = 0, []  # how many have begun; numbers of those that speak
@@ -340,10 +362,10 @@ class BatchRun:
                         if progress:
                             progress(steps)
                     for number in self._ended():
-                        note_cut(self.made[number].plan, f"text {number + 1}")
+                        note_cut(self.made[number].plan, f"text {self.numbers[number] + 1}")
                         results[number] = self._speech(number, start)
                         if done:
-                            done(number, results[number])
+                            done(self.numbers[number], results[number])
         except KeyboardInterrupt:
             for piece in self.decoding.decode([made.plan.utterance for made in self.made]):
                 self.made[self.place[piece.utterance]].add(piece)
@@ -352,9 +374,9 @@ class BatchRun:
                     results[number] = self._speech(number, start)
             if not results:
                 raise
-            numbers = sorted(results)
+            made = sorted(results)
             self._share(results, start)
-            raise Interrupted([results[number] for number in numbers], numbers) from None
+            raise Interrupted([results[number] for number in made], [self.numbers[number] for number in made]) from None
         self._share(results, start)
         return [results[number] for number in range(len(self.made))]
 
