@@ -174,7 +174,7 @@ def test_sound_to_stdout_and_nothing_else(clone, tmp_path):
     piped = python(*run, "--text-file", "-", "--output", "-", input=b"Hello.\n", cwd=tmp_path, env=environment)
     assert piped.returncode == 0 and piped.stdout[:4] == b"RIFF" and b"s of speech" in piped.stderr
     assert sorted(path.name for path in tmp_path.iterdir()) == ["voice.npy"]
-    filed = python(*run, "Hello.\n", "--output", "o.wav", cwd=tmp_path, env=environment)
+    filed = python(*run, "Hello.", "--output", "o.wav", cwd=tmp_path, env=environment)
     assert (filed.returncode, filed.stdout) == (0, b"")
     assert (tmp_path / "o.wav").read_bytes() == piped.stdout
 

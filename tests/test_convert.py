@@ -457,7 +457,7 @@ def test_a_header_whose_sizes_disagree(copy, tmp_path):
         (["--q-bits", "8"], "q_bits 8 says how to quantise; add quantize (-q)"),
         (["--upload-repo", "mine"], "upload repository 'mine' is not of the form owner/name"),
         (["--revision", "main"], "revision 'main' is for hub ids"),
-        (["--bits", "8"], "unrecognized arguments: --bits 8"),
+        (["--bits", "8"], "unknown option --bits: did you mean --q-bits?"),
     ],
 )
 def test_bad_options(base, tmp_path, capsys, options, message):

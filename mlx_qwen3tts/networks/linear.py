@@ -30,8 +30,8 @@ class Linear(nn.Linear):
         return cpu.block(outputs, inputs, cpu.rows(x)) if self.blocks else None
 
     def __call__(self, x: mx.array) -> mx.array:
-        block = self.block(x)
-        if block is not None:
+        # Most layers have none: a call for each would add a fifth to a frame's Python.
+        if self.blocks and (block := self.block(x)) is not None:
             return cpu.multiply_in_blocks(x, self.weight, block, self.get("bias"))
         return super().__call__(x)
 
@@ -86,6 +86,6 @@ def packed(x: mx.array) -> mx.array:
 
 def add_product(residual: mx.array, x: mx.array, layer: Projection | Rows) -> mx.array:
     """residual + layer(x), in one kernel where the layer is a plain product."""
-    if isinstance(layer, Linear) and "bias" not in layer and layer.block(x) is None:
+    if isinstance(layer, Linear) and "bias" not in layer and not (layer.blocks and layer.block(x)):
         return mx.addmm(residual, x, layer.weight.T)
     return residual + layer(x)

@@ -157,7 +157,9 @@ class SwiGLU(nn.Module):
     def __call__(self, x: mx.array, residual: mx.array | None = None) -> mx.array:
         """x: [B, T, E]. Returns [B, T, E], added to `residual` where that is given."""
         parts = mx.split(self.gate_up_proj(x), 2, axis=-1)
-        hidden = packed(_gated(*parts)) if on_gpu() else cpu.gated(*parts)
+        # Other dtypes round between the steps as the reference does.
+        plain = parts[0].dtype != mx.float32 or on_gpu()
+        hidden = packed(_gated(*parts)) if plain else cpu.gated(*parts)
         return self.down_proj(hidden) if residual is None else add_product(residual, hidden, self.down_proj)
 
 

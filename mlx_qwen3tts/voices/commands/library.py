@@ -80,7 +80,8 @@ def add(options: Namespace) -> None:
         raise InvalidValue(f"--prepare belongs to a recording, which {other} is not")
     taken = [name for name in map(check_name, named) if name in library]
     if taken and not options.overwrite:  # before the work; and all or none
-        raise NameTaken(f"library {library.folder} has a voice {taken[0]!r} already; remove it or overwrite it")
+        way_out = "--overwrite (in Python overwrite=True) replaces it"
+        raise NameTaken(f"library {library.folder} has a voice {taken[0]!r} already; {way_out}")
     encoder = encoder_of(options) if sounds else None
     lookup, voices = lookup_of(options, library), {}
     with cli.bar("adding", "voice", total=len(named)) as advance:

@@ -153,7 +153,8 @@ def _check_names(library: Library, members: dict[str, zipfile.ZipInfo], overwrit
     there = [file.name for name in members for file in _present(library, name)]
     if there and not overwrite:
         raise NameTaken(
-            f"library {library.folder} has {shortened(there, 5)} already; overwrite them or import into another library"
+            f"library {library.folder} has {shortened(there, 5)} already; "
+            "--overwrite (in Python overwrite=True) replaces them, --library names another one"
         )
     known = {".": library.names, DIRECTIONS: library.directions}
     folded = {parent: {composed(name).casefold(): name for name in names} for parent, names in known.items()}
