@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 import soundfile
 
-from mlx_qwen3tts import Voice
+from mlx_qwen3tts import Qwen3TTS, Voice
 from mlx_qwen3tts.checkpoint import hub
 from mlx_qwen3tts.checkpoint.speaker import SpeakerEncoder
 
 FOLDER = Path(__file__).parents[1] / "examples"
 RECORDINGS = hub.SHIPPED["miniature"] / "recordings"
-WITH_TEST = {"speak", "stream", "blend", "direction", "batch"}
+WITH_TEST = {"speak", "stream", "blend", "direction", "batch", "steps"}
 
 
 @pytest.fixture
@@ -78,6 +78,15 @@ def test_direction(run):
     before, after = (float(re.fullmatch(r"(?:before|after): (\d+) Hz", line)[1]) for line in measured)
     assert after > 1.2 * before
     assert seconds("before.wav") > 1 and seconds("after.wav") > 1
+
+
+def test_steps(run):
+    lines = run("steps", "Good morning.")
+    codes = [ast.literal_eval(re.fullmatch(r"frame \d+: entropy .+, norm .+, (\[.+\])", line)[1]) for line in lines]
+    tts = Qwen3TTS.from_pretrained("miniature", dtype="float32")
+    speech = tts.generate("Good morning.", tts.clone(RECORDINGS / "low.flac"), language="English", seed=1)
+    assert np.array_equal(codes, np.array(speech.codes))
+    assert seconds("steps.wav") == pytest.approx(speech.stats["seconds"], abs=0.01)
 
 
 def test_batch(run):

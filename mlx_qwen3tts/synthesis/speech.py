@@ -10,16 +10,21 @@ import warnings
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import mlx.core as mx
 import numpy as np
 
-from ..audio.writing import write_audio
+from ..audio.writing import wav_samples, write_audio
+from ..networks.process import computing
+from .morph import FRAMES_PER_TOKEN
 
 if TYPE_CHECKING:
     from .decoding import Decoding, Piece
     from .planning import Plan
+
+
+LONG = 0.75  # of max_tokens; a text that should take more was cut for its length, not for a bad draw
 
 
 @dataclass(eq=False, repr=False)
@@ -43,9 +48,16 @@ class Speech:
         seconds = self.audio.shape[0] / self.sample_rate
         return f"Speech({seconds:.2f} s, {len(self.codes)} frames, {self.finish_reason})"
 
-    def save(self, path: str | Path) -> None:
-        """Write .wav, .flac, .mp3 or .ogg by extension; the file appears whole or not at all."""
-        write_audio(path, np.array(self.audio), self.sample_rate)
+    def save(self, file: str | Path | BinaryIO, format: str | None = None) -> None:
+        """Write a sound file: to a path, where it appears whole or not at all, or to a binary file object.
+
+        format: "wav", "flac", "mp3" or "ogg"; by default that of the path's extension, and of a file object "wav".
+        """
+        write_audio(file, np.array(self.audio), self.sample_rate, format)
+
+    def pcm16(self) -> bytes:
+        """The samples as 16-bit little-endian integers, mono, as players and sockets take them; no header."""
+        return wav_samples(np.array(self.audio), self.sample_rate)
 
 
 @dataclass(eq=False, repr=False)
@@ -55,6 +67,10 @@ class Chunk:
     audio: mx.array
     sample_rate: int
     codes: mx.array
+
+    def pcm16(self) -> bytes:
+        """The samples as 16-bit little-endian integers, mono; no header."""
+        return wav_samples(np.array(self.audio), self.sample_rate)
 
     def __repr__(self) -> str:
         return f"Chunk({self.audio.shape[0] / self.sample_rate:.2f} s, {len(self.codes)} frames)"
@@ -72,9 +88,19 @@ class Interrupted(KeyboardInterrupt):
         return self.speeches[0]
 
 
+class Wired:
+    """How many speak, in whichever threads, with the limit raised, and what it was before the first of them."""
+
+    def __init__(self) -> None:
+        self.lock, self.speaking, self.before = threading.Lock(), 0, 0
+
+
+_wired = Wired()
+
+
 @contextlib.contextmanager
 def wired_limit() -> Iterator[None]:
-    """Keep the weights in a Mac's memory while speaking, as mlx-lm does; elsewhere there is nothing to do."""
+    """Keep the weights in a Mac's memory while anyone speaks, as mlx-lm does; elsewhere there is nothing to do."""
     if not mx.metal.is_available():
         yield
         return
@@ -86,12 +112,18 @@ def wired_limit() -> Iterator[None]:
             "it may be slow, quantise it",
             stacklevel=3,
         )
-    old = mx.set_wired_limit(limit)
+    with _wired.lock:
+        if not _wired.speaking:
+            _wired.before = mx.set_wired_limit(limit)
+        _wired.speaking += 1
     try:
         yield
     finally:
         mx.synchronize()
-        mx.set_wired_limit(old)
+        with _wired.lock:
+            _wired.speaking -= 1
+            if not _wired.speaking:
+                mx.set_wired_limit(_wired.before)
 
 
 def make_stats(seconds: float, frames: int, start: float, **more: float) -> dict[str, Any]:
@@ -112,7 +144,11 @@ def note_cut(plan: Plan, called: str) -> None:
     """Say so where a speech was cut; called: what the warning calls it."""
     config = plan.config
     if plan.utterance.finish_reason == "length":
-        way_out = "raise max_tokens or try another seed" if config.do_sample else "raise max_tokens"
+        needed = round(FRAMES_PER_TOKEN * plan.text.tokens)
+        if needed > LONG * config.max_tokens:
+            way_out = f"raise max_tokens or split the text, which should take some {needed}"
+        else:
+            way_out = "raise max_tokens or try another seed" if config.do_sample else "raise max_tokens"
         plan.notes.warn(f"{called} did not end within {config.max_tokens} tokens and was cut; {way_out}")
 
 
@@ -167,13 +203,14 @@ class SpeechStream:
         self.stats: dict[str, Any] = {}
         self._pieces, self._begun = self._run(), False
         self._closed, self._turn = threading.Event(), threading.Lock()
+        self._taker: int | None = None  # the thread that has the turn
 
     def __iter__(self) -> SpeechStream:
         return self
 
     def __next__(self) -> Chunk:
         self._begun = True
-        with self._turn:
+        with self._taking():
             piece = next(self._pieces)
             mx.eval(piece.audio, piece.codes)
             self._note_time()
@@ -184,6 +221,20 @@ class SpeechStream:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    @contextlib.contextmanager
+    def _taking(self) -> Iterator[None]:
+        """The turn to take chunks, which one thread at a time has. RuntimeError for the one that has it already."""
+        if self._taker == threading.get_ident():
+            raise RuntimeError(
+                "this stream is in the middle of a chunk: take the next one after its callback or its text has returned"
+            )
+        with self._turn, computing():
+            self._taker = threading.get_ident()
+            try:
+                yield
+            finally:
+                self._taker = None
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -224,7 +275,7 @@ class SpeechStream:
         decoding = self._decoding
         assert decoding is not None, "it has not begun"
         try:
-            with self._turn, contextlib.closing(self._pieces):  # which ends it where `heard` raises
+            with self._taking(), contextlib.closing(self._pieces):  # which ends it where `heard` raises
                 for piece in self._pieces:
                     take(piece)
             return made.speech(self._measure())
@@ -278,8 +329,11 @@ class SpeechStream:
 class BatchRun:
     """Several Plans spoken together, at most `size` at once: the next one joins when one has ended."""
 
-    def __init__(self, decoding: Decoding, plans: Sequence[Plan], sample_rate: int, size: int) -> None:
-        self.decoding, self.size = decoding, size
+    def __init__(
+        self, decoding: Decoding, plans: Sequence[Plan], sample_rate: int, size: int, numbers: Sequence[int]
+    ) -> None:
+        """numbers: what the plans are called outside."""
+        self.decoding, self.size, self.numbers = decoding, size, numbers
         self.made = [Made(plan, sample_rate) for plan in plans]
         self.place = {plan.utterance: number for number, plan in enumerate(plans)}
         self.begun, self.running = 0, []  # how many have begun; numbers of those that speak
@@ -294,7 +348,7 @@ class BatchRun:
         mx.reset_peak_memory()
         start, steps, results = time.perf_counter(), 0, {}
         try:
-            with wired_limit():
+            with computing(), wired_limit():
                 while True:
                     self._fill()
                     before = self._frames()
@@ -308,10 +362,10 @@ class BatchRun:
                         if progress:
                             progress(steps)
                     for number in self._ended():
-                        note_cut(self.made[number].plan, f"text {number + 1}")
+                        note_cut(self.made[number].plan, f"text {self.numbers[number] + 1}")
                         results[number] = self._speech(number, start)
                         if done:
-                            done(number, results[number])
+                            done(self.numbers[number], results[number])
         except KeyboardInterrupt:
             for piece in self.decoding.decode([made.plan.utterance for made in self.made]):
                 self.made[self.place[piece.utterance]].add(piece)
@@ -320,9 +374,9 @@ class BatchRun:
                     results[number] = self._speech(number, start)
             if not results:
                 raise
-            numbers = sorted(results)
+            made = sorted(results)
             self._share(results, start)
-            raise Interrupted([results[number] for number in numbers], numbers) from None
+            raise Interrupted([results[number] for number in made], [self.numbers[number] for number in made]) from None
         self._share(results, start)
         return [results[number] for number in range(len(self.made))]
 
