@@ -68,6 +68,9 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="MODE",
         help="streaming or full (default: streaming for clones and embeddings, full for presets and designed voices)",
     )
+    options.add_argument(
+        "--rate", type=float, default=1.0, metavar="X", help="of speaking, 0.5 to 2; the pitch is kept (default: 1)"
+    )
     for field in fields(Sampling)[1:]:
         kind, name = field.metadata["kind"], field.name.replace("_", "-")
         options.add_argument(f"--{name}", type=kind, metavar="N" if kind is int else "X", help=field.metadata["help"])
@@ -204,6 +207,7 @@ def generate(options: argparse.Namespace) -> None:
         sampling = Sampling(**{field.name: getattr(options, field.name) for field in fields(Sampling)})
         if isinstance(text, list):
             how = {"languages": options.language, "instructs": options.instruct, "text_modes": options.text_mode}
+            how["rates"] = options.rate
             speak_batch(tts, as_requests(text, voice, **how, seeds=options.seed, sampling=sampling), options)
         else:
             speak(tts, request(text, voice, sampling, options), options, player)
@@ -221,6 +225,7 @@ def request(
         text_mode=options.text_mode,
         seed=options.seed,
         sampling=sampling,
+        rate=options.rate,
         morph=options.morph_to,
         morph_seconds=options.morph_seconds,
         morph_mode=options.morph_mode or MORPH_MODES[0],

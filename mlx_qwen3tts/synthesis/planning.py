@@ -46,13 +46,14 @@ class Notes(list[str]):
 @dataclass
 class Plan:
     """A Request that this model has accepted. codebooks: of its frames; notes: grow while it is spoken; positions: of
-    its prompt."""
+    its prompt; rate: of speaking."""
 
     utterance: Utterance
     seed: int
     config: GenerationConfig
     notes: Notes
     codebooks: int
+    rate: float = 1.0
 
     @property
     def positions(self) -> int:
@@ -98,7 +99,7 @@ class Planner:
         if request.morph is not None:
             part, following = self._changing(request, voice, part, notes)
         utterance = Utterance(part, following, schedule, context)
-        return Plan(utterance, seed, config, notes, self.codec.num_codebooks)
+        return Plan(utterance, seed, config, notes, self.codec.num_codebooks, rate=request.rate)
 
     def _voice(self, voice: VoiceLike, notes: Notes, param: str) -> Voice | None:
         """The Voice that the parameter `param` means."""

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 LAYOUTS = ("streaming", "full")  # of the text: a token a frame, or all of it first
 MORPH_MODES = ("live", "sentences")
+RATES = (0.5, 2.0)  # of speaking
 LEAST_TOKENS = 2  # for a frame: the last token is never spoken
 
 
@@ -98,6 +99,7 @@ class Options(SamplingOptions, total=False):
     text_mode: str | None
     seed: int | None
     sampling: Sampling
+    rate: float
     morph: MorphLike
     morph_seconds: float | None
     morph_mode: str
@@ -111,6 +113,7 @@ class BatchOptions(SamplingOptions, total=False):
     text_modes: str | list[str | None] | None
     seeds: int | list[int] | list[int | None] | None
     sampling: Sampling
+    rates: float | list[float]
 
 
 @dataclass(frozen=True)
@@ -122,6 +125,8 @@ class Request:
     language: one of the model's, or "auto". instruct: how to speak, where the model takes it. text_mode: "streaming"
     (one text token a frame; the default for clones and vectors) or "full" (the whole text first; the default for
     presets and designed voices). seed: 0 to 2**32 - 1, which makes the speech repeatable; None draws one.
+
+    rate: how fast it is spoken, 0.5 to 2, at the same pitch. The sound is stretched; the codes stay as they are.
 
     morph: a voice to change into while speaking, evenly over `morph_seconds` (default: what the text should take), or
     a function from the seconds spoken to a vector [D]; `voice` is where it starts. morph_mode: "live" rewrites the
@@ -136,6 +141,7 @@ class Request:
     text_mode: str | None = None
     seed: int | None = None
     sampling: Sampling = Sampling()
+    rate: float = 1.0
     morph: MorphLike = None
     morph_seconds: float | None = None
     morph_mode: str = MORPH_MODES[0]
@@ -153,6 +159,7 @@ class Request:
             object.__setattr__(self, "seed", check_seed(self.seed))
         if not isinstance(self.sampling, Sampling):
             raise WrongType(f"sampling must be a Sampling, not {self.sampling!r}", param="sampling")
+        object.__setattr__(self, "rate", checks.number(self.rate, "rate", *RATES))
         self._check_morph()
 
     def _check_morph(self) -> None:
@@ -223,7 +230,7 @@ def as_requests(
     own: dict[str, Any] = dict(options)
     sampling = _take_sampling(own)
     names = {"voices": "voice", "languages": "language", "instructs": "instruct", "text_modes": "text_mode"}
-    names["seeds"] = "seed"
+    names |= {"seeds": "seed", "rates": "rate"}
     columns = {"voices": voices, **own}
     for name in columns:
         if name not in names:
