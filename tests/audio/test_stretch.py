@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from mlx_qwen3tts import Qwen3TTS, Request
+from mlx_qwen3tts import Qwen3TTS, Request, Voice
 from mlx_qwen3tts.audio.measures import f0_track
 from mlx_qwen3tts.audio.stretch import FASTEST, SLOWEST, Stretch, stretched
 from mlx_qwen3tts.errors import InvalidValue, WrongType
@@ -22,7 +22,8 @@ def tts():
 
 @pytest.fixture(scope="module")
 def vector(tts):
-    return np.random.RandomState(1).randn(tts.embedding_dim).astype(np.float32)
+    """One of the miniature's voices."""
+    return np.array(Voice.load(tts.folder.folder / "voices" / "voice01.safetensors").embedding)
 
 
 @pytest.fixture(scope="module")
@@ -195,13 +196,13 @@ def test_ctrl_c_keeps_what_was_spoken_at_its_rate(tts, vector):
 def test_the_command_has_a_rate(command, refused, tmp_path, vector):
     np.save(tmp_path / "v.npy", vector)
     how = ("--model", "miniature", "--embedding", "v.npy", "--seed", 1, "--max-tokens", 8)
+    (tmp_path / "lines.txt").write_text("Hello.\nZebra.\n")
+    batch = ("--text-file", "lines.txt", "--batch-size", 2, "--output", "out", "--codes-output", "codes")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        for name, rate in (("a.wav", 1), ("b.wav", 1.5)):
-            assert command("generate", *how, "--rate", rate, "--output", name, "Hello.").status == 0
-        (tmp_path / "lines.txt").write_text("Hello.\nZebra.\n")
-        batch = ("--text-file", "lines.txt", "--batch-size", 2, "--output", "lines")
-        assert command("generate", *how, "--rate", 1.5, *batch).status == 0
-    plain, fast = (soundfile.info(tmp_path / name).frames for name in ("a.wav", "b.wav"))
-    assert fast == round(plain / 1.5) == soundfile.info(tmp_path / "lines" / "0001.wav").frames
+        made = command("generate", *how, "--rate", 1.5, "--codes-output", "a.npy", "--output", "a.wav", "Hello.")
+        assert made.status == command("generate", *how, "--rate", 0.5, *batch).status == 0
+    pairs = [("a.wav", "a.npy", 1.5), ("out/0001.wav", "codes/0001.npy", 0.5), ("out/0002.wav", "codes/0002.npy", 0.5)]
+    for sound, codes, rate in pairs:
+        assert soundfile.info(tmp_path / sound).frames == round(len(np.load(tmp_path / codes)) * PIECE / rate) > 0
     assert "rate 3" in refused("generate", *how, "--rate", 3, "Hello.")
