@@ -2,6 +2,11 @@
 
     python -m benchmarks.bench [--model M | --size tiny|narrow|0.6b|1.7b] [--dtype D] [--voice FILE] [--repeats 3]
                                [--texts short,medium,long] [--batch 1,2,4,8,16] [--frames-cap N] [--json]
+    python -m benchmarks.bench --self-check [--model M | --size S]
+
+--self-check compares every form of computation that is chosen for a GPU with its form for a CPU, on the same weights,
+and ends with status 1 where one differs, before anything is measured. Run it once on a new machine. Without --model or
+--size it checks random weights and the miniature, and measures nothing.
 
 --model is a folder or hub id as everywhere (default: mlx_model); --size measures random weights of a published shape.
 The texts take about 2, 8 and 25 seconds to say and are cut after 25, 100 and 300 frames (80 ms each), or after
@@ -16,6 +21,9 @@ import argparse
 import datetime
 import os
 import platform
+import signal
+import subprocess
+import sys
 import tempfile
 import time
 import warnings
@@ -24,7 +32,7 @@ from pathlib import Path
 import mlx.core as mx
 import mlx.nn as nn
 
-from benchmarks import measure
+from benchmarks import gpu, measure
 from benchmarks.shared import processor
 from convert.random_checkpoint import SIZES, write_checkpoint
 from mlx_qwen3tts import Qwen3TTS, cli
@@ -80,6 +88,8 @@ def build_parser():
     which = parser.add_mutually_exclusive_group()
     cli.add_model(which)
     which.add_argument("--size", choices=SIZES, help="random weights of this shape instead")
+    parser.set_defaults(model=None)  # so that a self-check can tell whether one was named
+    parser.add_argument("--self-check", action="store_true", help="first compare the forms for a GPU with a CPU's")
     parser.add_argument("--dtype", metavar="D", help="bfloat16, float16 or float32 (default: the checkpoint's own)")
     parser.add_argument("--voice", metavar="V", help="a preset's name or a voice file")
     parser.add_argument("--repeats", type=at_least(1), default=3, metavar="N", help="runs of each (default: 3)")
@@ -190,6 +200,7 @@ def run(options, scratch):
         "dtype": dtype,
         "bits": dict(zip(("talker", "predictor"), bits, strict=True)),
         "weights": describe_weights(dtype, *bits),
+        "kernels": tts.kernels,
         "voice": voice,
         "date": datetime.date.today().isoformat(),
         "repeats": options.repeats,
@@ -239,9 +250,10 @@ def gigabytes(size):
 def print_tables(result):
     about, loading = result["machine"], result["load"]
     preload = f", {Path(about['LD_PRELOAD']).name} preloaded" if about["LD_PRELOAD"] else ""
+    kernels = f"fused ({', '.join(result['kernels'])})" if result["kernels"] else "plain"
     print(f"{result['model']} ({result['model_type']}), {result['weights']}, voice: {result['voice']}")
     print(f"{about['processor']}, {about['cores']} cores, {about['system']}, Python {about['python']}")
-    print(f"MLX {about['mlx']} on {about['device']} ({about['device_name']}){preload}")
+    print(f"MLX {about['mlx']} on {about['device']} ({about['device_name']}){preload}, kernels {kernels}")
     print(f"load average at the start {about['load_average']:.2f}: the times count where it is near zero")
     print(
         f"loaded in {loading['seconds']:.1f} s: {gigabytes(loading['active_memory'])}, "
@@ -317,7 +329,29 @@ def row(result):
     return "\n".join(f"| {' | '.join(line)} |" for line in (cells, ["---"] * len(cells), cells.values()))
 
 
+def self_check(options):
+    """`benchmarks.self_check` of what is to be measured, in a process of its own that survives a crash of MLX's, and in
+    which float32 is float32. Ends this one where it does not pass."""
+    command = [sys.executable, "-m", "benchmarks.self_check"]
+    measures = options.model or options.size
+    if measures:
+        command += ["--model", options.model] if options.model else ["--size", options.size]
+    if options.json and not measures:
+        command.append("--json")
+    path = os.pathsep.join([str(gpu.ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+    status = subprocess.run(command, env={**os.environ, **gpu.EXACT, **gpu.PATIENT, "PYTHONPATH": path}).returncode
+    if status < 0:
+        cli.note(f"the self-check was ended by {signal.Signals(-status).name}: MLX cannot run this here")
+    if status:
+        sys.exit(status if status > 0 else 1)
+
+
 def bench(options):
+    if options.self_check:
+        self_check(options)
+        if not (options.model or options.size):
+            return
+    options.model = options.model or "mlx_model"
     warnings.filterwarnings("ignore", message=".* did not end within", category=UserWarning)  # as intended
     with tempfile.TemporaryDirectory() as scratch:
         result = run(options, scratch)

@@ -7,6 +7,7 @@ decides most at the least cost first:
 
     proof           every operation that the package asks of MLX, on the device against the CPU; does float32 mean TF32?
     parity          the official package's goldens in float32 without TF32; codes equal, or where and how far apart
+    forms           `bench --self-check`: every form chosen by device against the CPU's, alone and in models
     host            a frame's time on the host (building, handing over) against that on the device
     graphs          kernels a frame from the CUDA graphs that MLX writes down, which needs no profiler
     kernels-graphs  kernels a frame as the profiler counts them, beside what benchmarks.nodes counts; bf16 and 8 bit
@@ -98,6 +99,7 @@ def sections(options: argparse.Namespace) -> list[Section]:
     return [
         Section("proof", proof(options, "quick"), 10, 120, PATIENT),
         section("parity", 30, 180, **EXACT),
+        section("forms", 30, 180, **EXACT),
         section("host", 15, 60, *small),
         section("graphs", 15, 45, *small, MLX_SAVE_CUDA_GRAPHS_DOT_FILE=str(options.work / "graphs" / "graph")),
         section("kernels-graphs", 15, 120, *small, "--bits", "16", "8", body="kernels"),

@@ -1,13 +1,15 @@
-"""The sections of `benchmarks.gpu` that ask whether a GPU says the same: parity, bfloat16, the miniature."""
+"""The sections of `benchmarks.gpu` that ask whether a GPU says the same: its forms, parity, bfloat16, the miniature."""
 
 import time
 from collections.abc import Iterable
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 import soundfile
 
-from benchmarks import ladder
+from benchmarks import ladder, self_check
+from benchmarks.differences import first_code
 from benchmarks.gpu import ROOT
 from benchmarks.gpu_common import Section, checkpoint, load_speaker
 from benchmarks.gpu_proof import precision
@@ -24,18 +26,6 @@ MINIATURE = ROOT / "tests" / "assets" / "miniature_codes.npz"
 LINES = ("Hello, this is my voice.", "Good morning, today is monday.", "The red car is big and the bird is small.")
 
 
-def first_difference(ours: np.ndarray, expected: dict) -> dict[str, object]:
-    """Where codes leave the reference's, and how far its two best logits lie apart there."""
-    theirs, gaps = expected["codes"].astype(np.int32), expected["gaps"]
-    shared = min(len(ours), len(theirs))
-    differs = np.argwhere(ours[:shared] != theirs[:shared])
-    found = {"frames": len(ours), "reference_frames": len(theirs), "equal": len(ours) == len(theirs)}
-    if len(differs):
-        frame, book = (int(value) for value in differs[0])
-        found |= {"equal": False, "frame": frame, "codebook": book, "gap": float(gaps[frame, book])}
-    return found
-
-
 def examine(tts: Qwen3TTS, case: dict, arrays: dict) -> dict[str, object]:
     """A case by the tests' own check, and where that fails on speech, what its codes are all the same."""
     try:
@@ -47,7 +37,8 @@ def examine(tts: Qwen3TTS, case: dict, arrays: dict) -> dict[str, object]:
     if case["kind"] == "speak":
         prefix = f"{case['name']}/"
         expected = {name[len(prefix) :]: value for name, value in arrays.items() if name.startswith(prefix)}
-        found |= first_difference(np.array(speak(tts, case, voice_of(tts, case)).codes), expected)
+        spoken = np.array(speak(tts, case, voice_of(tts, case)).codes)
+        found |= first_code(spoken, expected["codes"].astype(np.int32), expected["gaps"])
     return found
 
 
@@ -109,6 +100,16 @@ def bfloat16(section: Section) -> None:
             f"{name}: bfloat16 chooses as float32 does in {found['agreement_0']:.1%} of codebook 0 and "
             f"{found['agreement_rest']:.1%} of the others, {found['frames']} frames"
         )
+
+
+def forms(section: Section) -> None:
+    """Every form that is chosen by device against the CPU's, alone and in models: `bench --self-check`."""
+    outcomes = []
+    for outcome in self_check.everything(self_check.default_models(section.options.work / "self-check")):
+        outcomes.append(outcome)
+        section.record(**asdict(outcome))
+        section.say(str(outcome))
+    section.say(self_check.verdict(outcomes))
 
 
 def miniature(section: Section) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 import mlx.core as mx
 
 from benchmarks.gpu_common import BITS, Section, checkpoints
-from benchmarks.gpu_fidelity import bfloat16, miniature, parity
+from benchmarks.gpu_fidelity import bfloat16, forms, miniature, parity
 from benchmarks.gpu_kernels import graphs, kernels
 from benchmarks.gpu_speed import host, loop, others, speed
 from convert.random_checkpoint import SIZES
@@ -20,7 +20,7 @@ from convert.random_checkpoint import SIZES
 CUDA_ALONE = ("kernels", "graphs")
 SECTIONS = {
     function.__name__: function
-    for function in (checkpoints, parity, bfloat16, speed, host, loop, kernels, graphs, miniature, others)
+    for function in (checkpoints, forms, parity, bfloat16, speed, host, loop, kernels, graphs, miniature, others)
 }
 
 

@@ -29,7 +29,7 @@ HEAD = """\
 # API
 
 Every public name of the package. This page is made from the docstrings (`make api`); [the README](../README.md) and the
-other pages show how the names are used together. Shapes of arrays stand in brackets, as in [frames, 16].
+other pages show how the names are used together. Shapes of arrays stand in brackets, as in [frames, codebooks].
 """
 
 

@@ -14,6 +14,7 @@ from typing import Any, NoReturn
 
 from .errors import QwenTTSError
 
+MODEL = "mlx_model"  # what --model is where nobody says, and what convert writes
 COMMANDS = ("convert", "generate", "embed", "voices", "diarize", "codec", "info", "demo", "serve")
 
 
@@ -41,7 +42,7 @@ def add_model(options: argparse.ArgumentParser, dtype: bool = False) -> None:
     """The option --model, and with `dtype` --dtype."""
     options.add_argument(
         "--model",
-        default="mlx_model",
+        default=MODEL,
         metavar="M",
         help="folder, hub id, or `miniature`, the model in the package (default: mlx_model)",
     )

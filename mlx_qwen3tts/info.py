@@ -6,18 +6,26 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import cli
+from .errors import InvalidValue
 
 if TYPE_CHECKING:
     from .checkpoint.codec import Codec
+    from .checkpoint.folder import ModelFolder
+
+# What the names of tensors begin with, and the part of the model that they belong to; the first that fits counts.
+QUANTISED = {"talker.code_predictor.": "talker.code_predictor", "talker.model.text_embedding": "text_embedding"}
+QUANTISED |= {"talker.": "talker", "speaker_encoder.": "speaker_encoder"}
 
 EXAMPLES = """\
   mlx_qwen3tts.info
+  mlx_qwen3tts.info miniature
   mlx_qwen3tts.info --model Qwen/Qwen3-TTS-12Hz-0.6B-Base --json
 """
 
 
 def build_parser() -> argparse.ArgumentParser:
     options = cli.parser("info", __doc__, EXAMPLES)
+    options.add_argument("name", nargs="?", metavar="M", help="the same as --model M")
     cli.add_model(options)
     cli.add_json(options)
     return options
@@ -46,7 +54,6 @@ def describe(model: str | Path) -> dict[str, Any]:
     sizes: dict[str, int] = dict.fromkeys(prefixes, 0)
     for name, tensor in part.tensors.items():
         sizes[next(prefix for prefix in prefixes if name.startswith(prefix))] += tensor.bytes
-    quantization = checkpoint.values.get("quantization")
     return {
         "model": str(model),
         "type": config.model_type,
@@ -57,7 +64,7 @@ def describe(model: str | Path) -> dict[str, Any]:
         **({"words": list(config.vocabulary.words)} if config.vocabulary else {}),
         "dtypes": part.dtypes,
         "conv_layout": part.layout,
-        "quantization": quantization and {key: v for key, v in quantization.items() if not isinstance(v, dict)},
+        "quantization": _quantization(checkpoint),
         "codec": _codec(checkpoint.codec),
         "memory": {
             **{prefix.strip("."): size for prefix, size in sizes.items()},
@@ -65,6 +72,36 @@ def describe(model: str | Path) -> dict[str, Any]:
             "total": part.bytes + checkpoint.codec.part.bytes,
         },
     }
+
+
+def _quantization(checkpoint: "ModelFolder") -> dict[str, Any] | None:
+    """The settings that config.json gives for all layers, and under `parts` those that each part of the model has."""
+    from .checkpoint.quantization import quantised_layers, settings_of
+
+    layers = quantised_layers(checkpoint.part.modules)
+    if not layers:
+        return None
+    parts: dict[str, list[dict[str, Any]]] = {}
+    for path, layer in layers.items():
+        part = next(part for prefix, part in QUANTISED.items() if path.startswith(prefix))
+        how = {"bits": layer.bits, "group_size": layer.group_size, "mode": layer.mode}
+        known = next((own for own in parts.setdefault(part, []) if how.items() <= own.items()), None)
+        if known:
+            known["layers"] += 1
+        else:
+            parts[part].append({**how, "layers": 1})
+    return {**settings_of(checkpoint.values["quantization"]), "parts": parts}
+
+
+def _line(part: str, settings: list[dict[str, Any]]) -> str:
+    """A part's quantisation for people."""
+    several = len(settings) > 1
+    return f"{part} " + " and ".join(
+        f"{own['bits']} bits in groups of {own['group_size']}"
+        + ("" if own["mode"] == "affine" else f", {own['mode']}")
+        + (f" ({own['layers']} layers)" if several else "")
+        for own in settings
+    )
 
 
 def _codec(codec: "Codec") -> dict[str, Any]:
@@ -76,14 +113,24 @@ def _codec(codec: "Codec") -> dict[str, Any]:
     }
 
 
+def _model(options: argparse.Namespace) -> str:
+    if options.name is None:
+        return options.model
+    if options.model not in (options.name, cli.MODEL):
+        raise InvalidValue(f"{options.name!r} and --model {options.model!r}: info describes one model at a time")
+    return options.name
+
+
 def info(options: argparse.Namespace) -> None:
-    found = describe(options.model)
+    found = describe(_model(options))
     if options.json:
         cli.print_json(found)
         return
     for key, value in found.items():
         if key == "memory":
             value = ", ".join(f"{name} {size / 1e6:.1f} MB" for name, size in value.items() if size)
+        elif key == "quantization" and value:
+            value = "; ".join(_line(*part) for part in sorted(value["parts"].items()))
         elif isinstance(value, dict):
             value = ", ".join(
                 f"{name} {' '.join(part) if isinstance(part, list) else part}" for name, part in value.items()

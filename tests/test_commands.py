@@ -557,6 +557,29 @@ def test_info(name, kind, size, speakers, command, checkpoint):
     assert all(word in text for word in (kind, size, *speakers, "german", "BF16", "MB"))
 
 
+@pytest.mark.filterwarnings("ignore:left unquantised")
+def test_info_of_quantised_parts(command, checkpoint):
+    convert = ("convert", "--hf-path", checkpoint("base"), "-q", "--q-group-size", "32", "--q-bits", "4")
+    assert command(*convert, "--q-predictor-bits", "8").status == 0
+    told = json.loads(command("info", "--json").out)["quantization"]
+    shared = {"group_size": 32, "mode": "affine"}
+    assert {key: value for key, value in told.items() if key != "parts"} == {"bits": 4, **shared}
+    assert {part: [own["bits"] for own in settings] for part, settings in told["parts"].items()} == {
+        "talker": [4],
+        "talker.code_predictor": [8],
+    }
+    line = next(line for line in command("info").out.splitlines() if line.startswith("quantization"))
+    assert line.split(maxsplit=1)[1] == "talker 4 bits in groups of 32; talker.code_predictor 8 bits in groups of 32"
+
+
+def test_info_names_the_model_once(command, refused):
+    assert command("info", "miniature").out == command("info", "--model", "miniature").out
+    line = next(line for line in command("info", "miniature").out.splitlines() if line.startswith("quantization"))
+    assert line.split(maxsplit=1)[1] == "talker 6 bits in groups of 64; talker.code_predictor 8 bits in groups of 64"
+    assert command("info", "miniature", "--model", "miniature").status == 0
+    assert "info describes one model at a time" in refused("info", "miniature", "--model", "other")
+
+
 def test_info_of_the_codec(command, checkpoint):
     folder = checkpoint("base") / "speech_tokenizer"
     told = json.loads(command("info", "--model", folder, "--json").out)

@@ -338,11 +338,14 @@ def test_nothing_to_quantise_is_an_error(tmp_path, capsys):
 def test_quantised_sources_are_refused(base, copy, tmp_path):
     with pytest.warns(UserWarning, match="left unquantised"):
         convert(base, tmp_path / "out", quantize=True)
-    with pytest.raises(CheckpointError, match=r"out is quantised already; convert the checkpoint it was made from"):
+    with pytest.raises(CheckpointError, match=r"out is quantised already, and what that rounded off does not come"):
         convert(tmp_path / "out", tmp_path / "again")
     set_config(tmp_path / "out", quantization=None, quantization_config=None)
-    with pytest.raises(CheckpointError, match=r"out holds quantised tensors"):
+    with pytest.raises(CheckpointError, match=r"out is quantised already"):
         convert(tmp_path / "out", tmp_path / "again")
+    with pytest.raises(CheckpointError, match=r"^miniature is quantised .* use it as it is, as --model miniature, or"):
+        convert("miniature", tmp_path / "again")
+    assert not (tmp_path / "again").exists()
 
 
 # Memory

@@ -7,21 +7,31 @@ import numpy as np
 import pytest
 
 from benchmarks import nodes
+from benchmarks.waits import watched
 from convert.parity import vector
 from mlx_qwen3tts import Qwen3TTS
+from mlx_qwen3tts.networks import kernels
 from mlx_qwen3tts.synthesis.frame import KEPT, Steps
 from mlx_qwen3tts.synthesis.loop import Generation
 
-BUDGET = 1950  # kernels a frame; mlx-audio asks for some 2,800
+# Kernels a frame; mlx-audio asks for some 2,800. 1.7B has a projection in front of the predictor; quantised products
+# add their residuals apart.
+BUDGET = {("0.6b", None): 1460, ("1.7b", None): 1475, ("0.6b", 8): 1666, ("1.7b", 8): 1696}
+FUSED_BUDGET = {
+    ("0.6b", None): 1029,
+    ("1.7b", None): 1044,
+    ("0.6b", 8): 1235,
+    ("1.7b", 8): 1265,
+}  # 1050 was the aim at 0.6b
 needs_fusing = pytest.mark.skipif(not shutil.which("g++"), reason="on Linux MLX fuses with g++")
 
 
 @needs_fusing
-@pytest.mark.parametrize("size", ["0.6b", "1.7b"])
-@pytest.mark.parametrize("bits", [None, 8])
-def test_a_frame_stays_within_the_budget(size, bits):
-    totals, _, _ = nodes.measure(size, bits, repeats=1)
-    assert totals["frame"] <= BUDGET
+@pytest.mark.parametrize(("fused", "budget"), [((), BUDGET), (kernels.NAMES, FUSED_BUDGET)], ids=["plain", "fused"])
+@pytest.mark.parametrize(("size", "bits"), BUDGET)
+def test_a_frame_stays_within_the_budget(size, bits, fused, budget):
+    totals, _, _ = nodes.measure(size, bits, repeats=1, fused=fused)
+    assert totals["frame"] <= budget[size, bits]
     assert totals["frame"] == totals["talker"] + totals["predictor"] + totals["sampling"]
     assert min(totals.values()) > 0
 
@@ -39,25 +49,37 @@ def test_one_more_operation_is_counted_as_one(monkeypatch):
 
 
 @needs_fusing
-def test_every_layer_costs_the_same(capsys):
+@pytest.mark.parametrize(
+    ("fused", "own"),
+    [
+        ((), {"rms_norm": 3, "Multiply": 1, "rope": 1, "SliceUpdate": 2}),
+        (kernels.NAMES, {"rms_norm": 2, "qk_rope_write": 1, "SliceUpdate": 1}),
+    ],
+    ids=["plain", "fused"],
+)
+def test_every_layer_costs_the_same(fused, own):
     """The count is made of layers, so a wrong stand-in or a view taken for work would show."""
     with nodes.for_gpu():
         talker, config = nodes.blank_talker("tiny")
-        graph = nodes.FrameGraph(talker, config)
+        graph = nodes.FrameGraph(talker, config, fused=fused)
         three = nodes.count(*graph.talker_step())
         talker.model.layers = talker.model.layers[:2]
         two = nodes.count(*graph.talker_step())
     layer = three - two
-    assert layer == {
-        "rms_norm": 3,
-        "Matmul": 2,
-        "AddMM": 2,
-        "Multiply": 1,
-        "rope": 1,
-        "SliceUpdate": 2,
-        "scaled_dot_product_attention": 1,
-        next(name for name in layer if name.startswith("Compiled")): 1,
-    }
+    gate = next(name for name in layer if name.startswith("Compiled"))
+    assert layer == {"Matmul": 2, "AddMM": 2, "scaled_dot_product_attention": 1, gate: 1, **own}
+
+
+@needs_fusing
+def test_five_operations_become_one_in_the_predictor():
+    """Its cache is written anew by the kernel, so not even the slice update is left, nor the first step's padding."""
+    with nodes.for_gpu():
+        talker, config = nodes.blank_talker("0.6b")
+        found = nodes.count(*nodes.FrameGraph(talker, config, fused=kernels.NAMES).predictor())
+    steps = 15 * config.predictor.num_hidden_layers
+    assert found["qk_rope_write"] == steps and found["rms_norm"] == 2 * steps + 15
+    assert not {"SliceUpdate", "Pad", "rope", "Multiply"} & set(found)
+    assert found["Concatenate"] == 2, "the first step's two inputs, and the codes of the frame"
 
 
 @pytest.mark.parametrize("how", [{"greedy": True}, {}, {"top_p": 0.7, "subtalker_top_p": 0.8}], ids=str)
@@ -74,35 +96,10 @@ def test_compiled_and_uncompiled_give_the_same_codes(checkpoint, how):
         mx.enable_compile()
 
 
-# The ways from MLX to the host. Each of them waits for what it reads.
-READS = ("item", "tolist", "__array__", "__bool__", "__float__", "__int__", "__index__", "__dlpack__", "__buffer__")
-
-
 @pytest.fixture
-def log(monkeypatch):
-    """What happens in order: "enqueue" for async_eval, the name of whatever waits."""
-    events = []
-
-    def watched(place, name, event):
-        original = getattr(place, name)
-        monkeypatch.setattr(place, name, lambda *a, **k: events.append(event) or original(*a, **k))
-
-    watched(mx, "async_eval", "enqueue")
-    for name in ("eval", "synchronize"):
-        watched(mx, name, name)
-    for name in READS:
-        if hasattr(mx.array, name):
-            watched(mx.array, name, name)
-    for name in ("array", "asarray"):  # which take an MLX array's memory without asking a method
-        original = getattr(np, name)
-
-        def reads(x, *a, original=original, name=name, **k):
-            if isinstance(x, mx.array):
-                events.append(name)
-            return original(x, *a, **k)
-
-        monkeypatch.setattr(np, name, reads)
-    return events
+def log():
+    with watched() as events:
+        yield events
 
 
 def test_the_watch_sees_every_way_to_the_host(log):

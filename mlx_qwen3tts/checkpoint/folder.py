@@ -4,18 +4,38 @@ Opening one checks every tensor's name and shape against the configuration, from
 built and read when asked for.
 """
 
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
 
 from ..errors import CheckpointError, UnsupportedValue
-from ..networks.config import ModelConfig
+from ..files.safetensors import Tensor
+from ..networks.config import ModelConfig, read_speaker_encoder
 from ..networks.speaker.encoder import SpeakerEncoder
 from ..networks.talker import Talker
 from .codec import Codec
+from .hub import local
 from .part import Part
-from .weights import STORED, read_json
+from .weights import FLOATS, read_folder, read_json
+
+ENCODER = "speaker_encoder."  # what the names of its tensors begin with
+
+
+def read_config(folder: Path, values: Mapping[str, Any]) -> tuple[ModelConfig, dict[str, Tensor]]:
+    """(the configuration of a model folder, its tensors); values: its config.json.
+
+    An official fine-tune is a custom_voice model. Some keep the speaker encoder of the Base model they began with; such
+    a model has it, and its tensors must be whole.
+    """
+    where = str(folder / "config.json")
+    config, tensors = ModelConfig.from_dict(values, where), read_folder(folder)
+    if config.model_type == "custom_voice" and any(name.startswith(ENCODER) for name in tensors):
+        config = replace(config, speaker_encoder=read_speaker_encoder(values, config.talker, where))
+    return config, tensors
 
 
 class ModelFolder:
@@ -26,16 +46,16 @@ class ModelFolder:
     """
 
     def __init__(self, folder: str | Path) -> None:
-        self.folder = Path(folder)
+        self.folder = local(folder)
         self.values = read_json(self.folder / "config.json")
-        self.config = ModelConfig.from_dict(self.values, str(self.folder / "config.json"))
+        self.config, tensors = read_config(self.folder, self.values)
         encoder = self.config.speaker_encoder
         self.talker = Talker(self.config)
         self.speaker_encoder = SpeakerEncoder(encoder) if encoder else None
         modules: dict[str, nn.Module] = {"talker": self.talker}
         if self.speaker_encoder:
             modules["speaker_encoder"] = self.speaker_encoder
-        self.part = Part(self.folder, self.values, modules)
+        self.part = Part(self.folder, self.values, modules, tensors)
         self.codec = Codec(self.folder / "speech_tokenizer")
         if self.codec.config.num_codebooks != self.config.talker.num_code_groups:
             raise CheckpointError(
@@ -46,7 +66,7 @@ class ModelFolder:
     @property
     def dtype(self) -> mx.Dtype:
         """The compute dtype the checkpoint was stored in (norms are never quantised)."""
-        return STORED[self.part.tensors["talker.model.norm.weight"].dtype]
+        return FLOATS[self.part.tensors["talker.model.norm.weight"].dtype]
 
     def load_talker(self, dtype: mx.Dtype | None = None) -> Talker:
         """The talker with its weights in a dtype, by default that of the checkpoint."""

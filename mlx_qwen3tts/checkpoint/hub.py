@@ -6,7 +6,7 @@ import re
 from collections.abc import Collection
 from pathlib import Path
 
-from ..errors import ModelNotFound
+from ..errors import CheckpointError, ModelNotFound, WrongType
 
 WHOLE = ("*.json", "*.txt", "model*.safetensors", "speech_tokenizer/*")
 ALONE = ("config.json", "model*.safetensors*")
@@ -20,12 +20,18 @@ def resolve(model: str | Path, patterns: Collection[str] = WHOLE, revision: str 
 
     From the hub only files that match `patterns` are fetched. ModelNotFound for what is neither.
     """
+    if not isinstance(model, str | Path):
+        raise WrongType(f"model must be a folder or a hub id, not of type {type(model).__name__}", param="model")
     if str(model) in SHIPPED:
         return SHIPPED[str(model)]
     folder = Path(os.path.expanduser(model))  # Path's own raises RuntimeError for ~nobody
-    if folder.is_dir():
+    try:
+        there, is_folder = folder.exists() and str(model) != "", folder.is_dir()
+    except OSError:  # of a name that is too long
+        there = is_folder = False
+    if there and is_folder:
         return folder
-    if folder.exists():
+    if there:
         raise ModelNotFound(f"model {str(model)!r} is a file, not a folder", param="model")
     if not re.fullmatch(r"[A-Za-z0-9][\w.-]*/[\w.-]+", str(model)):
         first = "run convert first, try --model miniature, or " if str(model) == "mlx_model" else ""
@@ -75,3 +81,37 @@ def _download(repo: str, patterns: Collection[str], revision: str | None) -> Pat
     raise ModelNotFound(
         f"model {repo!r} is not a folder here and could not be fetched from the hub: {reason}", param="model"
     )
+
+
+def local(folder: str | Path) -> Path:
+    """A folder that the caller says is here, as a Path; WrongType for what is not a path."""
+    if not isinstance(folder, str | Path):
+        raise WrongType(f"folder must be a path, not of type {type(folder).__name__}", param="folder")
+    return Path(folder)
+
+
+def lacking(folder: Path, name: str, named: bool = False) -> CheckpointError:
+    """The error for a file that a model folder lacks. It says so where the folder's download was cut off.
+
+    named: whether the folder's own index names the file.
+    """
+    because = ", which its index names" if named else ""
+    return CheckpointError(f"{folder} has no {name}{because}{_unfinished(folder, named)}")
+
+
+def _unfinished(folder: Path, named: bool) -> str:
+    """What to add where a folder lacks a file: that its download is unfinished and how to go on, or nothing.
+
+    The hub's client writes to `*.incomplete` first: among the blobs of its cache, beside which a folder of links stands
+    for each revision (models--OWNER--NAME/snapshots/REVISION), or under `.cache` in a folder that the user chose.
+    """
+    folder = folder.absolute()
+    model = folder.parent if folder.name == "speech_tokenizer" else folder
+    cache = model.parent.parent
+    if model.parent.name == "snapshots" and cache.name.startswith("models--"):
+        sure = named or any((cache / "blobs").glob("*.incomplete"))
+        repo = cache.name.removeprefix("models--").replace("--", "/", 1)
+        return f"; {'its' if sure else 'perhaps its'} download is unfinished: `hf download {repo}` fetches the rest"
+    if any(model.glob(".cache/huggingface/download/**/*.incomplete")):
+        return "; its download is unfinished: start it again, and it goes on from there"
+    return "; its download or copy is unfinished" if named else ""

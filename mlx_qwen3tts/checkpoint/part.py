@@ -8,15 +8,9 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from ..checks import word
-from .weights import (
-    DTYPES,
-    check,
-    expected_shapes,
-    find_layout,
-    load_module,
-    quantize_like,
-    read_folder,
-)
+from ..files.safetensors import Tensor
+from .quantization import quantize_like
+from .weights import DTYPES, check, expected_shapes, find_layout, load_module, read_folder
 
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -24,10 +18,16 @@ Network = TypeVar("Network", bound=nn.Module)
 class Part:
     """The tensors of one folder with the networks they belong to, checked."""
 
-    def __init__(self, folder: Path, values: Mapping[str, Any], modules: Mapping[str, nn.Module]) -> None:
-        """values: its config.json; modules: {prefix: network to fill}."""
+    def __init__(
+        self,
+        folder: Path,
+        values: Mapping[str, Any],
+        modules: Mapping[str, nn.Module],
+        tensors: Mapping[str, Tensor] | None = None,
+    ) -> None:
+        """values: its config.json; modules: {prefix: network to fill}; tensors: the folder's, where they were read."""
         self.folder, self.values, self.modules = folder, values, modules
-        self.tensors = read_folder(folder)
+        self.tensors = read_folder(folder) if tensors is None else tensors
         for prefix, module in modules.items():
             quantize_like(module, prefix, self.tensors, values.get("quantization"))
         self.expected = expected_shapes(modules)

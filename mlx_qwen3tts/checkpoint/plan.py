@@ -20,7 +20,9 @@ from ..errors import CheckpointError, InvalidValue, UnsupportedValue
 from ..networks.config import CodecConfig, ModelConfig
 from .codec import Codec
 from .folder import ModelFolder
+from .hub import SHIPPED, lacking
 from .part import Part, check_dtype
+from .quantization import quantised_layers
 from .weights import LAYOUT_KEY, STORED, expected_shapes, read_folder, read_json, to_mlx_axes
 from .writer import Job
 
@@ -28,7 +30,8 @@ Settings = dict[str, Any]  # how to quantise: bits, group_size, predictor_bits, 
 
 TEXT_EMBEDDING = "talker.model.text_embedding"
 NEEDED = ("vocab.json", "merges.txt")
-COPIED = (*NEEDED, "tokenizer_config.json", "generation_config.json", "preprocessor_config.json")
+TOKENIZER = "tokenizer.json"  # has what NEEDED have; transformers 5 saves it alone
+COPIED = (*NEEDED, TOKENIZER, "tokenizer_config.json", "generation_config.json", "preprocessor_config.json")
 
 
 def plan(
@@ -46,10 +49,13 @@ def plan(
         if "speaker_encoder_config" in values or "enc_dim" in values:
             hint = "; a speaker encoder alone needs no converting, embed reads it as it is"
         raise CheckpointError(f"{folder / 'config.json'}: model type {kind!r} is not one of {', '.join(known)}{hint}")
-    if values.get("quantization") or values.get("quantization_config"):
-        raise CheckpointError(f"{folder} is quantised already; convert the checkpoint it was made from")
-    if any(name.endswith((".scales", ".biases")) for name in read_folder(folder)):
-        raise CheckpointError(f"{folder} holds quantised tensors; convert the checkpoint it was made from")
+    block = values.get("quantization") or values.get("quantization_config")
+    if block or any(name.endswith((".scales", ".biases")) for name in read_folder(folder)):
+        name = next((name for name, shipped in SHIPPED.items() if shipped == folder), folder)
+        raise CheckpointError(
+            f"{name} is quantised already, and what that rounded off does not come back; use it as it is, as --model "
+            f"{name}, or convert the checkpoint it was made from"
+        )
 
     if kind == CodecConfig.MODEL_TYPE:
         if settings or dtype:
@@ -61,8 +67,8 @@ def plan(
     model = ModelFolder(folder)
     small, codec = _copies(folder), model.codec.part
     for name in NEEDED:
-        if name not in small:
-            raise CheckpointError(f"{folder} has no {name}")
+        if name not in small and TOKENIZER not in small:
+            raise lacking(folder, name)
     inside, talker_dtype = codec.folder.name, check_dtype(dtype)
     quantization = _quantize(model, talker_dtype, settings) if settings else {}
     small |= {f"{inside}/{name}": content for name, content in _copies(codec.folder).items()}
@@ -122,12 +128,7 @@ def _quantize(model: ModelFolder, dtype: mx.Dtype | None, settings: Settings) ->
 def _jobs(part: Part, talker_dtype: mx.Dtype | None = None) -> list[Job]:
     """What to write of a part's tensors, in the order of its networks."""
     shapes = {name: shape for name, (shape, _) in expected_shapes(part.modules).items()}
-    layers = {
-        f"{prefix}.{path}": layer
-        for prefix, module in part.modules.items()
-        for path, layer in module.named_modules()
-        if isinstance(layer, nn.QuantizedLinear | nn.QuantizedEmbedding)
-    }
+    layers = quantised_layers(part.modules)
     jobs = []
     for name, (_, transposed) in part.expected.items():
         source = part.tensors[name]

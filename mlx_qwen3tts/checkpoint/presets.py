@@ -8,11 +8,12 @@ import math
 import mlx.core as mx
 import numpy as np
 
-from ..errors import UnsupportedValue, VoiceNotFound, WrongType
+from ..errors import CheckpointError, UnsupportedValue, VoiceNotFound, WrongType
 from ..files.safetensors import Tensor
 from ..networks.config import ModelConfig
 from .folder import ModelFolder
-from .weights import STORED, quantization_of
+from .quantization import quantization_of
+from .weights import STORED
 
 TABLE = "talker.model.codec_embedding"
 
@@ -42,7 +43,8 @@ def read_preset(folder: ModelFolder, name: str, dtype: mx.Dtype | None = None) -
         raise VoiceNotFound(f"voice {name!r} is not one of {', '.join(known)}", param="voice")
     dialect = config.talker.spk_is_dialect.get(preset)  # false where it speaks none
     vector = _embedding(folder, config.talker.spk_id[preset], dtype or folder.dtype).astype(mx.float32)
-    mx.eval(vector)
+    if not mx.isfinite(vector).all().item():
+        raise CheckpointError(f"{folder.folder}: the preset {preset} has values that are NaN or infinite")
     return vector, preset, dialect if isinstance(dialect, str) and dialect else None
 
 
@@ -53,8 +55,11 @@ def _embedding(folder: ModelFolder, row: int, dtype: mx.Dtype) -> mx.array:
     how = quantization_of(TABLE, tensors, folder.values.get("quantization"))
     if how is None:
         return weight.astype(dtype)[0]
-    scales, biases = (_row(tensors[f"{TABLE}.{name}"], row).astype(dtype) for name in ("scales", "biases"))
-    return mx.dequantize(weight, scales, biases, **how)[0]
+    scales = _row(tensors[f"{TABLE}.scales"], row)
+    if how["mode"] != "affine":
+        return mx.dequantize(weight, scales, **how, dtype=dtype)[0]
+    biases = _row(tensors[f"{TABLE}.biases"], row)
+    return mx.dequantize(weight, scales.astype(dtype), biases.astype(dtype), **how)[0]
 
 
 def _row(tensor: Tensor, row: int) -> mx.array:

@@ -10,6 +10,7 @@ from ..errors import ConfigError, UnsupportedValue
 from ..networks.config import ModelConfig, SpeakerEncoderConfig, from_dict
 from ..networks.speaker import encoder as network
 from . import hub
+from .folder import ENCODER, read_config
 from .weights import check, expected_shapes, find_layout, load_module, read_folder, read_json
 
 
@@ -21,14 +22,14 @@ class SpeakerEncoder:
     """
 
     def __init__(self, folder: str | Path) -> None:
-        """folder: of a Base model or a standalone encoder; nothing else of it is read."""
-        folder = Path(folder)
+        """folder: of a model with a speaker encoder or of an encoder alone; nothing else of it is read."""
+        folder = hub.local(folder)
         self.source = folder.name
         self.network, self.sample_rate = load_encoder_alone(folder)
 
     @classmethod
     def from_pretrained(cls, model: str | Path = "mlx_model") -> "SpeakerEncoder":
-        """model: a Base model or a standalone speaker encoder, a folder or hub id."""
+        """model: a folder, a hub id or `miniature`: a Base model, a fine-tune that kept its encoder, or one alone."""
         return cls(hub.resolve(model, hub.ALONE))
 
     def encode(self, audio: Recording, prepare: bool = False) -> mx.array:
@@ -42,27 +43,25 @@ class SpeakerEncoder:
 
 
 def load_encoder_alone(folder: Path) -> tuple[network.SpeakerEncoder, int]:
-    """(SpeakerEncoder network, its sample rate) from a Base model folder or a standalone encoder's.
+    """(SpeakerEncoder network, its sample rate) from the folder of a model that has one, or of the encoder alone.
 
     A standalone encoder has the published encoder's tensors, with or without the `speaker_encoder.` prefix.
     """
-    values = read_json(folder / "config.json")
+    values, where = read_json(folder / "config.json"), folder / "config.json"
     if values.get("model_type") == ModelConfig.MODEL_TYPE:
-        config = ModelConfig.from_dict(values, str(folder / "config.json")).speaker_encoder
+        model, tensors = read_config(folder, values)
+        config = model.speaker_encoder
         if config is None:
             raise UnsupportedValue(
-                f"{folder}: a {values['tts_model_type']} model has no speaker encoder; use a Base model", param="model"
+                f"{folder}: a {model.model_type} model has no speaker encoder; use a Base model", param="model"
             )
+        tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith("talker.")}
     elif "speaker_encoder_config" in values or "enc_dim" in values:
-        where = f"{folder / 'config.json'}: speaker_encoder_config"
-        config = from_dict(SpeakerEncoderConfig, values.get("speaker_encoder_config", values), where)
+        block = values.get("speaker_encoder_config", values)
+        config = from_dict(SpeakerEncoderConfig, block, f"{where}: speaker_encoder_config")
+        tensors = {f"{ENCODER}{name.removeprefix(ENCODER)}": tensor for name, tensor in read_folder(folder).items()}
     else:
-        raise ConfigError(f"{folder / 'config.json'}: model type {values.get('model_type')!r} has no speaker encoder")
-    tensors = {
-        name if name.startswith("speaker_encoder.") else f"speaker_encoder.{name}": tensor
-        for name, tensor in read_folder(folder).items()
-        if not name.startswith("talker.")
-    }
+        raise ConfigError(f"{where}: model type {values.get('model_type')!r} has no speaker encoder")
     encoder = network.SpeakerEncoder(config)
     expected = expected_shapes({"speaker_encoder": encoder})
     layout = find_layout(values, tensors, expected)

@@ -8,6 +8,7 @@ so there) or, in folders by others, from one named tensor whose sizes the config
 
 import json
 import math
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -19,6 +20,8 @@ from mlx.utils import tree_flatten
 from ..errors import CheckpointError, listed
 from ..files.safetensors import Tensor, read_header
 from ..networks.conv import Conv1d, ConvTranspose1d
+from .hub import lacking
+from .quantization import dequantised, packed_dtype, quantised_layers
 
 Network = TypeVar("Network", bound=nn.Module)
 Shape = tuple[int, ...]
@@ -26,16 +29,20 @@ Shape = tuple[int, ...]
 Expected = dict[str, tuple[Shape, bool | None]]
 
 DTYPES = {"float32": mx.float32, "float16": mx.float16, "bfloat16": mx.bfloat16}
-STORED = {"F32": mx.float32, "F16": mx.float16, "BF16": mx.bfloat16, "U32": mx.uint32}
+FLOATS = {"F32": mx.float32, "F16": mx.float16, "BF16": mx.bfloat16}
+STORED = {**FLOATS, "U32": mx.uint32, "U8": mx.uint8}
 LAYOUT_KEY = "conv_layout"  # in config.json, written by convert: "mlx"
 
 # Published name on the left. MLX takes names with a leading underscore for private ones, not parameters.
 RENAMES = (("._codebook.", ".book."),)
 
-# Of MLX's affine quantisation.
-BITS = (2, 3, 4, 5, 6, 8)
-GROUP_SIZES = (32, 64, 128)
-DEFAULTS = {"group_size": 64, "mode": "affine"}
+# Buffers that the official networks compute from their configuration, and some fine-tunes save: they hold nothing.
+BUFFERS = re.compile(
+    r"(talker|decoder|encoder)\.(.+\.)?rotary_emb\.(original_)?inv_freq"
+    r"|encoder\.(encoder\.layers\.\d+(\.block\.\d+)?|downsample)\.(stride|kernel_size|padding_total)"
+)
+BUFFER_DTYPES = (*FLOATS, "I64", "I32")
+LARGEST_JSON = 32 << 20  # bytes; the largest that people have, a tokenizer.json, has 11 million
 
 # A kernel of one and many input channels: [out, in, 1] is the official layout, [out, 1, in] is MLX's.
 LAYOUT_TENSORS = ("speaker_encoder.fc.weight", "decoder.quantizer.rvq_first.output_proj.weight")
@@ -43,12 +50,23 @@ LAYOUT_TENSORS = ("speaker_encoder.fc.weight", "decoder.quantizer.rvq_first.outp
 
 def read_json(path: Path) -> dict[str, Any]:
     """The object in a JSON file, or an error that names the file."""
+    data = None
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        if path.is_file() or not path.exists():  # anything else, a pipe for one, may never end
+            with path.open("rb") as file:
+                data = file.read(LARGEST_JSON + 1)
     except FileNotFoundError:
-        raise CheckpointError(f"{path.parent} has no {path.name}") from None
+        raise lacking(path.parent, path.name) from None
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read: {error.strerror}") from None
+    except ValueError as error:  # of a name that no file can have
+        raise CheckpointError(f"{str(path)!r} cannot be read: {error}") from None
+    if data is None:
+        raise CheckpointError(f"{path} cannot be read: not a regular file")
+    if len(data) > LARGEST_JSON:
+        raise CheckpointError(f"{path} has more than {LARGEST_JSON >> 20} MiB, too much for a file of that name")
+    try:
+        values = json.loads(data.decode())
     except (ValueError, RecursionError) as error:  # not JSON, not UTF-8, nested without end
         raise CheckpointError(f"{path} is not valid JSON: {error}") from None
     if not isinstance(values, dict):
@@ -57,7 +75,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def read_folder(folder: Path) -> dict[str, Tensor]:
-    """All tensors of a folder's `model.safetensors`, or of the shards its index names."""
+    """All tensors of a folder's `model.safetensors`, or of the shards its index names, but for BUFFERS."""
     index = folder / "model.safetensors.index.json"
     if index.exists():
         where = read_json(index).get("weight_map")
@@ -66,16 +84,21 @@ def read_folder(folder: Path) -> dict[str, Tensor]:
         tensors: dict[str, Tensor] = {}
         for file in sorted(set(where.values())):
             if not (folder / file).is_file():
-                raise CheckpointError(f"{folder} has no {file}, which its index names")
+                raise lacking(folder, file, named=True)
             tensors.update(read_header(folder / file))
         for name in where:
             if name not in tensors:
                 raise CheckpointError(f"{folder}: tensor {name} is in the index but in no file")
-        return tensors
-    single = folder / "model.safetensors"
-    if not single.is_file():
-        raise CheckpointError(f"{folder} has no model.safetensors")
-    return read_header(single)
+    else:
+        single = folder / "model.safetensors"
+        if not single.is_file():
+            raise lacking(folder, single.name)
+        tensors = read_header(single)
+    return {name: tensor for name, tensor in tensors.items() if not _is_buffer(tensor)}
+
+
+def _is_buffer(tensor: Tensor) -> bool:
+    return bool(BUFFERS.fullmatch(tensor.name)) and tensor.dtype in BUFFER_DTYPES
 
 
 def convolutions(module: nn.Module) -> dict[str, bool]:
@@ -121,41 +144,6 @@ def expected_shapes(modules: Mapping[str, nn.Module]) -> Expected:
     return expected
 
 
-def _settings(block: object, defaults: Mapping[str, Any]) -> dict[str, Any]:
-    """How to quantise, from a block of the configuration. MLX takes some bad values down with the process."""
-    keys = ("group_size", "bits", "mode")
-    settings = {**defaults, **{key: block[key] for key in keys if isinstance(block, dict) and key in block}}
-    if settings["mode"] != "affine":
-        raise CheckpointError(f"config.json: quantization mode {settings['mode']!r} is not supported; 'affine' is")
-    numbers = settings.get("bits"), settings["group_size"]
-    if not all(type(n) is int for n in numbers) or numbers[0] not in BITS or numbers[1] not in GROUP_SIZES:
-        raise CheckpointError(f"config.json: quantization {settings} has no bits or group_size that MLX knows")
-    return settings
-
-
-def quantization_of(path: str, tensors: Mapping[str, Tensor], quantization: Any) -> dict[str, Any] | None:
-    """How a file's layer is quantised, as arguments of `mx.quantize`: None where it is not.
-
-    path: the layer's published name; quantization: the configuration's block, or None.
-    """
-    if not quantization or f"{path}.scales" not in tensors:
-        return None
-    defaults, own = _settings(quantization, DEFAULTS), quantization.get(path)
-    return _settings(own, defaults) if isinstance(own, dict) else defaults
-
-
-def quantize_like(module: nn.Module, prefix: str, tensors: Mapping[str, Tensor], quantization: Any) -> None:
-    """Replace by quantised ones the layers that are quantised in the file, as the config's block describes them."""
-    if not quantization:
-        return
-
-    def predicate(path: str, layer: nn.Module) -> dict[str, Any] | bool:
-        how = quantization_of(f"{prefix}.{path}", tensors, quantization)
-        return how if how and hasattr(layer, "to_quantized") else False
-
-    nn.quantize(module, **_settings(quantization, DEFAULTS), class_predicate=predicate)
-
-
 def find_layout(config: Mapping[str, Any], tensors: Mapping[str, Tensor], expected: Expected) -> str | None:
     """ "mlx" or "official" for a file's convolutions; None where it has none."""
     if LAYOUT_KEY in config:
@@ -183,10 +171,9 @@ def check(tensors: Mapping[str, Tensor], expected: Expected, layout: str | None,
         tensor = tensors[name]
         if tensor.shape != wanted:
             raise CheckpointError(f"{where}: tensor {name} has shape {list(tensor.shape)}, expected {list(wanted)}")
-        packed = name.endswith(".weight") and f"{name.removesuffix('weight')}scales" in expected
-        if tensor.dtype not in STORED or (tensor.dtype == "U32") != packed:
-            wanted = "U32" if packed else "a float"
-            raise CheckpointError(f"{where}: tensor {name} has dtype {tensor.dtype}, expected {wanted}")
+        packed = packed_dtype(name, expected)
+        if tensor.dtype != packed if packed else tensor.dtype not in FLOATS:
+            raise CheckpointError(f"{where}: tensor {name} has dtype {tensor.dtype}, expected {packed or 'a float'}")
         size = math.prod(tensor.shape) * STORED[tensor.dtype].size
         if tensor.bytes != size:
             raise CheckpointError(f"{where}: tensor {name} has {tensor.bytes} bytes, expected {size}")
@@ -195,21 +182,27 @@ def check(tensors: Mapping[str, Tensor], expected: Expected, layout: str | None,
 def load_module(
     module: Network, prefix: str, tensors: Mapping[str, Tensor], layout: str | None, dtype: mx.Dtype
 ) -> Network:
-    """Fill a module from checked tensors: MLX layout, floats cast to dtype, strictly; then fuse what runs as one."""
+    """Fill a module from checked tensors: MLX layout, floats cast to dtype, strictly; then fuse what runs as one.
+
+    CheckpointError where a tensor has values that are NaN or infinite.
+    """
     convs = convolutions(module)
-    files, weights = {}, []
+    files, weights, sound = {}, [], {}
     for name, _ in parameters(module):
-        full = published_name(f"{prefix}.{name}" if prefix else name)
-        tensor = tensors[full]
+        tensor = tensors[_full_name(prefix, name)]
         if tensor.path not in files:
             files[tensor.path] = mx.load(str(tensor.path))
         value = files[tensor.path].pop(tensor.name)
         if name in convs and layout == "official":
             value = mx.contiguous(value.transpose(to_mlx_axes(convs[name])))
-        if value.dtype != mx.uint32:
+        if mx.issubdtype(value.dtype, mx.floating):
             value = value.astype(dtype)
+            sound[name] = _finite_sums(value)
         weights.append((name, value))
     module.load_weights(weights, strict=True)
+    for path, layer in quantised_layers({"": module}).items():
+        if layer.mode != "affine":  # whose numbers are all within the packed bits
+            sound[f"{path}.weight"] = _finite_sums(dequantised(layer))
     del weights, value, files  # nothing but the module may hold an array, or it is not freed when it is fused
     module.eval()
     for _, part in reversed(module.named_modules()):  # leaves first
@@ -217,8 +210,49 @@ def load_module(
             part.fuse()
     # Read now: an array that is still to be read belongs to this thread's stream and could not be used in another. Part
     # by part, so that what one was fused from is free again before the next is read.
-    for _, part in reversed(module.named_modules()):
+    parts = module.named_modules()
+    checks = _by_part(sound, {path for path, _ in parts})
+    del sound
+    for path, part in reversed(parts):
         if hasattr(part, "lay_out"):
             part.lay_out()
-        mx.eval(part.parameters())
+        own = checks.pop(path, {})
+        mx.eval(part.parameters(), own)
+        for name, finite in own.items():
+            if not finite.item():
+                _check_finite(tensors[_full_name(prefix, name)], dtype)
     return module
+
+
+def _full_name(prefix: str, name: str) -> str:
+    return published_name(f"{prefix}.{name}" if prefix else name)
+
+
+def _finite_sums(value: mx.array) -> mx.array:
+    """Whether sums over the first axis are finite, which proves it of the values, an eighth of the time that asking
+    each takes on a CPU device."""
+    return mx.isfinite(value.sum(axis=0)).all()
+
+
+def _by_part(arrays: Mapping[str, mx.array], paths: set[str]) -> dict[str, dict[str, mx.array]]:
+    """Arrays by parameter name as {path of the smallest part that holds it: {name: array}}; what is fused is gone."""
+    grouped: dict[str, dict[str, mx.array]] = {}
+    for name, array in arrays.items():
+        path = name.rpartition(".")[0]
+        while path not in paths:
+            path = path.rpartition(".")[0]
+        grouped.setdefault(path, {})[name] = array
+    return grouped
+
+
+def _check_finite(tensor: Tensor, dtype: mx.Dtype) -> None:
+    """CheckpointError unless all values of a tensor whose sums are not finite are finite: then the sums overflowed."""
+    loaded: Any = mx.load(str(tensor.path))
+    value = loaded[tensor.name]
+    is_float = mx.issubdtype(value.dtype, mx.floating)
+    if not is_float or not mx.isfinite(value).all().item():
+        raise CheckpointError(
+            f"{tensor.path}: tensor {tensor.name} has values that are NaN or infinite; fetch or convert the model again"
+        )
+    if not mx.isfinite(value.astype(dtype)).all().item():
+        raise CheckpointError(f"{tensor.path}: tensor {tensor.name} has values that float16 cannot hold; use bfloat16")

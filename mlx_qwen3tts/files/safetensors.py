@@ -8,6 +8,8 @@ from typing import Any
 
 from ..errors import CheckpointError
 
+LONGEST = 16 << 20  # bytes of a header; those of the published checkpoints have a hundred thousand
+
 
 @dataclass(frozen=True)
 class Tensor:
@@ -34,8 +36,12 @@ def _read_header(path: Path) -> tuple[dict[str, Any], int, int]:
     with path.open("rb") as file:
         start = file.read(8)
         length = struct.unpack("<Q", start)[0] if len(start) == 8 else size
+        if start == b"version ":  # https://git-lfs.github.com/spec/v1
+            raise CheckpointError(f"{path} is only a pointer to the file; fetch the file itself with `git lfs pull`")
         if length + 8 > size:
             raise CheckpointError(f"{path} is truncated or not a safetensors file")
+        if length > LONGEST:
+            raise CheckpointError(f"{path} is not a safetensors file: its header would be {length} bytes long")
         try:
             header = json.loads(file.read(length))
         except (json.JSONDecodeError, UnicodeDecodeError, RecursionError):

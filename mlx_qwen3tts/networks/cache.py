@@ -11,8 +11,8 @@ import mlx.core as mx
 
 
 def _room(x: mx.array, before: int, after: int) -> mx.array:
-    """x [B, H, T, D] with positions of zeros in front and behind; an array of its own."""
-    return mx.pad(x, [(0, 0), (0, 0), (before, after), (0, 0)])
+    """x [..., T, D] with positions of zeros in front and behind; an array of its own."""
+    return mx.pad(x, [(0, 0)] * (x.ndim - 2) + [(before, after), (0, 0)])
 
 
 def _filled(buffer: mx.array | None) -> mx.array:
@@ -21,75 +21,97 @@ def _filled(buffer: mx.array | None) -> mx.array:
 
 
 class KVCache:
-    """Keys and values of one attention layer, [B, H, T, D] each.
+    """Keys and values of one attention layer, [B, H, T, D] each, in one buffer, `pair` [2, B, H, T, D].
 
-    The buffers grow by `step` positions at a time and are written through slice updates, which MLX does in place
-    while nobody else holds the old buffer. Their dtype is that of the first keys they are given.
+    The buffer grows by `step` positions at a time and is written through slice updates, which MLX does in place while
+    nobody else holds the old buffer. Its dtype is that of the first keys it is given.
     """
 
     def __init__(self, step: int = 256) -> None:
         self.step = step
-        self.keys: mx.array | None = None
-        self.values: mx.array | None = None
+        self.pair: mx.array | None = None
         self.offset = 0
+
+    @property
+    def keys(self) -> mx.array:
+        """The buffer's keys."""
+        return _filled(self.pair)[0, :]  # a slice is a view, where an index alone would be a kernel
+
+    @property
+    def values(self) -> mx.array:
+        """The buffer's values."""
+        return _filled(self.pair)[1, :]
 
     def update(self, keys: mx.array, values: mx.array) -> tuple[mx.array, mx.array]:
         """Append [B, H, t, D] keys and values; return everything cached so far, [B, H, offset, D]."""
-        start, end = self.offset, self.offset + keys.shape[2]
-        self.offset = end
-        capacity = -(-end // self.step) * self.step
-        if self.keys is None or self.values is None:
-            self.keys, self.values = _room(keys, 0, capacity - end), _room(values, 0, capacity - end)
+        if self.pair is None:
+            return self.append(mx.stack([keys, values]))
+        start = self.offset
+        self._grow(start + keys.shape[2])
+        self.pair[0, :, :, start : self.offset] = keys
+        self.pair[1, :, :, start : self.offset] = values
+        return self._seen(self.pair)
+
+    def append(self, pair: mx.array) -> tuple[mx.array, mx.array]:
+        """`update` for keys and values in one array [2, B, H, t, D], written at once."""
+        if self.pair is None:
+            self.pair, self.offset = _room(pair, 0, -pair.shape[3] % self.step), pair.shape[3]
         else:
-            if end > self.keys.shape[2]:
-                more = capacity - self.keys.shape[2]
-                self.keys, self.values = _room(self.keys, 0, more), _room(self.values, 0, more)
-            self.keys[..., start:end, :] = keys
-            self.values[..., start:end, :] = values
-        return self.keys[..., :end, :], self.values[..., :end, :]
+            start = self.offset
+            self._grow(start + pair.shape[3])
+            self.pair[..., start : self.offset, :] = pair
+        return self._seen(self.pair)
+
+    def replace(self, pair: mx.array) -> tuple[mx.array, mx.array]:
+        """Hold these keys and values [2, B, H, offset, D] and nothing else."""
+        self.pair, self.offset = pair, pair.shape[3]
+        return self._seen(pair)
+
+    def _grow(self, end: int) -> None:
+        """Make room up to position `end` and stand there."""
+        room = _filled(self.pair).shape[3]
+        if end > room:
+            self.pair = _room(_filled(self.pair), 0, -(-end // self.step) * self.step - room)
+        self.offset = end
+
+    def _seen(self, pair: mx.array) -> tuple[mx.array, mx.array]:
+        return pair[0, :, :, : self.offset], pair[1, :, :, : self.offset]
 
     def keep(self, rows: mx.array, start: int = 0) -> None:
         """Keep the batch's rows of these indices (an integer array) alone, from position `start` on."""
-        self.keys, self.values = _filled(self.keys)[rows][:, :, start:], _filled(self.values)[rows][:, :, start:]
+        self.pair = _filled(self.pair)[:, rows][..., start:, :]
         self.offset -= start
 
     def join(self, other: KVCache) -> None:
         """Add the rows of another cache below; the shorter of the two gets zeros in front, so that both end alike."""
         end = max(self.offset, other.offset)
         capacity = -(-end // self.step) * self.step
-
-        def both(ours: mx.array | None, theirs: mx.array | None) -> mx.array:
-            lengths = (ours, self.offset), (theirs, other.offset)
-            return mx.concatenate(
-                [_room(_filled(buffer)[:, :, :length], end - length, capacity - end) for buffer, length in lengths]
-            )
-
-        self.keys, self.values = both(self.keys, other.keys), both(self.values, other.values)
-        self.offset = end
+        parts = [
+            _room(_filled(cache.pair)[..., : cache.offset, :], end - cache.offset, capacity - end)
+            for cache in (self, other)
+        ]
+        self.pair, self.offset = mx.concatenate(parts, axis=1), end
 
     def row(self, place: int, start: int) -> KVCache:
         """A cache of one row from a position on; what is written to it does not show here."""
         part = KVCache(self.step)
-        part.keys = _filled(self.keys)[place : place + 1, :, start:]
-        part.values = _filled(self.values)[place : place + 1, :, start:]
-        part.offset = self.offset - start
+        part.pair, part.offset = _filled(self.pair)[:, place : place + 1, :, start:], self.offset - start
         return part
 
     def detach(self) -> None:
-        """Hold buffers of its own, not views of larger ones."""
-        self.keys, self.values = mx.contiguous(_filled(self.keys)), mx.contiguous(_filled(self.values))
+        """Hold a buffer of its own, not a view of a larger one."""
+        self.pair = mx.contiguous(_filled(self.pair))
 
     def put_row(self, place: int, start: int, part: KVCache, span: tuple[int, int]) -> None:
         """Take over the positions `span` (first, end) of what `row` gave."""
         first, end = span
-        where = slice(place, place + 1), slice(None), slice(start + first, start + end)
-        _filled(self.keys)[where] = _filled(part.keys)[:, :, first:end]
-        _filled(self.values)[where] = _filled(part.values)[:, :, first:end]
+        new = _filled(part.pair)[..., first:end, :]
+        _filled(self.pair)[:, place : place + 1, :, start + first : start + end] = new
 
     @property
     def state(self) -> list[mx.array]:
-        """The buffers, for `mx.eval`."""
-        return [] if self.keys is None or self.values is None else [self.keys, self.values]
+        """The buffer, for `mx.eval`."""
+        return [] if self.pair is None else [self.pair]
 
 
 class SlidingKVCache:

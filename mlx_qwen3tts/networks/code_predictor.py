@@ -1,4 +1,4 @@
-"""The code predictor: 15 steps a frame, each with its own embedding table and head, give codebooks 1 to 15.
+"""The code predictor: a step for each codebook but the first, with its own embedding table and head.
 
 B batch, E talker width, P predictor width, V codebook size.
 """
@@ -10,7 +10,7 @@ import mlx.nn as nn
 
 from .cache import KVCache
 from .config import TransformerConfig
-from .linear import Linear
+from .linear import Linear, packed
 from .transformer import DecoderLayer, RMSNorm, Rope, run_layers
 
 
@@ -57,13 +57,13 @@ class CodePredictor(nn.Module):
         """Run the steps of one frame. Everything has a fixed shape, the cache's too, so that it compiles as a whole.
 
         hidden: [B, 1, E], the talker's last hidden state; first: [B, 1, E], the embedding of code 0; tables: the
-        embedding tables [V, E] of codebooks 1 to 15; sample: function (step, logits [B, V]) -> codes [B].
-        Returns the codes [B] of codebooks 1 to 15, a list.
+        embedding tables [V, E] of codebooks 1 and up; sample: function (step, logits [B, V]) -> codes [B].
+        Returns the codes [B] of these codebooks, a list.
         """
         caches = [KVCache(step=len(self.lm_head) + 1) for _ in self.model.layers]
         x, codes = mx.concatenate([hidden, first], axis=1), list[mx.array]()
         for step, head in enumerate(self.lm_head):
-            state = self.model(self.project(x), caches)[:, -1]
+            state = packed(self.model(self.project(x), caches)[:, -1])
             codes.append(sample(step, head(state)))
-            x = tables[step][codes[-1]][:, None]  # the last table's row is left to whoever sums up the frame
+            x = tables[step][codes[-1][:, None]]  # the last table's row is left to whoever sums up the frame
         return codes

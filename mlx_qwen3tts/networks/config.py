@@ -16,6 +16,22 @@ if TYPE_CHECKING:
 
 Config = TypeVar("Config", bound="DataclassInstance")
 
+# The largest numbers that are taken, by the end of a field's name. What is built piece by piece must be few, or a wrong
+# number builds for minutes before the files can contradict it; a size made of several must fit MLX's 32 bits.
+LIMITS = {
+    "_layers": 256,
+    "_quantizers": 256,
+    "_groups": 256,
+    "_heads": 1024,
+    "head_dim": 4096,
+    "vocab_size": 1 << 24,
+    "codebook_size": 1 << 24,
+    "max_position_embeddings": 1 << 24,
+}
+WIDEST = 1 << 17  # all other sizes
+MOST = 12  # entries of a list of sizes
+FLOATS = 1e-30, 1e30  # what the networks can compute with in float32
+
 
 @dataclass(frozen=True)
 class TransformerConfig:
@@ -70,8 +86,16 @@ class SpeakerEncoderConfig:
     sample_rate: int = 24000
 
     def __post_init__(self) -> None:
-        if not 2 <= len(self.enc_channels) == len(self.enc_kernel_sizes) == len(self.enc_dilations):
-            raise ConfigError("enc_channels, enc_kernel_sizes and enc_dilations of the speaker encoder do not match")
+        channels = self.enc_channels
+        if not 3 <= len(channels) == len(self.enc_kernel_sizes) == len(self.enc_dilations):
+            raise ConfigError("enc_channels, enc_kernel_sizes and enc_dilations do not match")
+        if len(set(channels[:-1])) > 1 or sum(channels[1:-1]) != channels[-1]:
+            raise ConfigError(f"enc_channels {list(channels)}: the last is not the others' sum")
+        if self.enc_res2net_scale < 2 or channels[0] % self.enc_res2net_scale:
+            raise ConfigError(f"enc_res2net_scale {self.enc_res2net_scale} does not divide enc_channels {channels[0]}")
+        spans = zip(self.enc_kernel_sizes, self.enc_dilations, strict=True)
+        if any((kernel - 1) * dilation % 2 for kernel, dilation in spans):
+            raise ConfigError(f"enc_kernel_sizes {list(self.enc_kernel_sizes)} are not all odd")
         if self.sample_rate != 24000:
             raise ConfigError(f"the speaker encoder's sample_rate {self.sample_rate} is not 24000, its spectrogram's")
 
@@ -150,11 +174,17 @@ class CodecConfig:
         """Check and read the values of a config.json; `where` names the file in messages."""
         model_type = values.get("model_type")
         if model_type != cls.MODEL_TYPE:
-            raise ConfigError(f"{where}: model type {model_type!r} is not {cls.MODEL_TYPE!r}")
+            raise ConfigError(f"{where}: model type {_shown(model_type)} is not {cls.MODEL_TYPE!r}")
         if values.get("input_sample_rate", 24000) != values.get("output_sample_rate", 24000):
             raise ConfigError(f"{where}: input and output sample rates differ")
         decoder = from_dict(CodecDecoderConfig, values.get("decoder_config"), f"{where}: decoder_config")
         encoder = from_dict(CodecEncoderConfig, values.get("encoder_config"), f"{where}: encoder_config")
+        check_attention(decoder, f"{where}: decoder_config")
+        check_attention(encoder, f"{where}: encoder_config")
+        if decoder.codebook_dim % 2 or decoder.decoder_dim % 2 ** len(decoder.upsample_rates):
+            raise ConfigError(
+                f"{where}: decoder_config: codebook_dim or decoder_dim cannot be halved as often as needed"
+            )
         if not encoder.use_causal_conv or encoder.pad_mode != "constant" or encoder.use_conv_shortcut:
             raise ConfigError(f"{where}: encoder_config describes a Mimi variant that is not supported")
         numbers = {
@@ -165,7 +195,7 @@ class CodecConfig:
         numbers = {name: values.get(name, default) for name, default in numbers.items()}
         for name, number in numbers.items():
             if not _fits(name, int, number):
-                raise ConfigError(f"{where}: {name} {number!r} is not a valid value for it")
+                raise ConfigError(f"{where}: {name} {_shown(number)} is not a valid value for it")
         upsampling = math.prod(decoder.upsample_rates) * math.prod(decoder.upsampling_ratios)
         if numbers["decode_upsample_rate"] != upsampling:
             raise ConfigError(f"{where}: decode_upsample_rate is not {upsampling}, the product of the decoder's")
@@ -206,18 +236,19 @@ class ModelConfig:
         """Check and read the values of a config.json; `where` names the file in messages."""
         model_type = values.get("model_type")
         if model_type != cls.MODEL_TYPE:
-            raise ConfigError(f"{where}: model type {model_type!r} is not {cls.MODEL_TYPE!r}")
+            raise ConfigError(f"{where}: model type {_shown(model_type)} is not {cls.MODEL_TYPE!r}")
         tokenizer_type = values.get("tokenizer_type", CodecConfig.MODEL_TYPE)
         if tokenizer_type != CodecConfig.MODEL_TYPE:
-            raise ConfigError(f"{where}: tokenizer type {tokenizer_type!r}: only the 12 Hz codec is supported")
+            raise ConfigError(f"{where}: tokenizer type {_shown(tokenizer_type)}: only the 12 Hz codec is supported")
         kind = values.get("tts_model_type")
         if kind not in cls.KINDS:
-            raise ConfigError(f"{where}: tts_model_type {kind!r} is not one of {', '.join(cls.KINDS)}")
+            raise ConfigError(f"{where}: tts_model_type {_shown(kind)} is not one of {', '.join(cls.KINDS)}")
         talker = from_dict(TalkerConfig, values.get("talker_config"), f"{where}: talker_config")
         talker_values = values["talker_config"]
         predictor_where = f"{where}: talker_config.code_predictor_config"
         predictor = from_dict(TransformerConfig, talker_values.get("code_predictor_config"), predictor_where)
-        for where_part, part in ((where, talker), (predictor_where, predictor)):
+        for where_part, part in ((f"{where}: talker_config", talker), (predictor_where, predictor)):
+            check_attention(part, where_part)
             if part.use_sliding_window:
                 raise ConfigError(f"{where_part}: use_sliding_window: attention within a window is not supported")
             if part.hidden_act != "silu":
@@ -235,17 +266,9 @@ class ModelConfig:
             check_ids(named, talker.vocab_size, f"{where}: talker_config")
         for name, dialect in talker.spk_is_dialect.items():
             if dialect and not (isinstance(dialect, str) and dialect in talker.codec_language_id):
-                raise ConfigError(f"{where}: spk_is_dialect of {name}, {dialect!r}, is not in codec_language_id")
-        # A fine-tune keeps the encoder's configuration but, being custom_voice, has no encoder weights.
-        encoder = None
-        if kind == "base":
-            encoder = from_dict(
-                SpeakerEncoderConfig, values.get("speaker_encoder_config") or {}, f"{where}: speaker_encoder_config"
-            )
-            if encoder.enc_dim != talker.hidden_size:
-                raise ConfigError(
-                    f"{where}: speaker encoder dimension {encoder.enc_dim} is not the talker's {talker.hidden_size}"
-                )
+                raise ConfigError(f"{where}: spk_is_dialect of {name}, {_shown(dialect)}, is not in codec_language_id")
+        # A fine-tune, of the kind custom_voice, keeps the encoder's configuration, but most have no encoder weights.
+        encoder = read_speaker_encoder(values, talker, where) if kind == "base" else None
         return cls(
             talker=talker,
             predictor=predictor,
@@ -261,6 +284,26 @@ class ModelConfig:
     def languages(self) -> list[str]:
         """Names a user may ask for: `auto` and every language that is not a preset's dialect."""
         return ["auto", *(name for name in self.talker.codec_language_id if "dialect" not in name)]
+
+
+def read_speaker_encoder(values: Mapping[str, Any], talker: TalkerConfig, where: str) -> SpeakerEncoderConfig:
+    """The speaker encoder that the values of a config.json describe, checked against the talker."""
+    block = values.get("speaker_encoder_config") or {}
+    encoder = from_dict(SpeakerEncoderConfig, block, f"{where}: speaker_encoder_config")
+    if encoder.enc_dim != talker.hidden_size:
+        raise ConfigError(
+            f"{where}: speaker encoder dimension {encoder.enc_dim} is not the talker's {talker.hidden_size}"
+        )
+    return encoder
+
+
+def check_attention(part: TransformerConfig | CodecDecoderConfig | CodecEncoderConfig, where: str) -> None:
+    """ConfigError unless the numbers of heads and their width fit each other."""
+    if part.num_attention_heads % part.num_key_value_heads:
+        heads = f"num_attention_heads {part.num_attention_heads}"
+        raise ConfigError(f"{where}: {heads} is not a multiple of num_key_value_heads {part.num_key_value_heads}")
+    if part.head_dim % 2:
+        raise ConfigError(f"{where}: head_dim {part.head_dim} is odd, and rotary embeddings need pairs")
 
 
 def _vocabulary(values: object, where: str) -> ClosedVocabulary | None:
@@ -282,18 +325,25 @@ def check_ids(ids: Mapping[str, object], size: int, where: str) -> None:
     """ConfigError unless all values of a dictionary are row numbers of an embedding with `size` rows."""
     for name, row in ids.items():
         if type(row) is not int or not 0 <= row < size:
-            raise ConfigError(f"{where}: {name} {row!r} is not an integer from 0 to {size - 1}")
+            raise ConfigError(f"{where}: {name} {_shown(row)} is not an integer from 0 to {size - 1}")
 
 
 def _fits(name: str, kind: object, value: Any) -> bool:
     """Whether a JSON value can be a field: of its type, and positive and not absurd where it is a number."""
     if kind is tuple:
-        return type(value) is list and value != [] and all(_fits(name, int, size) for size in value)
+        return type(value) is list and 0 < len(value) <= MOST and all(_fits(name, int, size) for size in value)
     if kind is int:
-        return type(value) is int and (value >= 0 if name.endswith("_id") else 0 < value < 2**24)
+        most = next((most for end, most in LIMITS.items() if name.endswith(end)), WIDEST)
+        return type(value) is int and (0 <= value < 1 << 24 if name.endswith("_id") else 0 < value <= most)
     if kind is float:
-        return type(value) in (int, float) and value > 0
+        return type(value) in (int, float) and FLOATS[0] <= value <= FLOATS[1]
     return type(value) is kind
+
+
+def _shown(value: object) -> str:
+    """A value of a configuration, which may be of any length, for a message."""
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:80]} …"
 
 
 def from_dict(cls: type[Config], values: object, where: str) -> Config:
@@ -305,8 +355,11 @@ def from_dict(cls: type[Config], values: object, where: str) -> Config:
         value = values.get(f.name)
         if value is not None:
             if not _fits(f.name, get_origin(f.type) or f.type, value):
-                raise ConfigError(f"{where}: {f.name} {value!r} is not a valid value for it")
+                raise ConfigError(f"{where}: {f.name} {_shown(value)} is not a valid value for it")
             known[f.name] = tuple(value) if isinstance(value, list) else value
         elif f.default is MISSING and f.default_factory is MISSING:
             raise ConfigError(f"{where}: missing {f.name}")
-    return cls(**known)
+    try:
+        return cls(**known)
+    except ConfigError as error:  # of values that do not fit each other
+        raise ConfigError(f"{where}: {error}") from None

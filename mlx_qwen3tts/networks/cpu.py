@@ -97,6 +97,11 @@ class RopeTable:
         half = len(self.frequencies)
         return lambda x: x * cos + mx.concatenate([x[..., half:], x[..., :half]], axis=-1) * sin
 
+    def up_to(self, positions: int) -> tuple[mx.array, mx.array]:
+        """Cosines and sines [N, D] float32 of at least so many positions; the sines' first half has their sign."""
+        self._reach(positions)
+        return self.cos, self.sin
+
     def _reach(self, positions: int) -> None:
         if self.cos.shape[0] < max(1, positions):
             angles = np.arange(max(1024, 2 * positions), dtype=np.float32)[:, None] * self.frequencies

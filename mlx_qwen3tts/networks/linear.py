@@ -66,13 +66,20 @@ def stack(layers: Sequence[Projection]) -> Projection | Rows:
     return merged[0][0] if len(merged) == 1 else Rows([first for first, *_ in merged])
 
 
-def table(layer: nn.Embedding | nn.QuantizedEmbedding) -> mx.array:
-    """The rows of an embedding as a plain array [N, E]."""
+def table(layer: nn.Embedding | nn.QuantizedEmbedding, dtype: mx.Dtype | None = None) -> mx.array:
+    """The rows of an embedding as a plain array [N, E]; dtype: what its numbers become where they are quantised."""
     if isinstance(layer, nn.QuantizedEmbedding):
-        return mx.dequantize(
-            layer.weight, layer.scales, layer.get("biases"), layer.group_size, layer.bits, mode=layer.mode
-        )
+        how = {"group_size": layer.group_size, "bits": layer.bits, "mode": layer.mode}
+        return mx.dequantize(layer.weight, layer.scales, layer.get("biases"), **how, dtype=dtype)
     return layer.weight
+
+
+def packed(x: mx.array) -> mx.array:
+    """x with the strides of its shape, which costs nothing where it is contiguous.
+
+    An axis of one keeps the stride of what it was cut from. A GPU's products take that for a gap and copy x first.
+    """
+    return x.reshape(-1).reshape(x.shape)
 
 
 def add_product(residual: mx.array, x: mx.array, layer: Projection | Rows) -> mx.array:

@@ -69,7 +69,8 @@ class Talker(nn.Module):
     def fuse(self) -> None:
         """One table for the embeddings of all codebooks."""
         tables = [self.model.codec_embedding, *self.code_predictor.model.codec_embedding]
-        self.codes = mx.concatenate([table(layer) for layer in tables])
+        # The norms are never quantised, and the scales of some quantised tables do not tell what dtype they were.
+        self.codes = mx.concatenate([table(layer, self.model.norm.weight.dtype) for layer in tables])
         del self.model.codec_embedding, self.code_predictor.model.codec_embedding
 
     @property
@@ -82,10 +83,11 @@ class Talker(nn.Module):
 
     def embed_text(self, ids: mx.array) -> mx.array:
         """Text token ids [T] to talker inputs [T, E]."""
-        return self.text_projection(self.model.text_embedding(ids))
+        # MLX makes bfloat16 of an embedding in mxfp4, mxfp8 or nvfp4, whose numbers all fit into it.
+        return self.text_projection(self.model.text_embedding(ids).astype(self.dtype))
 
     def embed_codec(self, ids: mx.array) -> mx.array:
-        """Codes of codebook 0 or control tokens [T] to talker inputs [T, E]."""
+        """Codes of codebook 0 or control tokens [...] to talker inputs [..., E]."""
         return self.codes[ids]
 
     def embed_frames(self, codes: mx.array) -> mx.array:
@@ -98,7 +100,7 @@ class Talker(nn.Module):
         sample: function (step, logits [B, codebook size]) -> codes [B] of codebook step + 1.
         """
         rows = [self.codes[start:end] for start, end in zip(self.starts[1:], (*self.starts[2:], None), strict=True)]
-        rest = self.code_predictor(hidden, self.embed_codec(first)[:, None], rows, sample)
+        rest = self.code_predictor(hidden, self.embed_codec(first[:, None]), rows, sample)
         return mx.stack([first, *rest], axis=1)
 
     def revise(self, embeddings: mx.array, caches: Sequence[KVCache], start: int) -> None:

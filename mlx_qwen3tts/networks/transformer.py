@@ -14,11 +14,11 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 
-from . import cpu
-from .cache import Cache
+from . import cpu, kernels
+from .cache import Cache, KVCache
 from .config import CodecDecoderConfig, CodecEncoderConfig, TransformerConfig
 from .device import on_gpu
-from .linear import Linear, add_product, stack
+from .linear import Linear, add_product, packed, stack
 
 Rotate = Callable[[mx.array], mx.array]
 Mask = mx.array | str | None
@@ -57,6 +57,12 @@ class Rope:
         return lambda x: mx.fast.rope(
             x, self.dim, traditional=False, base=None, scale=1.0, offset=first, freqs=self.periods
         )
+
+    def turn(self, rows: int, length: int, offset: int | Sequence[int], dtype: mx.Dtype) -> kernels.Turn:
+        """The same for B rows, with what a kernel needs for it."""
+        places = [offset] * rows if isinstance(offset, int) else list(offset)
+        tables = self.table.up_to(max(places) + length)
+        return kernels.Turn(self(length, offset, dtype), *tables, mx.array(places, mx.int32))
 
 
 def causal_mask(queries: int, keys: int, window: int | None = None, dtype: mx.Dtype = mx.float32) -> mx.array:
@@ -113,13 +119,16 @@ class Attention(nn.Module):
         batch, length, _ = x.shape
         heads, split = self.heads, self.heads + self.kv_heads
         qkv = self.qkv_proj(x).reshape(batch, length, split + self.kv_heads, self.head_dim)
-        qk, v = qkv[:, :, :split], qkv[:, :, split:].transpose(0, 2, 1, 3)
-        if self.eps is not None:
-            qk = mx.fast.rms_norm(qk, None, self.eps) * self.norms
-        qk = rotate(qk.transpose(0, 2, 1, 3))  # [B, H + K, T, D]
-        q, k = qk[:, :heads], qk[:, heads:]
-        if cache is not None:
-            k, v = cache.update(k, v)
+        if isinstance(rotate, kernels.Turn) and isinstance(cache, KVCache) and self.eps is not None:
+            q, k, v = rotate.place(qkv, self.norms, self.eps, cache)
+        else:
+            qk, v = qkv[:, :, :split], qkv[:, :, split:].transpose(0, 2, 1, 3)
+            if self.eps is not None:
+                qk = mx.fast.rms_norm(qk, None, self.eps) * self.norms
+            qk = rotate(qk.transpose(0, 2, 1, 3))  # [B, H + K, T, D]
+            q, k = qk[:, :heads], qk[:, heads:]
+            if cache is not None:
+                k, v = cache.update(k, v)
         out = mx.fast.scaled_dot_product_attention(q, k, v, scale=self.scale, mask=mask)
         out = out.transpose(0, 2, 1, 3).reshape(batch, length, -1)
         return self.o_proj(out) if residual is None else add_product(residual, out, self.o_proj)
@@ -146,7 +155,7 @@ class SwiGLU(nn.Module):
 
     def __call__(self, x: mx.array, residual: mx.array | None = None) -> mx.array:
         """x: [B, T, E]. Returns [B, T, E], added to `residual` where that is given."""
-        hidden = _gated(*mx.split(self.gate_up_proj(x), 2, axis=-1))
+        hidden = packed(_gated(*mx.split(self.gate_up_proj(x), 2, axis=-1)))
         return self.down_proj(hidden) if residual is None else add_product(residual, hidden, self.down_proj)
 
 
@@ -177,8 +186,10 @@ def run_layers(
 
     positions: of the first of the T in each row, a list of B integers, where they are not those of the cache.
     """
-    length = x.shape[1]
-    rotate = rope(length, caches[0].offset if positions is None else positions, x.dtype)
+    rows, length, _ = x.shape
+    first = caches[0].offset if positions is None else positions
+    in_kernels = kernels.in_use("qk_rope_write") and length <= kernels.FEW
+    rotate = rope.turn(rows, length, first, x.dtype) if in_kernels else rope(length, first, x.dtype)
     mask = None if length == 1 and isinstance(mask, str) else mask
     for layer, cache in zip(layers, caches, strict=True):
         x = layer(x, rotate, mask, cache)

@@ -20,6 +20,7 @@ STATUS = {
     "payload_too_large": 413,
     "media_type": 415,
     "host_not_allowed": 421,
+    "head_too_large": 431,
     "queue_full": 429,
     "busy": 503,
 }
@@ -57,6 +58,8 @@ def error_response(
     more = dict(headers or {})
     if isinstance(error, Busy):
         more["retry-after"] = str(error.retry_after)
+    if status in (408, 413):
+        more["connection"] = "close"  # the rest of the body is not wanted
     if status == 409:
         more["x-should-retry"] = "false"  # the official clients would, as a conflict may pass; a taken name does not
     return JSONResponse(error_body(error, status), status, more)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import time
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any
@@ -17,7 +16,8 @@ from starlette.routing import Route, WebSocketRoute
 
 from .. import __version__
 from ..errors import QwenTTSError, UnsupportedValue
-from . import asking, live, speech
+from ..files.json_text import json_text
+from . import asking, live, pages, shelf, speech
 from .answers import Refusal, error_response
 from .engine import Engine
 from .guard import Guard
@@ -44,6 +44,7 @@ class Server:
         languages = tuple(name.lower() for name in tts.languages)
         self.facts = asking.Facts(self.model, tts.model_type, tts.embedding_dim, tts.takes_instruct, languages)
         self.started = time.time()
+        self.app: Starlette | None = None
         self.turn = asyncio.Semaphore(settings.max_batch)  # of a batch's items: they do not fill the queue
 
     def greeting(self, url: str) -> str:
@@ -51,7 +52,7 @@ class Server:
         names, shown = self.voices.names, 8
         voices = ", ".join(names[:shown]) + (f" and {len(names) - shown} more" if len(names) > shown else "")
         lines = [f"ready: {self.model} speaks at {url}/v1", f"voices: {voices or 'none yet'}"]
-        body = json.dumps({"input": "Hello.", **({"voice": names[0]} if names else {})})
+        body = json_text({"input": "Hello.", **({"voice": names[0]} if names else {})})
         key = ' -H "authorization: Bearer $QWEN3TTS_API_KEY"' if self.settings.api_key else ""
         line = f"curl {url}/v1/audio/speech{key} -H content-type:application/json -d '{body}' -o hello.mp3"
         return "\n".join([*lines, line])
@@ -160,15 +161,23 @@ def build(server: Server, anywhere: bool = False) -> Guard:
         Route("/v1/audio/speech", speech.speech, methods=["POST"]),
         Route("/v1/audio/speech/batch", speech.batch, methods=["POST"]),
         WebSocketRoute("/v1/audio/speech/stream", live.stream),
+        Route("/v1/audio/voices", shelf.voices, methods=["GET", "POST"]),
+        Route("/v1/audio/voices/combine", shelf.combine, methods=["POST"]),
+        Route("/v1/audio/voices/search", shelf.search, methods=["POST"]),
+        Route("/v1/audio/voices/{name:path}", shelf.voice, methods=["GET", "DELETE"]),
+        Route("/v1/embeddings/voice", shelf.embedding, methods=["POST"]),
         Route("/v1/models", models),
         Route("/v1/audio/models", models),
         Route("/v1/models/{name:path}", model),
         Route("/health", health),
         Route("/metrics", metrics),
+        Route("/", pages.page),
+        Route("/static/{name}", pages.static),
+        Route("/openapi.json", pages.openapi),
         Route("/v1", base),
         Route("/v1/", base),
     ]
     handlers: dict[Any, Any] = {QwenTTSError: refused, HTTPException: http_error, Exception: refused}
     app = Starlette(routes=routes, lifespan=lifespan, exception_handlers=handlers)
-    app.state.server = server
+    app.state.server, server.app = server, app
     return Guard(app, server.settings, LARGE_BODIES, anywhere)

@@ -141,7 +141,7 @@ class Engine:
         self._job_seconds = 5.0  # how long a job takes, a running mean, to tell when to try again
         self._deadline: float | None = None  # once it is being stopped
         self._thread = threading.Thread(target=self._run, name="mlx_qwen3tts engine")
-        self._decoding = self._new_decoding()
+        self.decoding = self._new_decoding()
 
     def _new_decoding(self) -> Decoding:
         generation = self.tts.generation([], [], self.tts.sampling)
@@ -283,16 +283,16 @@ class Engine:
         if not self._running:
             return
         try:
-            pieces = self._decoding.step()
+            pieces = self.decoding.step()
         except Exception:
             log.exception("the batch failed; its speeches are lost, the next ones begin anew")
             self._lose(EngineFault("the server failed while speaking; its log says why"))
             return
-        for number, error in self._decoding.generation.failed.items():
-            utterance = self._decoding.spoken.pop(number, None)
+        for number, error in self.decoding.generation.failed.items():
+            utterance = self.decoding.spoken.pop(number, None)
             if utterance is not None and utterance in self._running:
                 self._finish(self._running.pop(utterance), Failed(error))
-        self._decoding.generation.failed.clear()
+        self.decoding.generation.failed.clear()
         if pieces is None:  # all wait for text
             self._take(wait=True)
             return
@@ -318,7 +318,7 @@ class Engine:
             return
 
     def _admit(self) -> None:
-        while self._queue and self._decoding.generation.talking < self.max_batch:
+        while self._queue and self.decoding.generation.talking < self.max_batch:
             job = self._queue.popleft()
             if not job.over:
                 self._begin(job)
@@ -334,7 +334,7 @@ class Engine:
             self._finish(job, Failed(error))
             return
         job.plan, job.tokens = plan, job.tokens + plan.positions
-        self._decoding.add(plan.utterance)
+        self.decoding.add(plan.utterance)
         self._running[plan.utterance] = job
 
     def _hear(self, utterance: Utterance, samples: np.ndarray, frames: int) -> None:
@@ -389,13 +389,13 @@ class Engine:
             self._queue.remove(job)
         for utterance in [one for one, other in self._running.items() if other is job]:
             del self._running[utterance]
-            self._decoding.remove(utterance)
+            self.decoding.remove(utterance)
 
     def _lose(self, error: Exception) -> None:
         """Every running speech failed; what is computed on is made anew."""
         jobs = list(self._running.values())
         self._running.clear()
-        self._decoding = self._new_decoding()
+        self.decoding = self._new_decoding()
         for job in jobs:
             self._finish(job, Failed(error))
 
@@ -403,7 +403,7 @@ class Engine:
         """Cut what is spoken, refuse what waits, answer every function that was handed in."""
         with self._places:
             self._deadline = self._deadline or 0.0
-        for piece in self._decoding.decode(list(self._running)):
+        for piece in self.decoding.decode(list(self._running)):
             self._hear(piece.utterance, np.array(piece.audio), len(piece.codes))
         for job in list(self._running.values()):
             self._finish(job, self._ended(job, "interrupted"))

@@ -32,19 +32,12 @@ COOKIE = "mlx_qwen3tts"
 SAFE = ("GET", "HEAD", "OPTIONS")
 OPEN = ("/health",)  # needs no key: watchdogs have none
 
+HEAD = 64 << 10  # bytes of all headers
 SMALL, LARGE = 64 << 10, 12 << 20  # bytes of a body; where it may hold a recording or a long text
 HEAD_SECONDS, BODY_SECONDS = 10.0, 30.0
 CONNECTIONS = 256
 
 ALWAYS = {"cache-control": "no-store", "x-content-type-options": "nosniff", "referrer-policy": "no-referrer"}
-
-
-class TooLarge(Exception):
-    """A body is larger than it may be."""
-
-
-class TooSlow(Exception):
-    """A body did not come in time."""
 
 
 class Guard:
@@ -63,6 +56,8 @@ class Guard:
         if not (request_id.isascii() and request_id.isalnum() and len(request_id) <= 64):
             request_id = secrets.token_hex(8)
         try:
+            if sum(len(name) + len(value) for name, value in headers.raw) > HEAD:
+                raise Refusal("head_too_large", f"the head is larger than {HEAD} bytes")
             self._check_host(headers)
             origin = self._check_origin(scope, headers)
             if scope["type"] == "http" and scope["method"] == "OPTIONS":
@@ -89,15 +84,7 @@ class Guard:
             await send(message)
 
         body = Body(receive, headers, LARGE if path.startswith(self.large) else SMALL)
-        try:
-            await self.app(scope, body.receive, answer)
-        except (TooLarge, TooSlow) as error:
-            if isinstance(error, TooLarge):
-                refusal = Refusal("payload_too_large", f"the body is larger than {body.most} bytes")
-            else:
-                refusal = Refusal("too_slow", f"the body did not come within {BODY_SECONDS:.0f} s")
-            if status == 0:
-                await self._refuse(refusal, scope, receive, send, request_id)
+        await self.app(scope, body.receive, answer)
         milliseconds = 1000 * (time.perf_counter() - start)
         # The path of a voice holds its name, which is its owner's business.
         shown = path.split("/voices/")[0]
@@ -185,18 +172,22 @@ class Body:
         self._declared = int(length) if length.isdigit() and len(length) < 16 else 0
         self._deadline, self._complete = time.monotonic() + BODY_SECONDS, False
 
+    def _too_large(self) -> Refusal:
+        return Refusal("payload_too_large", f"the body is larger than {self.most} bytes")
+
     async def receive(self) -> Message:
+        """The next message. Refuses what is too large or too slow."""
         if self._complete:
             return await self._receive()
         if self._declared > self.most:
-            raise TooLarge
+            raise self._too_large()
         try:
             message = await asyncio.wait_for(self._receive(), max(0.0, self._deadline - time.monotonic()))
         except asyncio.TimeoutError:
-            raise TooSlow from None
+            raise Refusal("too_slow", f"the body did not come within {BODY_SECONDS:.0f} s") from None
         self._size += len(message.get("body", b""))
         if self._size > self.most:
-            raise TooLarge
+            raise self._too_large()
         self._complete = message["type"] != "http.request" or not message.get("more_body", False)
         return message
 

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
 from ..errors import InvalidValue, QwenTTSError, TextTooLong, WrongType
+from ..files.json_text import json_text
 from ..synthesis.live import Feed
 from ..synthesis.pieces import LIMIT, weight
 from ..synthesis.text import END, check_text
@@ -233,7 +234,7 @@ class Session:
         return replace(request, text=text)
 
     async def _send(self, kind: str, **values: Any) -> None:
-        await self.socket.send_text(json.dumps({"type": kind, **values}))
+        await self.socket.send_text(json_text({"type": kind, **values}))
 
     async def _refuse(self, error: Exception) -> None:
         """Tell what is wrong, and close."""

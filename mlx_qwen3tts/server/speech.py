@@ -16,6 +16,7 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from ..audio.encoding import CONTENT_TYPES
 from ..errors import InvalidValue, QwenTTSError, WrongType
+from ..files.json_text import json_text
 from . import asking
 from .answers import Refusal, error_body, error_response
 from .engine import Ended
@@ -28,8 +29,8 @@ MOST_ITEMS = 32  # of a batch
 QUEUED_COMMENT = 10.0  # seconds; clients give up after 30 without a byte
 
 
-async def json_body(request: HttpRequest) -> dict[str, Any]:
-    """The JSON object of a body, whose size the guard has limited."""
+async def json_body(request: HttpRequest, kinds: tuple[type, ...] = (dict,)) -> Any:
+    """The JSON value of a body, an object unless other kinds will do; the guard has limited its size."""
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "application/json":  # what a form on a foreign page can send without asking is not this
         raise Refusal("media_type", "send the body as content-type: application/json")
@@ -38,7 +39,7 @@ async def json_body(request: HttpRequest) -> dict[str, Any]:
         body = json.loads(data, parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:
         raise InvalidValue(f"the body is not JSON: {shortened(error)}") from None
-    if not isinstance(body, dict):
+    if not isinstance(body, kinds):
         raise WrongType(f"the body must be a JSON object, not {type(body).__name__}")
     return body
 
@@ -147,7 +148,7 @@ async def _events(listener: Listener, flow: Flow, kind: str, stack: AsyncExitSta
 
 def event(kind: str, **values: Any) -> str:
     """A server-sent event. Some clients read its first line, others the data alone."""
-    return f"event: {kind}\ndata: {json.dumps({'type': kind, **values})}\n\n"
+    return f"event: {kind}\ndata: {json_text({'type': kind, **values})}\n\n"
 
 
 def usage(ended: Ended) -> dict[str, Any]:

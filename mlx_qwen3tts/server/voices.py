@@ -8,17 +8,19 @@ from __future__ import annotations
 import collections
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import mlx.core as mx
+import numpy as np
 
 from ..audio.reading import LONGEST
 from ..audio.upload import read_upload
-from ..errors import InvalidValue, QwenTTSError, VoiceNotFound
+from ..errors import InvalidValue, QwenTTSError, UnsupportedValue, VoiceNotFound
 from ..networks.speaker.mel import SAMPLE_RATE
 from ..voices.library.library import Library
-from ..voices.lookup import Lookup
+from ..voices.lookup import Lookup, Offset
 from ..voices.voice import Voice
 
 if TYPE_CHECKING:
@@ -75,6 +77,29 @@ class Voices:
             message = f"voice {name!r} belongs to somebody who refused; it is not spoken"
             raise InvalidValue(message, param="voice")
         return voice
+
+    def blend(self, expression: str, keep: str) -> Voice:
+        """The Voice of an expression; keep: as of `algebra.blend`, in the library's space for "radius"."""
+        space = self.library.space(self.tts.embedding_dim) if keep == "radius" else None
+        return self.lookup.voice(expression, space, keep)
+
+    def nearest(self, query: Voice | Offset, k: int, where: Mapping[str, str | None] | None) -> list[tuple[str, float]]:
+        """(name, score) of the library's voices that are most like a voice, or score highest along a direction."""
+        if isinstance(query, Voice):
+            return self.library.search(query, k, where=where)
+        if query.direction is None:
+            raise InvalidValue("search along a direction of the library, @NAME, or by a voice", param="voice")
+        names = self.library.names if where is None else self.library.where(where)
+        if not names:
+            return []
+        scores = np.array(query.direction.score(self.library.vectors(names)))
+        order = np.argsort(-scores)[:k]
+        return [(names[i], float(scores[i])) for i in order]
+
+    def designed(self, prompt: str, language: str | None) -> Voice:
+        """The Voice of a description; needs a VoiceDesign model beside the one that speaks."""
+        message = "this server makes no voices from words: start it with --design MODEL, a VoiceDesign checkpoint"
+        raise UnsupportedValue(message, param="prompt")
 
     def usual(self) -> Voice | None:
         """Who speaks where nobody is named; None where the model designs its voices."""

@@ -50,12 +50,13 @@ class FrameStep:
         """What `make` is compiled from."""
         sampler = self.sampler
         first, seen = sampler.first(logits, seen, mask, first_noise, settings)
+        rest = None if rest_noise is None else mx.unstack(rest_noise)  # an index would be a kernel each
         codes = self.talker.predict(
             hidden,
             first,
-            lambda step, row: sampler.rest(row, None if rest_noise is None else rest_noise[step], settings),
+            lambda step, row: sampler.rest(row, None if rest is None else rest[step], settings),
         )
-        return first, codes, self.talker.embed_frames(codes)[:, None], seen
+        return first, codes, self.talker.embed_frames(codes).reshape(hidden.shape), seen
 
     def __call__(
         self,
@@ -69,7 +70,7 @@ class FrameStep:
         """A frame from the talker's logits [B, V] and hidden state [B, 1, E].
 
         seen: the history [B, V]; seeds, frames: of every row, the number of its frame; settings: of a MixedSampler's
-        bucket. Returns (code 0 [B], codes [B, 16], their summed embeddings [B, 1, E], the new history).
+        bucket. Returns (code 0 [B], codes [B, codebooks], their summed embeddings [B, 1, E], the new history).
         """
         rows = len(seeds)
         more = bucket(rows) - rows
@@ -98,8 +99,9 @@ class FrameStep:
 class Steps:
     """The compiled steps of a model, kept by what they depend on."""
 
-    def __init__(self, talker: Talker, config: ModelConfig) -> None:
-        self.talker, self.config = talker, config
+    def __init__(self, talker: Talker, config: ModelConfig, kernels: frozenset[str] = frozenset()) -> None:
+        """kernels: the names of the fused kernels that frames are made with."""
+        self.talker, self.config, self.kernels = talker, config, kernels
         self._made: dict[Any, FrameStep] = {}
 
     def unseen(self, rows: int) -> mx.array:
@@ -111,10 +113,10 @@ class Steps:
         alike = [replace(config, max_tokens=2) for config in configs]  # which no code depends on
         if all(config == alike[0] for config in alike):
             sampler = None
-            key: Any = alike[0], on_gpu()
+            key: Any = alike[0], on_gpu(), self.kernels
         else:
             sampler = MixedSampler(alike, self.config.talker, self.config.predictor)
-            key = sampler.form, on_gpu()
+            key = sampler.form, on_gpu(), self.kernels
         step = self._made.pop(key, None)
         if step is None:
             own = sampler or Sampler(alike[0], self.config.talker, self.config.predictor)

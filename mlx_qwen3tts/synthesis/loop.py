@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 import mlx.core as mx
 
 from ..errors import QwenTTSError
+from ..networks import kernels
 from ..networks.cache import KVCache
 from ..networks.talker import Talker
 from .frame import FrameStep, Steps
@@ -171,6 +172,10 @@ class Generation:
 
     def enqueue(self) -> Enqueued | None:
         """Put a frame's work under way; None where there are no rows."""
+        with kernels.using(self.steps.kernels):
+            return self._enqueue()
+
+    def _enqueue(self) -> Enqueued | None:
         going = self._going()
         back = self._stand_aside(going) if self.sets_aside else []
         if self.sets_aside and not (going or back or self.waiting):
@@ -274,7 +279,9 @@ class Generation:
         offset, mask, positions = self.caches[0].offset, None, None
         if any(self.padding):
             mask, positions = self._sight(offset + 1), [offset - pad for pad in self.padding]
-        return self.talker(self.embedding + mx.stack(texts)[:, None], self.caches, mask, positions)
+        return self.talker(
+            self.embedding + mx.concatenate(texts).reshape(self.embedding.shape), self.caches, mask, positions
+        )
 
     def _sight(self, positions: int) -> mx.array:
         """The mask [B, 1, 1, positions] of a single position: a row sees all but its padding."""

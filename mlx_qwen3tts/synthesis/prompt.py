@@ -52,7 +52,8 @@ class Text:
         """The embedding [E] of a step, waiting for it if need be."""
         while not self.ready(step):
             self._wait()
-        return self.known[step] if step < self.known.shape[0] else self.pad
+        # A slice is a view, where an index would be a kernel.
+        return self.known[step : step + 1].reshape(-1) if step < self.known.shape[0] else self.pad
 
     def take(self, count: int | None = None) -> mx.array:
         """Remove and return the first `count` embeddings, or all if there are fewer or no count is given, [N, E]."""
@@ -129,9 +130,9 @@ def build_prompt(
     """Assemble a prompt.
 
     role, text, instruct: token ids; tags: from `language_tags`; layout: one of LAYOUTS; speaker: [E] vector of any
-    float dtype or None (VoiceDesign); reference: (text ids, codes [frames, 16]) or None; more: for a text that is still
-    being written, a function that waits for (further ids, whether they are the last). Everything is in the talker's
-    dtype.
+    float dtype or None (VoiceDesign); reference: (text ids, codes [frames, codebooks]) or None; more: for a text that
+    is still being written, a function that waits for (further ids, whether they are the last). Everything is in the
+    talker's dtype.
     """
     pad, bos, eos = talker.embed_text(
         mx.array([config.tts_pad_token_id, config.tts_bos_token_id, config.tts_eos_token_id])

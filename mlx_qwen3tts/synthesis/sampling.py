@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import mlx.core as mx
 
 from .. import checks
+from ..networks import kernels
 from ..networks.config import TalkerConfig, TransformerConfig
 from .request import Sampling
 
@@ -69,6 +70,14 @@ class GenerationConfig:
     def override(self, **values: Unpack[SamplingOptions]) -> GenerationConfig:
         """`sampled` with Sampling's values as keyword arguments."""
         return self.sampled(Sampling(**values))
+
+
+def draw(logits: mx.array, noise: mx.array | None, temperature: float, top_k: int, top_p: float) -> mx.array:
+    """Codes [B] drawn from logits [B, V] with Gumbel noise [B, V]."""
+    assert noise is not None, "what draws has noise"
+    if kernels.samples(logits, top_p):
+        return kernels.sample_row(logits, noise, mx.array([temperature]), mx.array([top_k], mx.int32))
+    return mx.argmax(filter_logits(logits.astype(mx.float32), temperature, top_k, top_p) + noise, axis=-1)
 
 
 def filter_logits(logits: mx.array, temperature: float, top_k: int, top_p: float) -> mx.array:
@@ -139,7 +148,7 @@ class Sampler:
         return self.masks[phases[0]] if len(phases) == 1 else self.table[mx.array(phases)]
 
     def noise(self, keys: mx.array) -> tuple[mx.array | None, mx.array | None]:
-        """Gumbel noise of a frame: [B, V] for codebook 0 and [15, B, codebook] for the predictor; None in greedy."""
+        """Gumbel noise of a frame: [B, V] for codebook 0 and [steps, B, codebook] for the predictor; None in greedy."""
         count = self.steps * self.rest_size
         if not self.draws:
             return None, None
@@ -160,19 +169,15 @@ class Sampler:
     ) -> tuple[mx.array, mx.array]:
         """Codebook 0 from the talker's logits [B, V]: (codes [B], the history with them)."""
         logits, c = self.processed(logits, seen, mask), self.config
-        if c.do_sample:
-            assert noise is not None, "what draws has noise"
-            logits = filter_logits(logits, c.temperature, c.top_k, c.top_p) + noise
-        codes = mx.argmax(logits, axis=-1)
+        codes = draw(logits, noise, c.temperature, c.top_k, c.top_p) if c.do_sample else mx.argmax(logits, axis=-1)
         return codes, seen | (self.ids == codes[:, None])
 
     def rest(self, logits: mx.array, noise: mx.array | None, settings: Any = None) -> mx.array:
         """A later codebook from the predictor's logits [B, codebook]: codes [B]."""
-        logits, c = logits.astype(mx.float32), self.config
+        c = self.config
         if c.subtalker_dosample and c.subtalker_temperature > 0:
-            assert noise is not None, "what draws has noise"
-            logits = filter_logits(logits, c.subtalker_temperature, c.subtalker_top_k, c.subtalker_top_p) + noise
-        return mx.argmax(logits, axis=-1)
+            return draw(logits, noise, c.subtalker_temperature, c.subtalker_top_k, c.subtalker_top_p)
+        return mx.argmax(logits.astype(mx.float32), axis=-1)
 
 
 class MixedSampler(Sampler):
@@ -217,6 +222,7 @@ class MixedSampler(Sampler):
                     "temperature": mx.array([t or 1.0 for t in temperatures])[:, None],
                     # From below: where the k-th largest stands among the sorted; the first where all are kept.
                     "place": mx.array([size - k if 0 < k < size else 0 for k in ks])[:, None],
+                    "kept": mx.array([k if d else -1 for d, k in zip(draws, ks, strict=True)], mx.int32)[:, None],
                     "tail": mx.array([1 - p for p in ps])[:, None],
                     "cuts": mx.array([p < 1 for p in ps])[:, None],
                 }
@@ -228,20 +234,23 @@ class MixedSampler(Sampler):
         self, logits: mx.array, seen: mx.array, mask: mx.array, noise: mx.array | None, settings: Any = None
     ) -> tuple[mx.array, mx.array]:
         logits = penalise(logits.astype(mx.float32), seen, settings[0]["penalty"]) + mask
-        codes = mx.argmax(_draw(logits, noise, settings[0], self.tails[0]), axis=-1)
+        codes = _draw_each(logits, noise, settings[0], self.tails[0])
         return codes, seen | (self.ids == codes[:, None])
 
     def rest(self, logits: mx.array, noise: mx.array | None, settings: Any = None) -> mx.array:
-        return mx.argmax(_draw(logits.astype(mx.float32), noise, settings[1], self.tails[1]), axis=-1)
+        return _draw_each(logits, noise, settings[1], self.tails[1])
 
 
-def _draw(logits: mx.array, noise: mx.array | None, values: dict[str, mx.array], tails: bool) -> mx.array:
-    """Logits [B, V] whose argmax is drawn, each row with its own values; rows that do not draw keep theirs."""
+def _draw_each(logits: mx.array, noise: mx.array | None, values: dict[str, mx.array], tails: bool) -> mx.array:
+    """Codes [B] drawn from logits [B, V], each row with its own values; rows that do not draw take the largest."""
+    if noise is not None and kernels.samples(logits, 0 if tails else 1):
+        return kernels.sample_row(logits, noise, values["temperature"].reshape(-1), values["kept"].reshape(-1))
+    logits = logits.astype(mx.float32)
     if noise is None:
-        return logits
+        return mx.argmax(logits, axis=-1)
     filtered = logits / values["temperature"]
     smallest = mx.take_along_axis(mx.sort(filtered, axis=-1), values["place"], axis=-1)
     filtered = mx.where(filtered < smallest, float("-inf"), filtered)
     if tails:
         filtered = _cut_tail(filtered, values["tail"], values["cuts"])
-    return mx.where(values["draws"], filtered + noise, logits)
+    return mx.argmax(mx.where(values["draws"], filtered + noise, logits), axis=-1)

@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
 @dataclass(eq=False, repr=False)
 class Speech:
-    """audio [samples] float32 within ±1; codes [frames, 16] int32; finish_reason: "stop", "length" (cut at max_tokens)
-    or "interrupted".
+    """audio [samples] float32 within ±1; codes [frames, codebooks] int32; finish_reason: "stop", "length" (cut at
+    max_tokens) or "interrupted".
 
     stats: seconds of audio, frames, elapsed seconds, rtf, frames_per_second, peak_memory (bytes), seed; where chunks
     were waited for, also first_audio and largest_gap (seconds). In a batch elapsed, rtf and frames_per_second are those
@@ -52,7 +52,7 @@ class Speech:
 
 @dataclass(eq=False, repr=False)
 class Chunk:
-    """A piece of a speech, decoded: audio [samples] float32 within ±1; sample_rate; codes [frames, 16] int32.
+    """A piece of a speech, decoded: audio [samples] float32 within ±1; sample_rate; codes [frames, codebooks] int32.
 
     At a rate other than 1 the sound lags 30 ms behind its codes, and a last chunk without codes brings the rest.
     """

@@ -18,6 +18,7 @@ from ..checkpoint.folder import ModelFolder
 from ..checkpoint.part import check_dtype
 from ..checkpoint.weights import read_json
 from ..errors import InvalidValue, QwenTTSError
+from ..networks import proof
 from ..networks.codec.codec import DECODE_CHUNK
 from ..networks.speaker.encoder import SpeakerEncoder
 from ..networks.speaker.mel import SAMPLE_RATE
@@ -60,10 +61,18 @@ class Qwen3TTS:
     sample_rate: of the speech; embedding_dim: of its voices; codec: a Codec; sampling: its default GenerationConfig.
     """
 
-    def __init__(self, folder: str | Path, dtype: str | None = None, library: str | Path = FOLDER) -> None:
+    def __init__(
+        self,
+        folder: str | Path,
+        dtype: str | None = None,
+        library: str | Path = FOLDER,
+        kernels: str | None = None,
+    ) -> None:
         """folder: a local model folder; dtype: "bfloat16", "float16", "float32" or None for the checkpoint's own;
-        library: the folder of the voices library, in which voices are found by name."""
+        library: the folder of the voices library, in which voices are found by name; kernels: "plain", "fused", or
+        None for fused ones where `benchmarks.bench --self-check` has proved them on this machine."""
         chosen = check_dtype(dtype)
+        proof.check_choice(kernels)
         self.folder = ModelFolder(folder)
         self.config, self.codec = self.folder.config, self.folder.codec
         self.tokenizer = TextTokenizer(self.folder.folder, self.config)
@@ -78,19 +87,30 @@ class Qwen3TTS:
         self.sample_rate = self.codec.sample_rate
         self.embedding_dim = self.config.talker.hidden_size
         self.library = Library(library)
-        self.steps = Steps(self.talker, self.config)
+        self.steps = Steps(self.talker, self.config, proof.choose(kernels, self.talker.dtype))
         self.casting = Casting(self.folder, self.talker, self.library)
         resolve, name = self.casting.resolve, self.folder.folder.name
         self.planner = Planner(self.talker, self.config, self.tokenizer, self.codec, self.sampling, resolve, name)
 
     @classmethod
     def from_pretrained(
-        cls, model: str | Path = "mlx_model", dtype: str | None = None, library: str | Path = FOLDER
+        cls,
+        model: str | Path = "mlx_model",
+        dtype: str | None = None,
+        library: str | Path = FOLDER,
+        kernels: str | None = None,
     ) -> Qwen3TTS:
         """model: a folder or hub id of an official checkpoint, one that `convert` wrote, or a community MLX copy;
-        library: the folder of the voices library."""
+        library: the folder of the voices library; kernels: "plain", "fused", or None for fused ones where
+        `benchmarks.bench --self-check` has proved them on this machine."""
         check_dtype(dtype)
-        return cls(hub.resolve(model), dtype, library)
+        proof.check_choice(kernels)
+        return cls(hub.resolve(model), dtype, library, kernels)
+
+    @property
+    def kernels(self) -> list[str]:
+        """The names of the fused kernels that frames are made with; none where all are plain."""
+        return sorted(self.steps.kernels)
 
     @property
     def takes_instruct(self) -> bool:

@@ -51,7 +51,7 @@ def differ(what: str, dimension: int, other: str, expected: int, param: str | No
 
 @dataclass(frozen=True, init=False, eq=False, repr=False)
 class Voice:
-    """embedding [D] float32, not normalised; ref_codes [frames, 16] int32 or None, with their ref_text.
+    """embedding [D] float32, not normalised; ref_codes [frames, codebooks] int32 or None, with their ref_text.
 
     source_model: the model whose encoder or preset it comes from; language: what it speaks; consent: one of
     rights.CONSENT; license: an SPDX name where there is one. attributes: {name: value} by which a library finds it,

@@ -156,7 +156,12 @@ CONFIGS = [
     ("", "conv_layout", "torch", "conv_layout 'torch' is not known"),
     ("", "quantization", {"bits": "eight"}, "no bits or group_size that MLX knows"),
     ("", "quantization", {"bits": 8.0}, "no bits or group_size that MLX knows"),
-    ("", "quantization", {"bits": 8, "mode": "mxfp8"}, "quantization mode 'mxfp8' is not supported; 'affine' is"),
+    (
+        "",
+        "quantization",
+        {"bits": 8, "mode": "mxfp3"},
+        "quantization mode 'mxfp3' is not one of affine, mxfp4, mxfp8, nvfp4",
+    ),
     ("", "quantization", {"bits": 8, "group_size": 0}, "no bits or group_size that MLX knows"),
     ("talker_config", "hidden_size", None, "missing hidden_size"),
     ("talker_config", "hidden_size", "64", "hidden_size '64' is not a valid value for it"),

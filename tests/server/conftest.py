@@ -15,12 +15,12 @@ from mlx_qwen3tts.server.settings import Settings
 
 
 @contextlib.contextmanager
-def serving(tts, settings, model=None):
+def running(tts, settings, model=None, anywhere=False):
     """Run a server as long as the block lasts. Yields (url, Server)."""
     server = Server(tts, settings, model)
     with listening("127.0.0.1", 0) as bound:
-        running = Running(build(server), server.engine)
-        thread = threading.Thread(target=running.run, kwargs={"sockets": [bound]})
+        uvicorn = Running(build(server, anywhere), server.engine)
+        thread = threading.Thread(target=uvicorn.run, kwargs={"sockets": [bound]})
         thread.start()
         url = address(bound)
         try:
@@ -33,9 +33,15 @@ def serving(tts, settings, model=None):
             yield url, server
         finally:
             server.engine.stop(1)
-            running.should_exit = True
+            uvicorn.should_exit = True
             thread.join(30)
             assert not thread.is_alive()
+
+
+@pytest.fixture(scope="session")
+def serving():
+    """A context manager: (model, Settings) to the (url, Server) that runs meanwhile."""
+    return running
 
 
 @pytest.fixture(scope="session")
@@ -50,8 +56,8 @@ def library(tmp_path_factory):
 @pytest.fixture(scope="session")
 def served(model, library):
     """(url, Server) of a server with random weights and a library of three voices."""
-    with serving(model("base"), Settings(library=library.folder, max_batch=4, max_queue=8)) as running:
-        yield running
+    with running(model("base"), Settings(library=library.folder, max_batch=4, max_queue=8)) as made:
+        yield made
 
 
 @pytest.fixture(scope="session")
@@ -66,8 +72,17 @@ def client(url):
 
 
 @pytest.fixture(scope="session")
+def ending_url(model, tmp_path_factory):
+    """The address of a server whose random weights end by themselves, for clients that cannot say how long."""
+    voices = Library(tmp_path_factory.mktemp("ending") / "voices")
+    voices.add("anna", vector(model("base-ends").embedding_dim, 0), consent="not-needed")
+    with running(model("base-ends"), Settings(library=voices.folder)) as (address, _):
+        yield address
+
+
+@pytest.fixture(scope="session")
 def speaking_url(tmp_path_factory):
     """The address of a server that speaks: the miniature."""
     settings = Settings(library=tmp_path_factory.mktemp("speaking") / "voices")
-    with serving(Qwen3TTS.from_pretrained("miniature", dtype="float32"), settings, "miniature") as (address, _):
+    with running(Qwen3TTS.from_pretrained("miniature", dtype="float32"), settings, "miniature") as (address, _):
         yield address

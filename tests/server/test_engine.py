@@ -111,7 +111,7 @@ def test_who_leaves_frees_the_row_within_two_frames(engine, voice):
     engine.cancel(job)
     engine.call(lambda: None).result(10)
     assert engine.running == 0 and engine.counts["steps"] - steps <= 2
-    assert engine.call(lambda: engine._decoding.generation.unfinished).result(10) is False
+    assert engine.call(lambda: engine.decoding.generation.unfinished).result(10) is False
 
 
 def test_a_long_text_gives_its_row_to_those_who_wait(tts, voice, alone):
@@ -156,8 +156,8 @@ def test_what_cannot_be_spoken_fails_alone(engine, alone, voice):
 def test_a_fault_of_ours_is_told_and_the_next_request_served(tts, voice, alone, monkeypatch, caplog):
     with Engine(tts) as engine:
         assert engine.ready.wait(60)
-        step = engine._decoding.step
-        monkeypatch.setattr(engine._decoding, "step", lambda: 1 / 0)
+        step = engine.decoding.step
+        monkeypatch.setattr(engine.decoding, "step", lambda: 1 / 0)
         lost = Listener()
         engine.submit([Request(TEXTS[1], voice, sampling=SHORT)], lost.deliver)
         event = lost.all()[1]

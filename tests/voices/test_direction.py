@@ -232,6 +232,8 @@ def test_any_thread_can_use_what_another_one_made(tmp_path):
         (lambda: Direction.fit(X, LABELS["emotion"], positive="x"), InvalidValue, "no voice has the label 'x'"),
         (lambda: Direction.fit(X, list(range(32))), InvalidValue, "method 'mean' needs two labels; for numbers"),
         (lambda: Direction.fit(X, [math.nan, *range(31)], method="ridge"), InvalidValue, "NaN or infinite"),
+        (lambda: Direction.fit(X, [10**401, *range(31)], method="ridge"), InvalidValue, "NaN or infinite"),
+        (lambda: Direction.fit(X, [int("9" * 401), *[1] * 31]), InvalidValue, "NaN or infinite"),
         (lambda: Direction.fit(X, LABELS["gender"], method="svm"), InvalidValue, "'svm' is not one of mean, corr"),
         (lambda: Direction.fit(X, LABELS["gender"], top_k=65), InvalidValue, "top_k 65 is not between 1 and"),
         (lambda: Direction.fit(X, LABELS["gender"], top_k=1.5), WrongType, "top_k must be an integer"),

@@ -20,6 +20,7 @@ from ..space import check_labels, indices
 
 METHODS = ("mean", "correlation", "ridge", "pca")
 RIDGES = tuple(10.0**power for power in range(-3, 4))  # strengths to choose from, in mean squared lengths of a voice
+LARGEST = float(np.finfo(np.float32).max)  # of a label; an integer may have any number of digits
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,7 +53,7 @@ class Labels:
             [str(i) for i in range(count)] if names is None else [str(n) for n in check_labels(names, count, "names")]
         )
         numbers = all(isinstance(value, Real) and not isinstance(value, bool) for value in values)
-        if numbers and not np.isfinite(np.array(values, np.float32)).all():
+        if numbers and not all(-LARGEST <= value <= LARGEST for value in values):  # which NaN is not
             raise InvalidValue("the labels have values that are NaN or infinite", param="y")
         kinds = sorted(set(values), key=None if numbers else str)
         if len(kinds) < 2:

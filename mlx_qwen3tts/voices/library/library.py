@@ -44,6 +44,8 @@ class Library:
     """Voices in a folder, by name: the file's name without its extension."""
 
     def __init__(self, folder: Path | str = FOLDER) -> None:
+        if not isinstance(folder, str | Path):
+            raise WrongType(f"library must be a folder, not of type {type(folder).__name__}", param="library")
         self.folder = Path(folder)
         if self.folder.exists() and not self.folder.is_dir():
             raise InvalidValue(f"library {self.folder} is not a folder", param="folder")
