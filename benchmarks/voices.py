@@ -12,7 +12,6 @@ import statistics
 import tempfile
 import time
 from pathlib import Path
-from types import SimpleNamespace
 
 import mlx.core as mx
 
@@ -23,6 +22,7 @@ from mlx_qwen3tts.synthesis.morph import Morph, path
 from mlx_qwen3tts.voices import blend, lerp, slerp
 from mlx_qwen3tts.voices.fit import KNOWN_NORMS
 from mlx_qwen3tts.voices.library.search import Searcher, search
+from mlx_qwen3tts.voices.library.snapshot import Snapshot
 
 TEXT = "The weather is fine today, and in the afternoon we'll walk to the old harbour to watch the boats come in."
 MANY = 10_000
@@ -66,8 +66,8 @@ def searching(count, dimension, repeats):
     rows = mx.random.normal((count, dimension), key=mx.random.key(0)) + 3
     names = [f"{i:06d}" for i in range(count)]
     entry = {"dimension": dimension, "metadata": {}, "attributes": {}}
-    index = SimpleNamespace(entries=dict.fromkeys(names, entry), matrices={dimension: rows})
-    searcher = Searcher(index, lambda dimension: VoiceSpace.fit(rows[:1000]))
+    snapshot = Snapshot(Path("voices"), dict.fromkeys(names, entry), {dimension: rows})
+    searcher = Searcher(snapshot, lambda dimension: VoiceSpace.fit(rows[:1000]))
     query, times = rows[count // 2], []
     mx.eval(query)
     for _ in range(1 + repeats):

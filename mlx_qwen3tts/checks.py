@@ -4,8 +4,10 @@ Each returns the value as a plain Python one, or raises WrongType or InvalidValu
 """
 
 import math
+import os
 from collections.abc import Collection, Sequence
 from numbers import Integral, Real
+from pathlib import Path
 from typing import Any
 
 from .errors import InvalidValue, WrongType
@@ -58,6 +60,18 @@ def word(value: object, name: str, choices: Sequence[str]) -> str:
     if not isinstance(value, str) or value not in choices:
         raise InvalidValue(f"{name} {value!r} is not one of {', '.join(choices)}", param=name)
     return value
+
+
+def path(value: object, name: str) -> Path:
+    """A path, from a string or a path object, that the system can look for."""
+    if not isinstance(value, str | os.PathLike):
+        raise WrongType(f"{name} must be a path, not {value!r}", param=name)
+    found = os.fspath(value)
+    if not isinstance(found, str):
+        raise WrongType(f"{name} must be a path of characters, not {found!r}", param=name)
+    if "\0" in found:
+        raise InvalidValue(f"{name} {found!r} has a null character, which no name can have", param=name)
+    return Path(found)
 
 
 def length(values: Collection[object], count: int, name: str, of: str) -> None:

@@ -1,13 +1,17 @@
 """What the commands share: options, the error line, progress, exit statuses, the `mlx_qwen3tts NAME` dispatcher.
 
 stdout carries results only. Messages and progress go to stderr. Exit status: 0 done, 2 bad usage or input (one line
-`error: …`), 130 Ctrl-C, 1 a fault of ours (traceback). This module imports nothing slow: `--help` must answer at once.
+`error: …`), 130 Ctrl-C, 143 SIGTERM, which keeps what Ctrl-C keeps, 1 a fault of ours (traceback). This module imports
+nothing slow: `--help` must answer at once.
 """
 
 import argparse
 import contextlib
+import difflib
 import os
+import signal
 import sys
+import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NoReturn
@@ -15,15 +19,45 @@ from typing import Any, NoReturn
 from .errors import QwenTTSError
 
 MODEL = "mlx_model"  # what --model is where nobody says, and what convert writes
+SPOKEN = ("--text", "--instruct", "--ref-text")  # options whose value is not a file
 COMMANDS = ("convert", "generate", "embed", "voices", "diarize", "codec", "info", "demo", "serve")
 
 
 class Parser(argparse.ArgumentParser):
-    """An ArgumentParser whose errors are one line, like every other error's."""
+    """An ArgumentParser whose errors are one line, like every other error's.
+
+    What looks like an option and is none is refused first, with the nearest that there is: argparse would take the word
+    behind it for something else and complain of that. `~/` at the start of an option's value is the home folder, which
+    shells replace only where it begins a word.
+    """
 
     def __init__(self, **options: Any) -> None:
         options.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
         super().__init__(allow_abbrev=False, **options)
+
+    def parse_known_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:
+        words = list(sys.argv[1:] if args is None else args)
+        if self._subparsers is None:  # else what follows the name of one is for that one to read
+            end = words.index("--") if "--" in words else len(words)
+            words[:end] = map(self._checked, words[:end])
+        return super().parse_known_args(words, namespace)
+
+    def _checked(self, word: str) -> str:
+        """A word of the command line as it is to be read."""
+        name, equals, value = word.partition("=")
+        known = self._option_string_actions
+        if name in known:
+            expand = equals and value.startswith("~/") and name not in SPOKEN
+            return f"{name}={os.path.expanduser(value)}" if expand else word
+        # As argparse tells options from the rest: by the dash, unless it is a number or has a space.
+        if len(word) < 2 or word[0] != "-" or " " in word or self._negative_number_matcher.match(word):
+            return word
+        if word[1] != "-" and word[:2] in known:  # -k3
+            return word
+        begin = [option for option in known if option.startswith(name) and len(name) > 3]
+        near = begin or difflib.get_close_matches(f"--{name.strip('-')}", known, n=1, cutoff=0.7)
+        way_out = f"did you mean {near[0]}?" if near else "a value that begins with - is written --OPTION=VALUE"
+        self.error(f"unknown option {name}: {way_out}")
 
     def error(self, message: str) -> NoReturn:
         print(f"error: {message}; see {self.prog} --help", file=sys.stderr)
@@ -89,6 +123,40 @@ def bar(
         yield shown.update
 
 
+class Stopped(KeyboardInterrupt):
+    """A signal that ends the program in order, as Ctrl-C does."""
+
+
+_stopped_by = signal.SIGINT
+
+
+def stopped_status() -> int:
+    """The exit status of a command that a signal stopped, as shells count it: 130 for Ctrl-C, 143 for SIGTERM."""
+    return 128 + _stopped_by
+
+
+def _stop(number: int, _: object) -> NoReturn:
+    global _stopped_by
+    _stopped_by = signal.Signals(number)
+    raise Stopped
+
+
+@contextlib.contextmanager
+def _stopping() -> Iterator[None]:
+    """Treat SIGTERM like Ctrl-C within the block. Only the main thread may set that; one that is ignored stays so."""
+    global _stopped_by
+    _stopped_by = signal.SIGINT
+    main = threading.current_thread() is threading.main_thread()
+    if not main or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
+        yield
+        return
+    signal.signal(signal.SIGTERM, _stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
 def run(body: Callable[[argparse.Namespace], object], arguments: argparse.Namespace) -> None:
     """Run a command's body with its parsed arguments and exit with the status that the interface fixes."""
     _open_closed()
@@ -97,7 +165,8 @@ def run(body: Callable[[argparse.Namespace], object], arguments: argparse.Namesp
     if not sys.stderr.isatty():  # the hub's client has bars of its own
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     try:
-        body(arguments)
+        with _stopping():
+            body(arguments)
         if sys.stdout:  # None where it is closed
             sys.stdout.flush()
     except BrokenPipeError:
@@ -107,7 +176,7 @@ def run(body: Callable[[argparse.Namespace], object], arguments: argparse.Namesp
         _fail(error)
     except KeyboardInterrupt:
         note("interrupted")
-        sys.exit(130)
+        sys.exit(stopped_status())
 
 
 def _open_closed() -> None:

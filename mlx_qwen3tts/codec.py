@@ -38,24 +38,29 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def load_codes(path: str | Path) -> "np.ndarray":
     """An integer array from a `.npy` file."""
-    import numpy as np
+    from .files.npy import ARCHIVE, read_npy
 
     if not Path(path).is_file():
         raise InvalidValue(f"codes {path}: {'not a regular file' if Path(path).exists() else 'no such file'}")
     try:
-        codes = np.load(path, allow_pickle=False)
-    except (ValueError, EOFError, MemoryError):
-        raise InvalidValue(f"codes {path}: not a plain NumPy array file") from None
-    if not isinstance(codes, np.ndarray) or codes.dtype.kind not in "iu":
+        codes = read_npy(Path(path))
+    except InvalidValue as error:
+        archive = str(error) == ARCHIVE
+        said = "expected one array of integers" if archive else "not a plain NumPy array file"
+        raise InvalidValue(f"codes {path}: {said}") from None
+    except OSError as error:
+        raise InvalidValue(f"codes {path}: cannot be read: {error.strerror or error}") from None
+    if codes.dtype.kind not in "iu":
         raise InvalidValue(f"codes {path}: expected one array of integers")
-    return codes.astype(np.int64)
+    return codes.astype("int64")
 
 
 def encode(options: argparse.Namespace) -> None:
     from .checkpoint.codec import Codec
-    from .files.output import check_npy, write_npy
+    from .files.output import check_not_read, check_npy, write_npy
 
     check_npy(options.output, "output")
+    check_not_read(options.output, options.audio)
     codec = Codec.from_pretrained(options.model)
     codes = codec.encode(options.audio)
     write_npy(options.output, codes)
@@ -70,10 +75,11 @@ def decode(options: argparse.Namespace) -> None:
 
     from .audio.writing import output_format, write_audio
     from .checkpoint.codec import Codec
-    from .files.output import check_writable
+    from .files.output import check_not_read, check_writable
 
     output_format(options.output)
     check_writable(options.output)
+    check_not_read(options.output, options.codes)
     codes = load_codes(options.codes)
     codec = Codec.from_pretrained(options.model)
     samples = np.array(codec.decode(codec.check_codes(codes, f"codes {options.codes}")))

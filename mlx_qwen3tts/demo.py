@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from . import cli
+from .errors import install_hint
 
 if TYPE_CHECKING:
     from .voices.voice import Voice
@@ -71,7 +72,7 @@ def demo(options: argparse.Namespace) -> None:
         files += [folder / f"{name}.npy", folder / f"{name}.wav"]
     files.append(folder / "pitch.safetensors")
     if any(importlib.util.find_spec(name) is None for name in ("librosa", "matplotlib")):
-        cli.note("To see their pitch and spectrograms: pip install 'mlx-qwen3tts[voices]', and run this again.")
+        cli.note(f"To see their pitch and spectrograms: {install_hint('voices')}, and run this again.")
     else:
         from .audio.measures import f0_track
         from .audio.spectrogram import draw_spectrograms

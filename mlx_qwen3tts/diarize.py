@@ -39,7 +39,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     options.add_argument("--overlap", action="store_true", help="mark where two speak at once")
     options.add_argument(
-        "--space", metavar="F", help="a saved voice space to centre with (default: the recording's own)"
+        "--space", metavar="F", help="a saved voice space to centre with (default: the recording's own centre)"
     )
     cli.add_json(options)
     return options
@@ -52,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def check_outputs(options: argparse.Namespace) -> None:
     """Refuse what cannot be written, before any work."""
     from .errors import OutputError
-    from .files.output import check_folder, check_writable
+    from .files.output import check_folder, check_not_read, check_writable
 
     if options.output is not None:
         if Path(options.output).suffix not in FORMATS:
@@ -61,6 +61,7 @@ def check_outputs(options: argparse.Namespace) -> None:
                 f"output {options.output}: extension {suffix!r} is not one of {' '.join(FORMATS)}", param="output"
             )
         check_writable(options.output)
+        check_not_read(options.output, options.audio, options.space)
     if options.voices is not None:
         check_folder(options.voices, "--voices")
         there = sorted(Path(options.voices).glob("speaker_*.safetensors"))
@@ -79,19 +80,25 @@ def diarize(options: argparse.Namespace) -> None:
     diarization.limits(options.num_speakers, options.min_speakers, options.max_speakers, threshold)
     with open_recording(options.audio) as file:
         seconds = round(file.frames / file.samplerate)
-    space = None
+    space = known = None
     if options.space is not None:
         from .voices.space import VoiceSpace
 
         space = VoiceSpace.load(options.space)
+    from .checkpoint import hub
     from .checkpoint.speaker import SpeakerEncoder
 
-    encoder = SpeakerEncoder.from_pretrained(options.model)
+    folder = hub.resolve(options.model, hub.ALONE)
+    encoder = SpeakerEncoder(folder)
+    asked = options.num_speakers is not None or options.min_speakers > 1
+    if space is None and not asked:
+        known = diarization.background(encoder.network.dimension, folder)
     with cli.bar("diarizing", "s", total=seconds, scale=True) as advance:
         found = diarization.diarize(
             options.audio,
             diarization.embedder(encoder.network),
             space=space,
+            background=known,
             num_speakers=options.num_speakers,
             min_speakers=options.min_speakers,
             max_speakers=options.max_speakers,
@@ -99,6 +106,9 @@ def diarize(options: argparse.Namespace) -> None:
             overlap=options.overlap,
             progress=advance,
         )
+    if len(found.speakers) == 2 and space is None and known is None and not asked:
+        said = f"no other voices of {encoder.network.dimension} dimensions are known to compare with"
+        cli.note(f"these two may be one: {said}; --space or --num-speakers settles it")
     told = {"audio": options.audio, **found.as_dict()}
     if options.voices is not None:
         save_voices(found, told["speakers"], options, encoder.source)

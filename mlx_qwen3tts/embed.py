@@ -34,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def outputs(options: argparse.Namespace) -> list[Path]:
     """The file of every vector, checked before any work: one, or in a folder one for each recording by its name."""
-    from .files.output import check_folder, check_writable
+    from .files.output import check_folder, check_not_read, check_writable
     from .voices.voice import SUFFIXES
 
     if not options.output:
@@ -47,6 +47,7 @@ def outputs(options: argparse.Namespace) -> list[Path]:
             raise InvalidValue(f"output {target}: {known}, and there is no such folder; end it with / to make one")
         if len(options.audio) > 1 and not options.average:
             raise InvalidValue(f"{len(options.audio)} recordings need --average or a folder as --output")
+        check_not_read(target, *options.audio)
         check_writable(target)
         return [target]
     if options.average:
@@ -56,6 +57,7 @@ def outputs(options: argparse.Namespace) -> list[Path]:
     if len(set(files)) < len(files):
         raise InvalidValue("two recordings have the same name; their vectors would overwrite each other")
     for file in files if target.is_dir() else []:
+        check_not_read(file, *options.audio)
         check_writable(file)
     return files
 

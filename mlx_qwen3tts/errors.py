@@ -7,6 +7,8 @@ OSError, into one line `error: …` and exit status 2; any other exception is a 
 one is. The text is for people: it names the value and the way out.
 """
 
+import pathlib
+
 
 class QwenTTSError(ValueError):
     """The base of all refusals. `code`: a stable word; `param`: the argument at fault, or None."""
@@ -105,6 +107,15 @@ class OutputError(QwenTTSError):
     """A place that cannot be written to."""
 
     code = "invalid_output"
+
+
+def install_hint(extra: str) -> str:
+    """The command that brings an extra: of the checkout that this is, else of the package."""
+    root = pathlib.Path(__file__).resolve().parents[1]
+    if not (root / "pyproject.toml").is_file():
+        return f"pip install 'mlx-qwen3tts[{extra}]'"
+    where = f"{'.' if root == pathlib.Path.cwd() else root}[{extra}]"
+    return f"pip install -e '{where}'"
 
 
 def shortened(names: list[str], most: int = 10) -> str:

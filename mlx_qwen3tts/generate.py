@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import codecs
 import contextlib
-import re
 import sys
 from collections.abc import Iterator
-from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from . import cli
+from .checks import word
 from .errors import InvalidValue
-from .synthesis.request import MORPH_MODES, Request, Sampling, as_requests
+from .synthesis.request import KEEPS, MORPH_MODES, NUMBERS, Request, Sampling, as_requests
 
 if TYPE_CHECKING:
     from .audio.player import Player
@@ -52,23 +50,37 @@ def build_parser() -> argparse.ArgumentParser:
         "--voice", metavar="V", help="a file, library voice or preset, or a blend: 'anna*0.7 + ben*0.3'"
     )
     options.add_argument("--library", metavar="DIR", help="folder of the voices library (default: voices)")
+    options.add_argument(
+        "--keep",
+        default=KEEPS[0],
+        metavar="K",
+        help="what a blend keeps of its parents: none, norm or radius (default: none)",
+    )
     options.add_argument("--embedding", metavar="FILE", help="a speaker vector: .npy, .safetensors or .json")
     options.add_argument("--ref-audio", metavar="WAV", help="clone the speaker of this recording (Base models)")
     options.add_argument("--ref-text", metavar="T", help="what the recording says: clones in context (ICL)")
+    options.add_argument(
+        "--ref-silence", type=float, metavar="S", help="silence behind the recording, in context, against echoes: 0.5"
+    )
     options.add_argument("--prepare", action="store_true", help="trim silence off the recording and level it")
     options.add_argument("--morph-to", metavar="V", help="a voice to change into while speaking")
     options.add_argument("--morph-seconds", type=float, metavar="S", help="how long that takes (default: all the text)")
     options.add_argument(
         "--morph-mode", metavar="MODE", help="live, or sentences: each starts anew, a stronger effect (default: live)"
     )
-    options.add_argument("--language", default="auto", help="auto or one of the model's (default: auto)")
+    options.add_argument(
+        "--language", default="auto", help="auto or one of the model's, by name or code: en, pt-BR (default: auto)"
+    )
     options.add_argument("--instruct", metavar="T", help="how to say it (VoiceDesign and 1.7B CustomVoice)")
     options.add_argument(
         "--text-mode",
         metavar="MODE",
         help="streaming or full (default: streaming for clones and embeddings, full for presets and designed voices)",
     )
-    for field in fields(Sampling)[1:]:
+    options.add_argument(
+        "--rate", type=float, default=1.0, metavar="X", help="of speaking, 0.5 to 2; the pitch is kept (default: 1)"
+    )
+    for field in NUMBERS:
         kind, name = field.metadata["kind"], field.name.replace("_", "-")
         options.add_argument(f"--{name}", type=kind, metavar="N" if kind is int else "X", help=field.metadata["help"])
     options.add_argument("--seed", type=int, metavar="N", help=SEED)
@@ -78,6 +90,8 @@ def build_parser() -> argparse.ArgumentParser:
         "--codes-output", metavar="NPY", help="also write the codes, int32 [frames, codebooks]; of a batch, a folder"
     )
     options.add_argument("--stream", action="store_true", help="decode, and write --output -, while speaking")
+    options.add_argument("--strict", action="store_true", help="exit status 3 where a text was cut at --max-tokens")
+    options.add_argument("--resume", action="store_true", help="in a batch, go on where an earlier run has stopped")
     options.add_argument("--play", action="store_true", help="play while speaking (needs the extra 'play')")
     cli.add_json(options)
     return options
@@ -89,43 +103,25 @@ def main(arguments: list[str] | None = None) -> None:
 
 def read_text(options: argparse.Namespace) -> str | list[str] | Iterator[str]:
     """The text from whichever of the places it is in: a string, for stdin an iterator of pieces, in a batch a list."""
+    from .files import text as files
+    from .synthesis.text import lines_of
+
     given = [text for text in (options.text, options.text_option, options.text_file) if text is not None]
     if len(given) != 1:
         raise InvalidValue("give the text once: as TEXT, --text or --text-file" if given else "no text given")
     if options.text_file is None:
+        named = given[0].endswith(files.SUBTITLES) and Path(given[0]).is_file()
+        files.check_plain(given[0], f"text {given[0]}" if named else "text", given[0] if named else None)
         return given[0]
     if options.text_file == "-":
-        return read_stdin()
-    name = f"text file {options.text_file}"
-    try:
-        text = (
-            Path(options.text_file).read_bytes().decode("utf-8-sig")
-        )  # Windows editors put a byte order mark in front
-    except OSError as error:
-        raise InvalidValue(f"{name}: {error.strerror}") from None
-    except UnicodeDecodeError as error:
-        raise InvalidValue(f"{name} is not UTF-8 (byte {error.start}); save it as UTF-8") from None
+        return files.read_stdin()
+    text = files.read_text(options.text_file)
     if options.batch_size is None:
         return text
-    lines = [line for line in re.split(r"\r\n|\n|\r", text) if line.strip()]
+    lines = lines_of(text)
     if not lines:
         raise InvalidValue("text is empty")
     return lines
-
-
-def read_stdin() -> Iterator[str]:
-    """Pieces of text as they come through stdin."""
-    decoder, position, data = codecs.getincrementaldecoder("utf-8-sig")(), 0, b"-"
-    while data:
-        stdin: Any = sys.stdin and sys.stdin.buffer  # its type lacks read1; None where it is closed
-        data = stdin.read1(65536) if stdin else b""
-        pending = len(decoder.getstate()[0])
-        try:
-            yield decoder.decode(data, final=not data)
-        except UnicodeDecodeError as error:
-            place = position - pending + error.start
-            raise InvalidValue(f"stdin is not UTF-8 (byte {place}); write UTF-8 to it") from None
-        position += len(data)
 
 
 def check_options(options: argparse.Namespace) -> None:
@@ -139,6 +135,12 @@ def check_options(options: argparse.Namespace) -> None:
     for name, value in (("--ref-text", options.ref_text is not None), ("--prepare", options.prepare)):
         if value and options.ref_audio is None:
             raise InvalidValue(f"{name} belongs to --ref-audio, which is not given")
+    if options.ref_silence is not None and options.ref_text is None:
+        raise InvalidValue("--ref-silence belongs to --ref-text, which is not given")
+    if word(options.keep, "--keep", KEEPS) != KEEPS[0] and options.voice is None and options.morph_to is None:
+        raise InvalidValue("--keep belongs to a blend, as --voice or --morph-to")
+    if options.resume and options.batch_size is None:
+        raise InvalidValue("--resume goes on with a batch: it belongs to --batch-size")
     if options.morph_to is None and (options.morph_seconds is not None or options.morph_mode is not None):
         raise InvalidValue("--morph-seconds and --morph-mode belong to --morph-to, which is not given")
     if options.batch_size is None:
@@ -182,11 +184,30 @@ def check_batch(options: argparse.Namespace) -> None:
             check_folder(folder, name)
 
 
+def check_apart(options: argparse.Namespace, texts: int | None) -> None:
+    """Refuse to write over a file that is read; texts: how many, in a batch."""
+    from .files.output import check_not_read
+    from .voices.inputs import files_of
+
+    voices = [file for text in (options.voice, options.morph_to) for file in files_of(text, options.library)]
+    for folder, suffix in ((options.output, ".wav"), (options.codes_output, ".npy")):
+        if folder not in (None, "-"):
+            files = [folder] if texts is None else [numbered(folder, number, suffix) for number in range(texts)]
+            for file in files:
+                check_not_read(file, options.ref_audio, options.embedding, options.text_file, *voices)
+
+
+def numbered(folder: str, number: int, suffix: str) -> Path:
+    """Where the sound or the codes of one text of a batch go."""
+    return Path(folder) / f"{number + 1:04d}{suffix}"
+
+
 def generate(options: argparse.Namespace) -> None:
     check_options(options)
     from .synthesis.text import check_text
 
     text = read_text(options)
+    check_apart(options, len(text) if isinstance(text, list) else None)
     if isinstance(text, str):
         check_text(text)
     from .audio.player import Player
@@ -198,12 +219,16 @@ def generate(options: argparse.Namespace) -> None:
         tts = Qwen3TTS.from_pretrained(options.model, options.dtype, **library)
         player = stack.enter_context(Player(tts.sample_rate)) if options.play else None
         if options.ref_audio:
-            voice = tts.clone(options.ref_audio, options.ref_text, prepare=options.prepare)
+            silence = {} if options.ref_silence is None else {"ref_silence": options.ref_silence}
+            voice = tts.clone(options.ref_audio, options.ref_text, prepare=options.prepare, **silence)
         else:
             voice = Voice.load(options.embedding) if options.embedding else options.voice
-        sampling = Sampling(**{field.name: getattr(options, field.name) for field in fields(Sampling)})
+        numbers = {field.name: getattr(options, field.name) for field in NUMBERS}
+        sampling = Sampling(greedy=options.greedy, **numbers)
         if isinstance(text, list):
             how = {"languages": options.language, "instructs": options.instruct, "text_modes": options.text_mode}
+            how["keep"] = options.keep
+            how["rates"] = options.rate
             speak_batch(tts, as_requests(text, voice, **how, seeds=options.seed, sampling=sampling), options)
         else:
             speak(tts, request(text, voice, sampling, options), options, player)
@@ -221,6 +246,8 @@ def request(
         text_mode=options.text_mode,
         seed=options.seed,
         sampling=sampling,
+        keep=options.keep,
+        rate=options.rate,
         morph=options.morph_to,
         morph_seconds=options.morph_seconds,
         morph_mode=options.morph_mode or MORPH_MODES[0],
@@ -229,20 +256,20 @@ def request(
 
 def speak(tts: Qwen3TTS, asked: Request, options: argparse.Namespace, player: Player | None) -> None:
     """One text, whole or streamed."""
+    from .audio.piping import Piped
     from .synthesis.speech import Interrupted
 
-    piped, head = options.output == "-" and options.stream, b""
+    piped = Piped(tts.sample_rate) if options.output == "-" and options.stream else None
     left: BrokenPipeError | None = None
 
     def heard(chunk: Chunk) -> None:
         import numpy as np
 
-        nonlocal left, head
+        nonlocal left
         samples = np.array(chunk.audio)
         if piped and left is None:
             try:
-                write_stdout(head + wav_samples(samples, chunk.sample_rate))
-                head = b""
+                piped.write(samples)
             except BrokenPipeError as error:  # nobody listens any more
                 left = error
                 raise KeyboardInterrupt from None
@@ -258,16 +285,14 @@ def speak(tts: Qwen3TTS, asked: Request, options: argparse.Namespace, player: Pl
 
         try:
             if options.stream or player:
-                from .audio.writing import wav_head, wav_samples
-
-                stream = tts.stream(asked, progress=progress)
-                head = wav_head(tts.sample_rate)
-                speech = stream.speech(heard)
+                speech = tts.stream(asked, progress=progress).speech(heard)
             else:
                 speech = tts.generate(asked, progress=progress)
         except Interrupted as stopped:
             speech, interrupted = stopped.speech, True
-    if not piped:
+    if piped:
+        piped.close()
+    else:
         write(speech, options)
     if options.codes_output:
         write_codes(options.codes_output, speech)
@@ -276,61 +301,72 @@ def speak(tts: Qwen3TTS, asked: Request, options: argparse.Namespace, player: Pl
         raise left
     if interrupted:
         cli.note("interrupted: what was spoken so far is kept")
-        sys.exit(130)
+        sys.exit(cli.stopped_status())
+    check_cut([speech], options)
+
+
+def check_cut(speeches: list[Speech], options: argparse.Namespace) -> None:
+    """With --strict, exit with status 3 where a text was cut."""
+    if options.strict and any(speech.finish_reason == "length" for speech in speeches):
+        sys.exit(3)
 
 
 def speak_batch(tts: Qwen3TTS, asked: list[Request], options: argparse.Namespace) -> None:
     """A text a line, each written as soon as it is spoken."""
+    from .files.progress import Progress
+    from .synthesis.resuming import identities
     from .synthesis.speech import Interrupted
 
     folders = [Path(folder) for folder in (options.output, options.codes_output) if folder is not None]
-    written = {}
+    progress, marks = Progress(options.output, options.resume), identities(tts, asked, options.model, options.dtype)
+    written: dict[int, tuple[str, Speech]] = {}
+
+    def there(number: int) -> bool:
+        codes = options.codes_output is None or (folders[1] / f"{number + 1:04d}.npy").is_file()
+        return codes and progress.has(f"{number + 1:04d}.wav", marks[number])
 
     def done(number: int, speech: Speech) -> None:
         for folder in folders:
             folder.mkdir(exist_ok=True)
-        path = Path(options.output) / f"{number + 1:04d}.wav"
+        path = numbered(options.output, number, ".wav")
         speech.save(path)
         if options.codes_output:
-            write_codes(Path(options.codes_output) / f"{number + 1:04d}.npy", speech)
+            write_codes(numbered(options.codes_output, number, ".npy"), speech)
         written[number] = str(path), speech
+        if speech.finish_reason != "interrupted":
+            progress.add(path.name, marks[number])
 
-    interrupted = False
+    left, interrupted = [number for number in range(len(asked)) if not there(number)], False
     with cli.bar("speaking", "steps", form="{desc}: {n} steps [{elapsed}]") as advance:
+        how = {"batch_size": options.batch_size, "numbers": left, "progress": lambda steps: advance(1), "done": done}
         try:
-            tts.generate_batch(asked, batch_size=options.batch_size, progress=lambda steps: advance(1), done=done)
+            if left:
+                tts.generate_batch([asked[number] for number in left], **how)
+            progress.finish()
         except Interrupted as stopped:
             interrupted = True
             for number, speech in zip(stopped.numbers, stopped.speeches, strict=True):
                 if number not in written:
                     done(number, speech)
+    if len(left) < len(asked):
+        cli.note(f"{len(asked) - len(left)} of {len(asked)} texts were spoken before")
     report_batch([written[number] for number in sorted(written)], options)
     if interrupted:
-        cli.note("interrupted: what was spoken so far is kept")
-        sys.exit(130)
+        cli.note("interrupted: what was spoken so far is kept; --resume goes on")
+        sys.exit(cli.stopped_status())
+    check_cut([speech for _, speech in written.values()], options)
 
 
 def write(speech: Speech, options: argparse.Namespace) -> None:
     if options.output == "-":
         import numpy as np
 
+        from .audio.piping import write_stdout
         from .audio.writing import audio_bytes
 
         write_stdout(audio_bytes(np.array(speech.audio), speech.sample_rate))
     else:
         speech.save(options.output)
-
-
-def write_stdout(data: bytes) -> None:
-    from .errors import OutputError
-
-    try:
-        sys.stdout.buffer.write(data)
-        sys.stdout.buffer.flush()
-    except BrokenPipeError:
-        raise
-    except OSError as error:
-        raise OutputError(f"cannot write stdout: {error.strerror}") from None
 
 
 def write_codes(path: str | Path, speech: Speech) -> None:

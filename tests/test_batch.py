@@ -51,6 +51,18 @@ def test_instructions_and_presets(model):
             same(row, tts.generate(TEXTS[i], voice, instruct=instructs[i], **how))
 
 
+def test_texts_keep_the_numbers_they_are_given(model):
+    tts, ended = model("base"), []
+    how = {"numbers": [4, 7], "max_tokens": 3, "done": lambda number, speech: ended.append(number)}
+    with pytest.warns(UserWarning, match="text 8 did not end"):
+        rows = tts.generate_batch(TEXTS[:2], vector(64, 1), **how)
+    assert sorted(ended) == [4, 7] and "text 5 did not end" in rows[0].warnings[0]
+    with pytest.raises(InvalidValue, match="text 8: language 'x' is not one of"):
+        tts.generate_batch(TEXTS[:2], vector(64, 1), languages=["en", "x"], numbers=[4, 7])
+    with pytest.raises(InvalidValue, match="numbers has 1 entries for 2 texts"):
+        tts.generate_batch(TEXTS[:2], vector(64, 1), numbers=[4])
+
+
 def test_one_value_serves_every_row(model):
     tts = model("base")
     rows = tts.generate_batch(TEXTS[:1] * 3, vector(64, 1), seeds=4, max_tokens=9)

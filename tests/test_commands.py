@@ -20,6 +20,7 @@ import mlx_qwen3tts
 from convert.parity import recording, vector
 from mlx_qwen3tts import Qwen3TTS, Voice, cli
 from mlx_qwen3tts.audio.writing import FORMATS, audio_bytes
+from mlx_qwen3tts.checkpoint import hub
 from mlx_qwen3tts.networks.codec.decoder import CodecDecoder
 from mlx_qwen3tts.synthesis.planning import Planner
 
@@ -173,7 +174,7 @@ def test_sound_to_stdout_and_nothing_else(clone, tmp_path):
     piped = python(*run, "--text-file", "-", "--output", "-", input=b"Hello.\n", cwd=tmp_path, env=environment)
     assert piped.returncode == 0 and piped.stdout[:4] == b"RIFF" and b"s of speech" in piped.stderr
     assert sorted(path.name for path in tmp_path.iterdir()) == ["voice.npy"]
-    filed = python(*run, "Hello.\n", "--output", "o.wav", cwd=tmp_path, env=environment)
+    filed = python(*run, "Hello.", "--output", "o.wav", cwd=tmp_path, env=environment)
     assert (filed.returncode, filed.stdout) == (0, b"")
     assert (tmp_path / "o.wav").read_bytes() == piped.stdout
 
@@ -306,8 +307,7 @@ def test_a_voice_of_an_unusual_norm_warns(command, checkpoint, tmp_path):
     assert "norm" not in command(*run, "usual.npy").err
 
 
-def test_output_replaces_a_file_and_follows_the_umask(command, clone, tmp_path):
-    (tmp_path / "o.wav").write_bytes(b"old")
+def test_a_new_output_follows_the_umask(command, clone, tmp_path):
     umask = os.umask(0o027)
     try:
         assert command(*clone, "Hello.", *SEED, "--output", "o.wav").status == 0
@@ -609,7 +609,7 @@ def test_demo_without_the_extra(command, monkeypatch):
     find = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "matplotlib" else find(name))
     ran = command("demo")
-    assert ran.status == 0 and "pip install 'mlx-qwen3tts[voices]'" in ran.err
+    assert ran.status == 0 and f"pip install -e '{ROOT}[voices]'" in ran.err
     assert len(ran.out.splitlines()) == 9 and Path("demo/higher.wav").is_file()
 
 
@@ -617,7 +617,8 @@ def test_demo_without_the_extra(command, monkeypatch):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no SIGINT to send")
-def test_ctrl_c_keeps_what_was_spoken(checkpoint, tmp_path):
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["Ctrl-C", "TERM"])
+def test_a_signal_keeps_what_was_spoken(number, status, checkpoint, tmp_path):
     np.save(tmp_path / "voice.npy", vector(64, 1))
     code = (
         "import sys\n"
@@ -641,15 +642,38 @@ def test_ctrl_c_keeps_what_was_spoken(checkpoint, tmp_path):
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
     assert running.stderr.readline() == "ten\n"
-    running.send_signal(signal.SIGINT)
+    running.send_signal(number)
     out, err = running.communicate(timeout=60)
-    assert running.returncode == 130 and "Traceback" not in err
+    assert running.returncode == status and "Traceback" not in err
     assert err.endswith("interrupted: what was spoken so far is kept\n")
     told = json.loads(out)
     assert told["finish_reason"] == "interrupted" and 9 <= told["frames"] < 19_999
     codes = np.load(tmp_path / "c.npy")
     assert len(codes) == told["frames"] and soundfile.info(tmp_path / "out.wav").frames == len(codes) * 1920
     assert sorted(path.name for path in tmp_path.iterdir()) == ["c.npy", "out.wav", "voice.npy"]
+
+
+@pytest.mark.parametrize("before", [signal.SIG_DFL, signal.SIG_IGN])
+def test_sigterm_ends_a_command_in_order_unless_it_is_ignored(before, command, clone, tmp_path, monkeypatch):
+    resolve, old = hub.resolve, signal.signal(signal.SIGTERM, before)
+
+    def terminated(*arguments, **options):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return resolve(*arguments, **options)
+
+    monkeypatch.setattr(hub, "resolve", terminated)
+    try:
+        ran = command(*clone, "Hello.", "--max-tokens", "3")
+        assert signal.getsignal(signal.SIGTERM) == before
+    finally:
+        signal.signal(signal.SIGTERM, old)
+    if before == signal.SIG_DFL:
+        assert (ran.status, ran.out, ran.err) == (143, "", "interrupted\n")
+        assert [path.name for path in tmp_path.iterdir()] == ["voice.npy"]
+    else:
+        assert ran.status == 0
+    monkeypatch.setattr(hub, "resolve", interrupt)
+    assert command(*clone, "Hello.").status == 130  # a later Ctrl-C is one
 
 
 def interrupt(*_, **__):

@@ -26,6 +26,7 @@ from mlx_qwen3tts.checkpoint.folder import ModelFolder
 from mlx_qwen3tts.checkpoint.weights import read_folder
 from mlx_qwen3tts.convert import convert, parse_size
 from mlx_qwen3tts.errors import CheckpointError, WrongType
+from mlx_qwen3tts.files.output import claim
 from mlx_qwen3tts.networks.talker import Talker
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -456,7 +457,7 @@ def test_a_header_whose_sizes_disagree(copy, tmp_path):
         (["--q-bits", "8"], "q_bits 8 says how to quantise; add quantize (-q)"),
         (["--upload-repo", "mine"], "upload repository 'mine' is not of the form owner/name"),
         (["--revision", "main"], "revision 'main' is for hub ids"),
-        (["--bits", "8"], "unrecognized arguments: --bits 8"),
+        (["--bits", "8"], "unknown option --bits: did you mean --q-bits?"),
     ],
 )
 def test_bad_options(base, tmp_path, capsys, options, message):
@@ -590,9 +591,20 @@ def test_an_interrupted_run(base, converted, tmp_path, by):
     assert not (left / "config.json").exists()
     with pytest.raises(CheckpointError, match=r"has no config\.json"):
         Qwen3TTS.from_pretrained(left)
-    with pytest.warns(UserWarning, match=f"{left.name} is of a run under way or of one that was killed"):
-        convert(base, out)
+    convert(base, out)
     assert_same_folder(converted, out)
+    assert list(tmp_path.iterdir()) == [out]  # what was left behind is gone
+
+
+def test_another_run_under_way_is_left_alone(base, converted, tmp_path):
+    out = tmp_path / "out"
+    with claim(out, folder=True) as other:
+        (other / "half.safetensors").write_bytes(b"half")
+        with pytest.warns(UserWarning, match=f"{other.name} is of another run for the same folder, which is under way"):
+            convert(base, out)
+        assert (other / "half.safetensors").is_file()
+    assert_same_folder(converted, out)
+    assert list(tmp_path.iterdir()) == [out]
 
 
 # The command

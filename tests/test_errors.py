@@ -63,6 +63,24 @@ def test_lists_of_names_are_cut():
     assert listed(["a", "b", "c", "d"], 2) == "a, b and 2 more"
 
 
+@pytest.mark.parametrize(
+    ("checkout", "here", "hint"),
+    [
+        (True, True, "pip install -e '.[play]'"),
+        (True, False, "pip install -e '{root}[play]'"),
+        (False, True, "pip install 'mlx-qwen3tts[play]'"),
+    ],
+)
+def test_an_extra_is_installed_from_where_the_package_is(checkout, here, hint, tmp_path, monkeypatch):
+    root = tmp_path / "checkout"
+    root.mkdir()
+    if checkout:
+        (root / "pyproject.toml").touch()
+    monkeypatch.chdir(root if here else tmp_path)
+    monkeypatch.setattr(errors, "__file__", str(root / "mlx_qwen3tts" / "errors.py"))
+    assert errors.install_hint("play") == hint.format(root=root)
+
+
 def command(fault):
     """`info` in a process of its own, with the statement `fault` run within."""
     code = (

@@ -18,7 +18,7 @@ from tests.server.conftest import running
 
 FOLDER = Path(__file__).parents[1] / "examples"
 RECORDINGS = hub.SHIPPED["miniature"] / "recordings"
-WITH_TEST = {"speak", "stream", "blend", "direction", "batch", "live"}
+WITH_TEST = {"speak", "stream", "blend", "direction", "batch", "steps", "live"}
 
 
 @pytest.fixture
@@ -80,6 +80,15 @@ def test_direction(run):
     before, after = (float(re.fullmatch(r"(?:before|after): (\d+) Hz", line)[1]) for line in measured)
     assert after > 1.2 * before
     assert seconds("before.wav") > 1 and seconds("after.wav") > 1
+
+
+def test_steps(run):
+    lines = run("steps", "Good morning.")
+    codes = [ast.literal_eval(re.fullmatch(r"frame \d+: entropy .+, norm .+, (\[.+\])", line)[1]) for line in lines]
+    tts = Qwen3TTS.from_pretrained("miniature", dtype="float32")
+    speech = tts.generate("Good morning.", tts.clone(RECORDINGS / "low.flac"), language="English", seed=1)
+    assert np.array_equal(codes, np.array(speech.codes))
+    assert seconds("steps.wav") == pytest.approx(speech.stats["seconds"], abs=0.01)
 
 
 def test_batch(run):

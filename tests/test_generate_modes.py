@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -150,6 +151,85 @@ def test_ctrl_c_in_a_stream_is_heard_to_the_end(command, base, monkeypatch):
     ran = command(*base, "Hello.", "--stream", "--output", "-", "--codes-output", "c.npy")
     assert ran.status == 130
     assert len(out.getvalue()) == 44 + len(np.load("c.npy")) * 1920 * 2 and len(np.load("c.npy")) == 11
+
+
+@pytest.mark.parametrize("mode", ["wb", "ab", "r+b"])
+def test_a_stream_into_a_file_has_its_length_in_the_end(base, tmp_path, mode):
+    """`> file` and `1<> file` can be mended; `>> file` takes everything at its end, and stays as a pipe gets it."""
+    (tmp_path / "heard.wav").write_bytes(b"before")
+    with open(tmp_path / "heard.wav", mode) as file:
+        file.seek(0, os.SEEK_END)
+        ran = spoken_by(base, tmp_path, "Hello.", "--stream", "--output", "-", stdout=file)
+    assert ran.returncode == 0
+    data = (tmp_path / "heard.wav").read_bytes().removeprefix(b"before")
+    size = 19 * 3840
+    assert len(data) == 44 + size and soundfile.info(io.BytesIO(data)).frames == 19 * 1920
+    assert data[:44] == wav_head(24000, None if mode == "ab" else size)
+
+
+def test_the_head_is_that_of_every_other_wav():
+    sound = vector(2400, 1)
+    assert audio_bytes(sound, 24000)[:44] == wav_head(24000, 4800)
+
+
+# --strict
+
+
+def test_a_cut_text_is_status_3_where_that_is_asked_for(command, base, checkpoint, tmp_path):
+    (tmp_path / "lines.txt").write_text("One.\nTwo.")
+    batch = ("--text-file", "lines.txt", "--batch-size", "2")
+    for run in (("Hello.",), ("Hello.", "--stream"), batch):
+        assert command(*base, *run).status == 0
+        ran = command(*base, *run, "--strict", "--json")
+        assert ran.status == 3 and ran.out.count("length") == (2 if run is batch else 1)
+        assert "was cut" in ran.err and "error" not in ran.err
+    assert len(list(Path("out").iterdir())) == 2 and Path("out.wav").is_file(), "all of it is written"
+    ends = ("generate", "--model", checkpoint("base-ends"), "--embedding", "voice.npy", "--max-tokens", "80", *SEED)
+    assert command(*ends, "Hello.", "--strict").status == 0
+
+
+def test_a_long_text_that_was_cut_is_to_be_split(command, base, tmp_path, monkeypatch):
+    """20 tokens are room for some six tokens of text; whether it comes whole, in pieces, or in sentences."""
+    long = "Hello there. How are you today?"
+    for run in ((long,), ("--morph-to", "voice.npy", "--morph-mode", "sentences", long), ("--text-file", "-")):
+        monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(long.encode())))
+        told = command(*base, *run).err
+        assert re.search(
+            r"was cut; raise max_tokens or split the text, which should take some (2[1-9]|[3-9]\d)\n", told
+        )
+    assert "was cut; raise max_tokens or try another seed" in command(*base, "Hi.").err
+
+
+# --keep
+
+
+def test_what_a_blend_keeps(command, refused, checkpoint, tmp_path):
+    from mlx_qwen3tts import Library, Voice
+    from mlx_qwen3tts.synthesis.request import KEEPS
+    from mlx_qwen3tts.voices.algebra import KEEP
+
+    assert tuple(KEEP) == KEEPS
+    for number in range(12):
+        Library("voices").add(f"v{number}", Voice(vector(64, number)))
+    run = ("generate", "--model", checkpoint("base"), "--max-tokens", "6", *SEED, "--codes-output", "c.npy", "Hi.")
+    codes = {}
+    for keep in KEEPS:
+        ran = command(*run, "--voice", "v1*0.5 + v2*0.5", "--keep", keep)
+        assert ran.status == 0, ran.err
+        codes[keep] = np.load("c.npy")
+        made = ("voices", "blend", "v1*0.5 + v2*0.5", "--keep", keep, "--output", "mix.npy")
+        assert command(*made).status == 0
+        assert command(*run, "--embedding", "mix.npy").status == 0
+        assert np.array_equal(np.load("c.npy"), codes[keep])
+    assert command(*run, "--voice", "v1*0.5 + v2*0.5").status == 0
+    assert np.array_equal(np.load("c.npy"), codes["none"]) and not np.array_equal(codes["none"], codes["norm"])
+    assert not np.array_equal(codes["radius"], codes["norm"])
+    (tmp_path / "lines.txt").write_text("Hi.")
+    batch = (*run[:-3], "--text-file", "lines.txt", "--batch-size", "1", "--codes-output", "codes", "--output", "o")
+    assert command(*batch, "--voice", "v1*0.5 + v2*0.5", "--keep", "norm").status == 0
+    assert np.array_equal(np.load("codes/0001.npy"), codes["norm"])
+    few = refused(*run, "--library", "few", "--voice", "mix.npy*0.5 + mix.npy*0.5", "--keep", "radius")
+    assert few.startswith("keep radius needs a voice space, which takes a library with more voices")
 
 
 # --batch-size
@@ -307,7 +387,7 @@ def test_underruns_are_counted_once_a_pause(monkeypatch):
 def test_without_a_device_there_is_a_way_out(refused, base, monkeypatch):
     monkeypatch.setitem(sys.modules, "sounddevice", None)
     message = refused(*base, "Hello.", "--play")
-    assert message == "--play needs sounddevice: pip install 'mlx-qwen3tts[play]'"
+    assert message == f"--play needs sounddevice: pip install -e '{ROOT.resolve()}[play]'"
     monkeypatch.setitem(sys.modules, "sounddevice", FakeDevice(broken=True))
     assert refused(*base, "Hello.", "--play") == "--play: no sound can be played here: no default output device"
     with pytest.raises(PlayError):

@@ -35,7 +35,7 @@ def layout(request, monkeypatch):
             assert strides[0] < strides[1], "the inputs lie together"
         else:
             assert strides == (contiguous, made.weight.itemsize)
-        assert (made.block is not None) == (request.param == "in blocks")
+        assert (made.block(mx.ones(made.weight.shape[1])) is not None) == (request.param == "in blocks")
         return made
 
     return lay_out
@@ -53,16 +53,27 @@ def test_every_layout_gives_the_same(layout, bias, shape):
 
 def test_what_cannot_be_cut_into_blocks_of_use_is_left_whole(monkeypatch):
     monkeypatch.setattr(cpu, "multiplies_in_place", lambda: True)
-    for outputs, inputs, block in ((2048, 1024, 512), (1024, 3072, 256), (512, 256, None), (2 * 977, 10**4, None)):
+    for outputs, inputs, rows, block in (
+        (2048, 1024, 1, 512),
+        (2048, 1024, 3, 256),
+        (2048, 1024, 16, 32),
+        (2048, 1024, 17, None),
+        (1024, 3072, 1, 256),
+        (1024, 3072, 16, 16),
+        (1024, 6144, 16, None),
+        (512, 256, 1, None),
+        (512, 256, 16, 128),
+        (2 * 977, 10**4, 1, None),
+    ):
         made = Linear(inputs, outputs, bias=False)
         made.weight = mx.zeros((outputs, inputs))
         with form("cpu"):
             made.lay_out()
-        assert made.block == block
+        assert made.block(mx.ones((rows, 1, inputs))) == block
     half = layer(512, dtype=mx.bfloat16)
     with form("cpu"):
         half.lay_out()
-    assert half.block is None, "only float32 goes through BLAS"
+    assert half.block(mx.ones(256)) is None, "only float32 goes through BLAS"
 
 
 def quantised(outputs, bits, group_size=64):
@@ -102,7 +113,7 @@ def test_a_model_in_blocks_speaks_the_same(checkpoint, model, monkeypatch):
     monkeypatch.setattr(cpu, "multiplies_in_place", lambda: True)
     monkeypatch.setattr(cpu, "BLOCK", 64 * 64)
     tts = Qwen3TTS.from_pretrained(checkpoint("base"), dtype="float32")
-    assert tts.talker.model.layers[0].self_attn.qkv_proj.block == 64
+    assert tts.talker.model.layers[0].self_attn.qkv_proj.block(mx.ones(64)) == 64
     ours, theirs = (
         np.array(m.generate("Hello.", vector(64, 1), greedy=True, max_tokens=20).codes) for m in (tts, model("base"))
     )

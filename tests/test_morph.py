@@ -1,11 +1,13 @@
 """A voice that changes while it speaks. Equality with the official talker, its cache edited likewise, is a golden."""
 
+import warnings
+
 import mlx.core as mx
 import numpy as np
 import pytest
 
 from convert.parity import recording, vector
-from mlx_qwen3tts import Voice
+from mlx_qwen3tts import Qwen3TTS, Voice
 from mlx_qwen3tts.errors import InvalidValue, UnsupportedValue, VoiceError, VoiceNotFound, WrongType
 from mlx_qwen3tts.networks.talker import Talker
 from mlx_qwen3tts.synthesis.morph import path
@@ -174,6 +176,19 @@ def test_a_sentence_that_uses_up_the_limit_is_the_last(model):
 )
 def test_where_sentences_end(text, parts):
     assert split_sentences(text) == parts
+
+
+def test_each_thing_is_said_once(tmp_path):
+    """Of a text in sentences, of two voices with the same fault, of marks that the miniature was not taught."""
+    tts = Qwen3TTS.from_pretrained("miniature", dtype="float32")
+    voice = Voice(vector(tts.embedding_dim, 1), consent="refused")
+    how = {"morph": voice, "morph_mode": "sentences", "seed": 1, "max_tokens": 4}
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        speech = tts.generate("Hello zebra. Hello zebra!", voice, **how)
+    told = [str(warning.message) for warning in said]
+    assert len(told) == len(set(told)) == 3 and tuple(told) == speech.warnings
+    assert [word in message for word, message in zip(("consent", "zebra", "cut"), told, strict=True)] == [True] * 3
 
 
 # What is refused

@@ -37,8 +37,10 @@ def test_numpy_scalars_serve_as_numbers(model):
 
 
 def test_greedy_speech_that_is_cut_is_not_told_to_try_another_seed(model):
-    with pytest.warns(UserWarning, match="raise max_tokens$"):
-        model("base").generate("Hi.", vector(64, 1), greedy=True, max_tokens=3)
+    for tokens in (3, 12):
+        with pytest.warns(UserWarning, match="raise max_tokens") as said:
+            model("base").generate("Hi.", vector(64, 1), greedy=True, max_tokens=tokens)
+        assert "seed" not in str(said[0].message)
 
 
 def test_whole_numbers_in_json_are_a_vector(tmp_path):
@@ -63,8 +65,7 @@ def test_audio_arrays_of_other_kinds():
     sound = vector(2400, 1)
     assert np.abs(read_audio(mx.array(sound).astype(mx.bfloat16), 24000) - sound).max() < 0.02
     assert np.array_equal(read_audio((np.stack([sound, sound], axis=1), 24000), 24000), sound)
-    with pytest.raises(AudioError, match=r"shape \[1, 2400\]; expected \[samples\] or \[samples, channels\]"):
-        read_audio((sound[None], 24000), 24000)
+    assert np.array_equal(read_audio((sound[None], 24000), 24000), sound)
     with pytest.raises(AudioError, match=r"tuple \(samples, rate\)"):
         read_audio([sound, 24000], 24000)
 

@@ -1,14 +1,24 @@
 """Requests: checked when they are made, frozen, and the same thing as keyword arguments. And what a Speech says."""
 
 import dataclasses
+import io
 
 import mlx.core as mx
 import numpy as np
 import pytest
+import soundfile
 
 from convert.parity import recording, vector
 from mlx_qwen3tts import Qwen3TTS, QwenTTSError, Request, Sampling, Speech
-from mlx_qwen3tts.errors import InvalidValue, TextTooLong, UnsupportedValue, VoiceError, VoiceNotFound, WrongType
+from mlx_qwen3tts.errors import (
+    AudioError,
+    InvalidValue,
+    TextTooLong,
+    UnsupportedValue,
+    VoiceError,
+    VoiceNotFound,
+    WrongType,
+)
 from mlx_qwen3tts.synthesis.request import as_request, as_requests
 
 A = vector(64, 1)
@@ -27,6 +37,9 @@ A = vector(64, 1)
         ({"instruct": A}, WrongType, "instruct", "instruction must be a string, not ndarray"),
         ({"instruct": 0}, WrongType, "instruct", "instruction must be a string, not int"),
         ({"text_mode": "half"}, InvalidValue, "text_mode", "text_mode 'half' is not one of streaming, full"),
+        ({"keep": "size", "voice": "a"}, InvalidValue, "keep", "keep 'size' is not one of none, norm, radius"),
+        ({"keep": "norm"}, InvalidValue, "keep", "keep belongs to a blend expression"),
+        ({"keep": "norm", "voice": A}, InvalidValue, "keep", "keep belongs to a blend expression"),
         ({"seed": -1}, InvalidValue, "seed", "seed -1 is not between 0 and 4294967295"),
         ({"seed": 10**400}, InvalidValue, "seed", "is not between 0 and 4294967295"),
         ({"seed": 1.5}, WrongType, "seed", "seed must be an integer, not 1.5"),
@@ -79,9 +92,9 @@ def test_keywords_make_the_same_request():
 
 
 def test_batches_are_requests_too():
-    made = as_requests(["One.", "Two."], ["a", "b"], languages="english", seeds=[1, 2], top_k=5)
+    made = as_requests(["One.", "Two."], ["a", "b"], languages="english", seeds=[1, 2], top_k=5, keep="norm")
     assert made == [
-        Request(text, voice, "english", seed=seed, sampling=Sampling(top_k=5))
+        Request(text, voice, "english", seed=seed, sampling=Sampling(top_k=5), keep="norm")
         for text, voice, seed in (("One.", "a", 1), ("Two.", "b", 2))
     ]
     assert as_requests(made) == made
@@ -166,6 +179,33 @@ def test_requests_with_vectors_are_compared_by_their_values():
         assert one == other != Request("Hello.", kind(A), morph=kind(A + 1))
         assert one != Request("Hello.", "anna", morph=kind(A))
     assert hash(Request("Hello.", "anna")) == hash(Request("Hello.", "anna"))
+
+
+def test_a_speech_as_bytes_and_in_file_objects(model, tmp_path):
+    speech = model("base").generate("Hello.", A, seed=1, max_tokens=4)
+    speech.save(tmp_path / "a.wav")
+    whole = (tmp_path / "a.wav").read_bytes()
+    assert whole[44:] == speech.pcm16() and len(speech.pcm16()) == 2 * speech.audio.size
+    for kind in (None, "wav", "flac", "ogg", "mp3"):
+        buffer = io.BytesIO()
+        speech.save(buffer, kind)
+        assert buffer.getvalue() == whole or kind not in (None, "wav")
+        buffer.seek(0)
+        heard, rate = soundfile.read(buffer)
+        assert rate == 24000 and abs(len(heard) - speech.audio.size) <= 2400
+    with open(tmp_path / "b.wav", "wb") as file:
+        speech.save(file)
+    speech.save(tmp_path / "no.extension", format="flac")
+    assert (tmp_path / "b.wav").read_bytes() == whole and soundfile.info(tmp_path / "no.extension").format == "FLAC"
+    chunks = list(model("base").stream("Hello.", A, seed=1, max_tokens=4))
+    assert len(b"".join(chunk.pcm16() for chunk in chunks)) == len(speech.pcm16())
+    again = model("base").codec.encode((speech.pcm16(), speech.sample_rate))  # what is given back is taken
+    assert again.shape == speech.codes.shape
+    with pytest.raises(AudioError, match="format 'm4a' is not one of wav, flac, mp3, ogg"):
+        speech.save(io.BytesIO(), "m4a")
+    for wrong in (io.StringIO(), 5, None):
+        with pytest.raises(WrongType, match="file must be a path or a binary file object"):
+            speech.save(wrong)
 
 
 def test_speeches_can_be_looked_for_in_a_list(model):

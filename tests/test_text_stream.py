@@ -282,7 +282,7 @@ def test_a_piece_must_be_a_string(rich, piece):
 def test_what_is_no_text_is_refused_as_in_a_whole_one(rich):
     stream, text = TextStream(rich), "Hello\n"
     ids = stream.feed(text)
-    for wrong in ("\x00", "there\x1b[0m", "e\udce9", "\x85"):
+    for wrong in ("\x00", "there\x1b[0m", "e\udce9", "\x86"):
         with pytest.raises(InvalidValue) as whole:
             check_text(text + wrong)
         with pytest.raises(InvalidValue) as piece:
@@ -292,7 +292,7 @@ def test_what_is_no_text_is_refused_as_in_a_whole_one(rich):
     assert (stream.role, ids) == rich.assistant("Hello\nthere")
 
 
-@pytest.mark.parametrize("pieces", [[], [""], [" ", "\n", "\u3000\t"]])
+@pytest.mark.parametrize("pieces", [[], [""], [" ", "\n", "\u3000\t"], ["\u200b", "\f\u3164"]])
 def test_nothing_to_speak(rich, pieces):
     stream = TextStream(rich)
     assert [stream.feed(piece) for piece in pieces] == [[]] * len(pieces)

@@ -3,12 +3,16 @@
 import json
 import shutil
 import warnings
+from pathlib import Path
 
+import numpy as np
 import pytest
 
 from mlx_qwen3tts import Qwen3TTS
+from mlx_qwen3tts.checkpoint import hub
 from mlx_qwen3tts.checkpoint.vocabulary import Vocabulary
 from mlx_qwen3tts.errors import ConfigError
+from training.hearing import Hearing
 
 KNOWN = Vocabulary(("hello", "this", "i"), ",.?!")
 
@@ -20,7 +24,9 @@ KNOWN = Vocabulary(("hello", "this", "i"), ",.?!")
         ("I hello.\n\tThis?!", []),
         ("HELLO iS", ["HELLO", "iS"]),
         ("hello zebra zebra, zebra.", ["zebra"]),
-        ("hello , this", [","]),  # punctuation stands right after a word
+        ("hello , this", []),  # a mark is not a word
+        (".", []),
+        ("...!?", []),
         ("7 hello-this", ["7", "hello-this"]),
     ],
 )
@@ -59,3 +65,33 @@ def test_a_config_that_says_it_badly(checkpoint, tmp_path, key, value, message):
     path.write_text(json.dumps({**json.loads(path.read_text()), key: value}))
     with pytest.raises(ConfigError, match=message):
         Qwen3TTS.from_pretrained(folder)
+
+
+@pytest.mark.parametrize(
+    ("pieces", "wanted"),
+    [
+        (["Hello!!! Hello?!"], "Hello! Hello?"),
+        (["Hello!", "!", "! Hello", "?", "", "!"], "Hello! Hello?"),
+        (["...!?"], "."),
+        (["No. No."], "No. No."),
+        (["Hello, , this"], "Hello, , this"),
+    ],
+)
+def test_marks_that_follow_each_other_become_one(pieces, wanted):
+    assert "".join(KNOWN.single_marks(pieces)) == wanted
+
+
+def test_the_miniature_speaks_what_follows_several_marks():
+    tts = Qwen3TTS.from_pretrained("miniature", dtype="float32")
+    voice = tts.clone(hub.SHIPPED["miniature"] / "recordings" / "low.flac")
+    how = {"language": "English", "greedy": True}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # marks are not words that it does not know
+        plain = tts.generate("Hello! Hello?", voice, **how)
+        speeches = [
+            tts.generate(text, voice, **how) for text in ("Hello!!! Hello?!", iter(["Hello!", "!! Hel", "lo?!"]))
+        ]
+        tts.generate("...!?", voice, **how)
+    heard = Hearing(Path(__file__).parent / "assets" / "recogniser.safetensors")(np.array(speeches[0].audio))
+    assert heard.count("hello") == 2
+    assert all(np.array_equal(np.array(speech.codes), np.array(plain.codes)) for speech in speeches)

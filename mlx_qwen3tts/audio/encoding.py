@@ -2,11 +2,16 @@
 
 A stream cannot be gone back to, so what an encoder would write into its head at the end (lengths, checksums) stays as
 it was: decoders take such files for endless ones and play them to their end.
+
+aac, and opus in pages of 20 ms, come from PyAV (the extra `av`); the other formats, and without it opus in pages of a
+second, from libsndfile.
 """
 
 from __future__ import annotations
 
+import importlib
 import io
+from types import ModuleType
 from typing import Any, Protocol
 
 import numpy as np
@@ -24,11 +29,20 @@ CONTENT_TYPES = {
     "wav": "audio/wav",
     "pcm": "audio/pcm",
 }
+# The rates in Hz that a format has; of the others every one.
+MPEG_RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000)
+OPUS_RATES = (8000, 12000, 16000, 24000, 48000)
+FORMAT_RATES = {"mp3": MPEG_RATES, "aac": MPEG_RATES, "opus": OPUS_RATES}
 # What libsndfile is asked for: (format, subtype, further options).
 SNDFILE = {
     "mp3": ("MP3", None, {"bitrate_mode": "CONSTANT", "compression_level": 0.5}),  # some 75 kb/s, no head to patch
     "flac": ("FLAC", "PCM_16", {}),
     "opus": ("OGG", "OPUS", {}),  # pages of a second
+}
+# What PyAV is asked for: (container, codec, its samples, its options, those of the container).
+LIBAV = {
+    "aac": ("adts", "aac", "fltp", {"b": "64000"}, {}),
+    "opus": ("ogg", "libopus", "flt", {"b": "48000"}, {"page_duration": "20000"}),
 }
 
 
@@ -45,12 +59,18 @@ class Encoder(Protocol):
 
 
 def encoder(kind: str, rate: int) -> Encoder:
-    """The Encoder of a format of CONTENT_TYPES for mono sound of a rate in Hz."""
+    """The Encoder of a format of CONTENT_TYPES for mono sound of a rate in Hz. UnsupportedValue where it has none."""
     check_format(kind)
+    rates = FORMAT_RATES.get(kind, (rate,))
+    if rate not in rates:
+        known = ", ".join(map(str, rates))
+        raise UnsupportedValue(f"{kind} has no sample rate of {rate} Hz; it has {known}", param="sample_rate")
     if kind == "pcm":
         return PcmEncoder(rate)
     if kind == "wav":
         return PcmEncoder(rate, wav_head(rate))
+    if kind in LIBAV and libav():
+        return LibavEncoder(kind, rate)
     return SndfileEncoder(kind, rate)
 
 
@@ -69,7 +89,17 @@ def check_format(kind: str) -> str:
     """The format itself; UnsupportedValue for what is not one, or needs an extra that is missing."""
     if kind not in CONTENT_TYPES:
         raise UnsupportedValue(f"format {kind!r} is not one of {', '.join(CONTENT_TYPES)}", param="response_format")
+    if kind == "aac" and not libav():
+        raise UnsupportedValue("aac needs av: pip install 'mlx-qwen3tts[av]'", param="response_format")
     return kind
+
+
+def libav() -> ModuleType | None:
+    """PyAV, or None where it is not installed."""
+    try:
+        return importlib.import_module("av")
+    except ModuleNotFoundError:
+        return None
 
 
 class PcmEncoder:
@@ -96,13 +126,48 @@ class SndfileEncoder:
         form, subtype, options = SNDFILE[kind]
         sink: Any = self.sink  # its type asks for more than it uses
         self.file = soundfile.SoundFile(sink, "w", rate, 1, subtype, format=form, **options)
+        self.blank = kind == "mp3"  # its first frame is kept free for a head, and is 24 to 72 ms of silence
 
     def add(self, samples: Samples) -> bytes:
         self.file.write(np.asarray(samples, np.float32))
         self.file.flush()
+        return self._take()
+
+    def finish(self) -> bytes:
+        self.file.close()
+        return self._take()
+
+    def _take(self) -> bytes:
+        data = self.sink.take()
+        if self.blank and data:
+            self.blank = False
+            if not any(data[4:17]):  # behind a frame's four bytes of head, where the file's would begin
+                return data[4:].lstrip(b"\0")
+        return data
+
+
+class LibavEncoder:
+    """A format of PyAV, packet by packet."""
+
+    def __init__(self, kind: str, rate: int) -> None:
+        av = libav()
+        assert av is not None, "asked for by its name"
+        container, codec, self.form, options, how = LIBAV[kind]
+        self.sink, self.rate, self.av = Sink(), rate, av
+        self.file = av.open(self.sink, "w", format=container, options={"flush_packets": "1", **how})
+        self.stream = self.file.add_stream(codec, rate, options, layout="mono")
+        self.file.start_encoding()
+
+    def add(self, samples: Samples) -> bytes:
+        if not len(samples):
+            return b""
+        frame = self.av.AudioFrame.from_ndarray(np.asarray(samples, np.float32)[None], self.form, "mono")
+        frame.sample_rate = self.rate
+        self.file.mux(self.stream.encode(frame))
         return self.sink.take()
 
     def finish(self) -> bytes:
+        self.file.mux(self.stream.encode(None))
         self.file.close()
         return self.sink.take()
 
@@ -119,6 +184,9 @@ class Sink(io.RawIOBase):
         self.sent += len(data)
         self.kept.clear()
         return data
+
+    def writable(self) -> bool:
+        return True
 
     def write(self, data: bytes, /) -> int:  # pyright: ignore[reportIncompatibleMethodOverride]  (libsndfile's bytes)
         end = self.place + len(data)

@@ -12,7 +12,7 @@ from types import ModuleType
 
 import numpy as np
 
-from ..errors import InvalidValue, MissingExtra, OutputError
+from ..errors import InvalidValue, MissingExtra, OutputError, install_hint
 from ..files.output import check_writable, whole_file
 from .reading import Recording, resample
 from .reference import read_reference
@@ -93,7 +93,7 @@ def _librosa() -> ModuleType:
     try:
         import librosa
     except ModuleNotFoundError:
-        raise MissingExtra("measuring recordings needs librosa: pip install 'mlx-qwen3tts[voices]'") from None
+        raise MissingExtra(f"measuring recordings needs librosa: {install_hint('voices')}") from None
     return librosa
 
 

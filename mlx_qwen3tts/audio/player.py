@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import MissingExtra, PlayError
+from ..errors import MissingExtra, PlayError, install_hint
 from .reading import Samples
 
 
@@ -20,7 +20,7 @@ class Player:
         try:
             import sounddevice  # pyright: ignore[reportMissingImports]  # of the extra `play`
         except ModuleNotFoundError:
-            raise MissingExtra("--play needs sounddevice: pip install 'mlx-qwen3tts[play]'") from None
+            raise MissingExtra(f"--play needs sounddevice: {install_hint('play')}") from None
         except OSError as error:  # its library, PortAudio
             raise PlayError(f"--play: {error}; install PortAudio") from None
         self._waiting, self._lock = np.zeros(0, np.float32), threading.Lock()

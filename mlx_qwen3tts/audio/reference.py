@@ -11,18 +11,24 @@ from .reading import LONGEST, Recording, called, read_audio, too_long
 
 SHORTEST, ENOUGH = 0.5, 3.0  # seconds of a reference: refused below (and above LONGEST), advised
 
+MARGIN = 0.1  # seconds of silence that stay where it is trimmed
+MOST_SILENCE = 10.0  # seconds that may be put behind a reference
 SILENT = 1e-3  # a peak below this (-60 dBFS) is silence
 
 
 def read_reference(
-    source: Recording, rate: int, prepared: bool = False, warn: Callable[[str], object] = warnings.warn
+    source: Recording,
+    rate: int,
+    prepared: bool = False,
+    warn: Callable[[str], object] = warnings.warn,
+    tail: float = MARGIN,
 ) -> np.ndarray:
-    """A recording that is to serve as a voice: read, checked, and where asked for `prepared`; warn: called with what
-    hurts it."""
+    """A recording that is to serve as a voice: read, checked, and where asked for `prepared`, with up to `tail` seconds
+    of the silence behind it; warn: called with what hurts it."""
     samples, name = read_audio(source, rate, LONGEST), called(source)
     check_reference(samples, rate, name)
     if prepared:
-        samples = prepare(samples, rate)
+        samples = prepare(samples, rate, tail)
         if samples.size / rate < SHORTEST:
             raise AudioError(f"{name} lasts {samples.size / rate:.2f} s without its silence; {SHORTEST} s are needed")
     for advice in quality(samples, rate):
@@ -73,10 +79,21 @@ def _speaking(samples: np.ndarray, rate: int) -> np.ndarray:
     return level >= level.max() / 100
 
 
-def prepare(samples: np.ndarray, rate: int) -> np.ndarray:
-    """Trim silence at both ends, 0.1 s of it kept, and bring the level to -20 dBFS with peaks below 0.95."""
+def speech_seconds(samples: np.ndarray, rate: int) -> float:
+    """For how long somebody speaks in a recording, pauses of words left out."""
+    return float(_speaking(samples, rate).sum()) * _hop(rate) / rate
+
+
+def silence_behind(samples: np.ndarray, rate: int, seconds: float) -> np.ndarray:
+    """A recording with silence behind it."""
+    return np.pad(samples, (0, round(seconds * rate)))
+
+
+def prepare(samples: np.ndarray, rate: int, tail: float = MARGIN) -> np.ndarray:
+    """Trim silence at both ends, 0.1 s of it kept in front and `tail` seconds or at least as much behind, and bring the
+    level to -20 dBFS with peaks below 0.95."""
     hop, speaking = _hop(rate), np.flatnonzero(_speaking(samples, rate))
-    margin = rate // 10
-    samples = samples[max(0, speaking[0] * hop - margin) : (speaking[-1] + 1) * hop + margin]
+    front, behind = round(MARGIN * rate), round(max(MARGIN, tail) * rate)
+    samples = samples[max(0, speaking[0] * hop - front) : (speaking[-1] + 1) * hop + behind]
     gain = 0.1 / max(np.sqrt(np.mean(np.square(samples))), 1e-9)
     return (samples * min(gain, 0.95 / np.abs(samples).max())).astype(np.float32)

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..errors import AudioError
-from .reading import LOUDEST, Recording, open_recording, read_audio, unreadable
+from .reading import Recording, check_samples, open_recording, read_audio, unreadable
 
 if TYPE_CHECKING:
     import soundfile
@@ -45,10 +44,7 @@ def _checked(path: str | Path, file: "soundfile.SoundFile") -> Iterator[np.ndarr
 
     try:
         for block in file.blocks(BLOCK * file.samplerate, dtype="float32", always_2d=True):
-            if not np.isfinite(block).all():
-                raise AudioError(f"audio {path} has samples that are NaN or infinite")
-            if np.abs(block).max() > LOUDEST:
-                raise AudioError(f"audio {path} has samples up to {np.abs(block).max():.1e}; expected them within ±1")
+            check_samples(block, f"audio {path}")
             yield block.mean(axis=1, dtype=np.float32)
     except soundfile.LibsndfileError as error:
         raise unreadable(path, error) from None

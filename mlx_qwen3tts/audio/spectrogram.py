@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..errors import MissingExtra
+from ..errors import MissingExtra, install_hint
 from ..files.output import whole_file
 
 HIGHEST = 4000  # Hz shown
@@ -24,7 +24,7 @@ def draw_spectrograms(
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
     except ModuleNotFoundError:
-        raise MissingExtra("a picture of sounds needs matplotlib: pip install 'mlx-qwen3tts[voices]'") from None
+        raise MissingExtra(f"a picture of sounds needs matplotlib: {install_hint('voices')}") from None
     longest = max(len(samples) for samples in sounds.values()) / rate
     with matplotlib.style.context("default"):
         matplotlib.rcParams.update({"font.size": 8, "text.parse_math": False})

@@ -3,15 +3,17 @@
 import io
 import struct
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
-from ..errors import AudioError
+from ..errors import AudioError, WrongType
 from ..files.output import whole_file
 from .reading import Samples
 
 PIECE = 24000  # samples given to libsndfile at once
 
+HEAD = 44  # bytes before the samples of a WAV
 FORMATS = {".wav": "WAV", ".flac": "FLAC", ".mp3": "MP3", ".ogg": "OGG"}
 
 
@@ -23,11 +25,27 @@ def output_format(path: str | Path) -> str:
     return FORMATS[suffix]
 
 
-def write_audio(path: str | Path, samples: Samples, rate: int) -> None:
-    """Write mono samples by the path's extension; the file appears whole or not at all."""
-    data = audio_bytes(samples, rate, output_format(path))
-    with whole_file(path) as temporary:
-        temporary.write_bytes(data)
+def named_format(form: str) -> str:
+    """soundfile's name for a format as users write it: "wav"."""
+    if f".{form}" not in FORMATS:
+        known = ", ".join(suffix[1:] for suffix in FORMATS)
+        raise AudioError(f"format {form!r} is not one of {known}", param="format")
+    return FORMATS[f".{form}"]
+
+
+def write_audio(file: str | Path | BinaryIO, samples: Samples, rate: int, form: str | None = None) -> None:
+    """Write mono samples to a path, whole or not at all, or to a binary file object.
+
+    form: an extension of FORMATS without its dot; by default the path's, and "wav" of a file object.
+    """
+    if isinstance(file, str | Path):
+        data = audio_bytes(samples, rate, output_format(file) if form is None else named_format(form))
+        with whole_file(file) as temporary:
+            temporary.write_bytes(data)
+        return
+    if not hasattr(file, "write") or isinstance(file, io.TextIOBase):
+        raise WrongType(f"file must be a path or a binary file object, not {file!r}", param="file")
+    file.write(audio_bytes(samples, rate, named_format("wav" if form is None else form)))
 
 
 def audio_bytes(samples: Samples, rate: int, kind: str = "WAV") -> bytes:
@@ -47,11 +65,13 @@ def audio_bytes(samples: Samples, rate: int, kind: str = "WAV") -> bytes:
     return buffer.getvalue()
 
 
-def wav_head(rate: int) -> bytes:
-    """The head of a mono 16-bit WAV whose length nobody knows yet, as programs that read from a pipe take it."""
+def wav_head(rate: int, size: int | None = None) -> bytes:
+    """The head of a mono 16-bit WAV of `size` bytes of samples, or of one whose length nobody knows yet, as programs
+    that read from a pipe take it."""
     unknown = 0xFFFFFFFF
     form = struct.pack("<4sIHHIIHH", b"fmt ", 16, 1, 1, rate, 2 * rate, 2, 16)
-    return struct.pack("<4sI4s", b"RIFF", unknown, b"WAVE") + form + struct.pack("<4sI", b"data", unknown)
+    whole, size = (unknown, unknown) if size is None else (min(36 + size, unknown), min(size, unknown))
+    return struct.pack("<4sI4s", b"RIFF", whole, b"WAVE") + form + struct.pack("<4sI", b"data", size)
 
 
 def wav_samples(samples: Samples, rate: int) -> bytes:

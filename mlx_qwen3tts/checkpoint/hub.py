@@ -1,5 +1,6 @@
 """Where a model lies: a folder here, or a repository on the Hugging Face Hub."""
 
+import contextlib
 import json
 import os
 import re
@@ -7,6 +8,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 from ..errors import CheckpointError, ModelNotFound, WrongType
+from ..files.exchange import restore
 
 WHOLE = ("*.json", "*.txt", "model*.safetensors", "speech_tokenizer/*")
 ALONE = ("config.json", "model*.safetensors*")
@@ -26,6 +28,9 @@ def resolve(model: str | Path, patterns: Collection[str] = WHOLE, revision: str 
         return SHIPPED[str(model)]
     folder = Path(os.path.expanduser(model))  # Path's own raises RuntimeError for ~nobody
     try:
+        if folder.name and not folder.exists():
+            with contextlib.suppress(OSError):  # a folder that is not ours to write: then it is not found
+                restore(folder)
         there, is_folder = folder.exists() and str(model) != "", folder.is_dir()
     except OSError:  # of a name that is too long
         there = is_folder = False

@@ -1,5 +1,6 @@
 """The closed vocabulary of a model that was taught only some words, as the shipped miniature was."""
 
+import re
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 
@@ -14,9 +15,21 @@ class Vocabulary:
         self._known = {form for word in words for form in (word, word.capitalize())}
 
     def unknown(self, text: str) -> list[str]:
-        """The words of a text that the model was not taught, each once, as they are written."""
-        words = {word.rstrip(self.punctuation) or word: None for word in text.split()}
-        return [word for word in words if word not in self._known]
+        """The words of a text that the model was not taught, each once, as they are written. Marks are not words."""
+        words = {word.rstrip(self.punctuation): None for word in text.split()}
+        return [word for word in words if word and word not in self._known]
+
+    def single_marks(self, pieces: Iterable[str]) -> Iterator[str]:
+        """The same text with one mark where several of the punctuation follow each other: "Hello?!" becomes "Hello?".
+
+        The model was taught single marks; after several it ends, whatever follows.
+        """
+        marks, before = re.compile(f"(?<=[{re.escape(self.punctuation)}])[{re.escape(self.punctuation)}]+"), ""
+        for piece in pieces:
+            if isinstance(piece, str) and piece:
+                end, piece = piece[-1], marks.sub("", before + piece)[len(before) :]
+                before = end
+            yield piece
 
     def check(self, text: str, warn: Callable[[str], object] = warnings.warn) -> None:
         """Warn of unknown words, naming them. warn: called with the message."""

@@ -20,6 +20,7 @@ from mlx.utils import tree_flatten
 from ..errors import CheckpointError, listed
 from ..files.safetensors import Tensor, read_header
 from ..networks.conv import Conv1d, ConvTranspose1d
+from ..networks.process import check_fork
 from .hub import lacking
 from .quantization import dequantised, packed_dtype, quantised_layers
 
@@ -186,6 +187,7 @@ def load_module(
 
     CheckpointError where a tensor has values that are NaN or infinite.
     """
+    check_fork()
     convs = convolutions(module)
     files, weights, sound = {}, [], {}
     for name, _ in parameters(module):

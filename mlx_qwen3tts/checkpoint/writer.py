@@ -11,8 +11,8 @@ import glob
 import math
 import os
 import shutil
+import stat
 import struct
-import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -23,7 +23,9 @@ import mlx.core as mx
 import numpy as np
 
 from ..errors import CheckpointError, InvalidValue, OutputError
+from ..files.exchange import exchange, replaced, restore
 from ..files.json_text import json_text
+from ..files.output import LONGEST, claim, remove_abandoned
 from ..files.safetensors import Tensor
 from ..networks.config import CodecConfig, ModelConfig
 from .weights import STORED, read_json
@@ -173,9 +175,13 @@ def _blocks(job: Job, limit: int) -> Iterator[tuple[int, mx.array]]:
 
 
 def check_destination(path: Path, overwrite: bool) -> None:
-    """Raise unless a folder can be made at `path`, or one of a model there may be replaced."""
+    """Raise unless a folder can be made at `path`, or one of a model there may be replaced.
+
+    What a run that was killed left there is put right first.
+    """
     if not path.parent.is_dir():
         raise OutputError(f"output folder {path.parent} does not exist")
+    restore(path)
     if path.exists() and not path.is_dir():
         raise OutputError(f"output {path} is a file; name a folder")
     if os.path.ismount(path):
@@ -194,7 +200,8 @@ def check_destination(path: Path, overwrite: bool) -> None:
             if not any(fnmatch.fnmatch(name, pattern) for pattern in REPLACEABLE):
                 raise OutputError(f"output {path} is not overwritten, as it holds {name}; move that elsewhere first")
     for other in left_behind(path):
-        warnings.warn(f"{other} is of a run under way or of one that was killed; in that case delete it", stacklevel=3)
+        if not remove_abandoned(other):
+            warnings.warn(f"{other} is of another run for the same folder, which is under way", stacklevel=3)
 
 
 def check_apart(source: Path, destination: Path) -> None:
@@ -218,45 +225,36 @@ def check_space(destination: Path, needed: int) -> None:
 def whole_folder(path: str | Path, overwrite: bool = False) -> Iterator[Path]:
     """A temporary sibling folder to fill; it takes the name `path` when the block ends well, and vanishes otherwise.
 
-    With overwrite a folder of that name gives way, but not before then. Raises OutputError where the disk is full or
-    nothing can be written.
+    With overwrite a folder of that name gives way, but not before then, and the new one has its mode. Raises
+    OutputError where the disk is full or nothing can be written.
     """
     path = Path(path)
     try:
-        temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=_prefix(path)))
+        with claim(path, folder=True) as temporary:
+            yield temporary
+            take_name(temporary, path, overwrite)
     except OSError as error:
         raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
-    try:
-        yield temporary
-        umask = os.umask(0)
-        os.umask(umask)
-        temporary.chmod(0o777 & ~umask)  # mkdtemp makes folders private
-        _take_name(temporary, path, overwrite)
-    except OSError as error:
-        raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-
-
-def _prefix(path: Path) -> str:
-    return f".{path.name}-partial-"
 
 
 def left_behind(path: Path) -> list[Path]:
     """Temporary folders for `path` of other runs: under way, or killed before they could clean up."""
-    return sorted(path.parent.glob(f"{glob.escape(_prefix(path))}*"))
+    return sorted(path.parent.glob(f".{glob.escape(path.name[:LONGEST])}-partial-*"))
 
 
-def _take_name(temporary: Path, path: Path, overwrite: bool) -> None:
+def take_name(temporary: Path, path: Path, overwrite: bool) -> None:
+    """Give a folder the name `path`. With overwrite a folder that has the name is removed, in exchange or after."""
     if not (overwrite and path.is_dir()):
         os.rename(temporary, path)  # succeeds over an empty folder, fails over any other
         return
-    old = temporary.with_name(f"{temporary.name}-old")
+    temporary.chmod(stat.S_IMODE(path.stat().st_mode))
+    if exchange(temporary, path):
+        shutil.rmtree(temporary, ignore_errors=True)  # now the old one
+        return
+    old = replaced(path)
+    shutil.rmtree(old, ignore_errors=True)
     os.rename(path, old)
     try:
         os.rename(temporary, path)
     finally:
-        if path.exists():
-            shutil.rmtree(old)
-        else:
-            os.rename(old, path)
+        restore(path)

@@ -5,17 +5,19 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .backgrounds import background
     from .clusters import THRESHOLD
     from .recording import diarize, limits
     from .result import Diarization, Turn
     from .windows import embedder
 
-__all__ = ["THRESHOLD", "Diarization", "Turn", "diarize", "embedder", "limits"]
+__all__ = ["THRESHOLD", "Diarization", "Turn", "background", "diarize", "embedder", "limits"]
 
 _HOMES = {
     "THRESHOLD": ".clusters",
     "Diarization": ".result",
     "Turn": ".result",
+    "background": ".backgrounds",
     "diarize": ".recording",
     "embedder": ".windows",
     "limits": ".recording",

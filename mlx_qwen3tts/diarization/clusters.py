@@ -34,15 +34,19 @@ def clusters(
     most: int | None,
     threshold: float,
     rounding: float,
+    known: np.ndarray | None = None,
 ) -> np.ndarray:
     """Centroids [K, D] of the speakers among centred vectors x [N, D] of windows: their regions [N] and (first, end)
-    [N, 2].
+    [N, 2]. known: the same vectors [N, D] about the centre of other voices.
 
     Average linkage by cosine gives clusters to begin with. The two least apart are merged as long as they are less than
     `threshold` apart, by the cosine of their means and by `apart`. What is left must stay apart when it has settled.
+    The means of the last two are exact opposites about the recording's own centre, whoever speaks, so their cosine says
+    nothing there: it is taken about `known`'s, and the closer they are by it, the more spreads apart they must be.
     """
     chosen = np.unique(np.linspace(0, len(x) - 1, min(LARGEST, len(x))).round().astype(int))
     x, where, near = x[chosen], where[chosen], sharing(spans[chosen])
+    known = None if known is None else known[chosen]
     groups = assigned(x, seeds(x, fewest))
     spreads: dict[tuple[bytes, bytes], float] = {}
     settled = False
@@ -56,6 +60,10 @@ def clusters(
             if key not in spreads:
                 spreads[key] = apart(x, near, groups[i], groups[j], rounding)
             far.append(min(angles[i, j], spreads[key]))
+        if known is not None and len(groups) == 2:
+            # In chords rather than cosines, as spreads are lengths too.
+            chord = np.sqrt(max(cosine_distances(means(known, groups))[0, 1], 0) / THRESHOLD)
+            far[0] *= min(chord, 1)
         least = int(np.argmin(far))
         if far[least] >= threshold and (most is None or len(groups) <= most):
             again = [] if settled else settle(x, where, groups)

@@ -32,6 +32,7 @@ def diarize(
     embed: Embedder,
     *,
     space: VoiceSpace | None = None,
+    background: VoiceSpace | None = None,
     num_speakers: int | None = None,
     min_speakers: int = 1,
     max_speakers: int | None = None,
@@ -43,8 +44,10 @@ def diarize(
 
     source: a path, (samples, rate) or samples at 24 kHz. embed: a function of windows [B, samples] float32 at 24 kHz to
     vectors [B, D] (mx.array), called with windows of 1.5 s and of 0.75 s. space: a VoiceSpace to centre with, else
-    the recording's own centre. threshold: smaller finds more speakers. overlap: whether to mark where two speak at
-    once. progress: called with the seconds of the recording just gone through.
+    the recording's own centre. background: a VoiceSpace of other voices (`diarization.background`), in which the last
+    two speakers are compared, as about their own centre any two are opposites; where `space` is given, give none.
+    threshold: smaller finds more speakers. overlap: whether to mark where two speak at once. progress: called with the
+    seconds of the recording just gone through.
 
     A speaker needs three windows (some three seconds) to be found unasked. AudioError where there is no speech,
     InvalidValue where it is less than `num_speakers` or `min_speakers` ask for.
@@ -73,7 +76,8 @@ def diarize(
 
     x = centred(vectors)
     rounding = 1e-5 * float(np.linalg.norm(vectors, axis=1).mean())
-    centroids = clusters(x, where, spans, fewest, most, threshold, rounding)
+    known = None if background is None else np.array(background.centred(mx.array(vectors)))
+    centroids = clusters(x, where, spans, fewest, most, threshold, rounding, known)
     count = len(centroids)
     if count < fewest:
         raise InvalidValue(

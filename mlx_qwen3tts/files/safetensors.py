@@ -9,6 +9,8 @@ from typing import Any
 from ..errors import CheckpointError
 
 LONGEST = 16 << 20  # bytes of a header; those of the published checkpoints have a hundred thousand
+LARGEST_LENGTH = 1 << 40  # of one axis; what lies above fits neither a file nor, beside a zero, NumPy's integers
+MOST_AXES = 32
 
 
 @dataclass(frozen=True)
@@ -30,10 +32,10 @@ class Tensor:
 def _read_header(path: Path) -> tuple[dict[str, Any], int, int]:
     """(the JSON object at the head of a safetensors file, where in the file the tensors start, the file's size).
 
-    `__metadata__` is always there, an object of strings.
+    `__metadata__` is always there, an object of strings. All names and strings can be written as UTF-8.
     """
-    size = path.stat().st_size
     with path.open("rb") as file:
+        size = path.stat().st_size
         start = file.read(8)
         length = struct.unpack("<Q", start)[0] if len(start) == 8 else size
         if start == b"version ":  # https://git-lfs.github.com/spec/v1
@@ -44,7 +46,7 @@ def _read_header(path: Path) -> tuple[dict[str, Any], int, int]:
             raise CheckpointError(f"{path} is not a safetensors file: its header would be {length} bytes long")
         try:
             header = json.loads(file.read(length))
-        except (json.JSONDecodeError, UnicodeDecodeError, RecursionError):
+        except (ValueError, RecursionError):  # not JSON, not UTF-8, or an integer of thousands of digits
             header = None
     if not isinstance(header, dict):
         raise CheckpointError(f"{path} is not a safetensors file: its header is not a JSON object")
@@ -53,6 +55,10 @@ def _read_header(path: Path) -> tuple[dict[str, Any], int, int]:
         header["__metadata__"] = metadata = {}
     if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
         raise CheckpointError(f"{path} is not a safetensors file: its metadata are not strings")
+    try:
+        "".join([*header, *metadata, *metadata.values()]).encode()
+    except UnicodeEncodeError:  # half of a surrogate pair, which JSON can spell and no file or terminal can show
+        raise CheckpointError(f"{path} is not a safetensors file: its strings are not Unicode text") from None
     return header, 8 + length, size
 
 
@@ -69,7 +75,8 @@ def read_header(path: Path) -> dict[str, Tensor]:
     for name, entry in header.items():
         try:
             dtype, shape, (first, last) = entry["dtype"], tuple(entry["shape"]), entry["data_offsets"]
-            sound = isinstance(dtype, str) and all(type(n) is int and n >= 0 for n in (*shape, first, last - first))
+            sound = isinstance(dtype, str) and len(shape) <= MOST_AXES
+            sound &= all(type(n) is int and 0 <= n < LARGEST_LENGTH for n in (*shape, first, last - first))
         except (KeyError, TypeError, ValueError):
             sound = False
         if not sound:

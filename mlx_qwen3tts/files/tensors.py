@@ -9,6 +9,7 @@ from pathlib import Path
 import mlx.core as mx
 import numpy as np
 
+from ..checks import path as as_path
 from ..errors import InvalidValue, OutputError, QwenTTSError
 from .json_text import json_text
 from .output import whole_file
@@ -23,7 +24,7 @@ def write_tensors(path: str | Path, tensors: Mapping[str, mx.array | np.ndarray]
     """Write {name: array} with {name: string}; the file appears whole or not at all."""
     from safetensors.numpy import save
 
-    if Path(path).suffix != ".safetensors":
+    if as_path(path, "path").suffix != ".safetensors":
         raise OutputError(f"{path}: the extension must be .safetensors")
     arrays = {name: np.array(array) for name, array in tensors.items()}
     with whole_file(path) as temporary:
@@ -43,13 +44,17 @@ def _in_order(data: bytes) -> bytes:
 
 
 def read_tensor(tensor: Tensor) -> np.ndarray:
-    """A tensor that `read_header` names, as a NumPy array; bfloat16 as float32."""
+    """A tensor that `read_header` names, as a NumPy array; bfloat16 as float32. InvalidValue for any other dtype than
+    floats or I32, and for bytes that are not those of the shape."""
     if tensor.dtype not in STORED:
         raise InvalidValue(f"tensor {tensor.name} has dtype {tensor.dtype}; expected floats, or I32 for codes")
     kind, count = np.dtype(STORED[tensor.dtype]), math.prod(tensor.shape)
     if tensor.bytes != count * kind.itemsize:
         raise InvalidValue(f"tensor {tensor.name} has {tensor.bytes} bytes, not those of its shape")
-    values = np.fromfile(tensor.path, kind, count, offset=tensor.start).reshape(tensor.shape)
+    values = np.fromfile(tensor.path, kind, count, offset=tensor.start)
+    if values.size != count:  # another file has taken its place since its header was read
+        raise InvalidValue(f"tensor {tensor.name} is truncated")
+    values = values.reshape(tensor.shape)
     return (values.astype(np.uint32) << 16).view(np.float32) if tensor.dtype == "BF16" else values
 
 
@@ -58,14 +63,16 @@ def read_all(path: str | Path, what: str) -> tuple[dict[str, mx.array], dict[str
 
     what: what it should be, which a message names.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise InvalidValue(f"{what} {path}: {'not a regular file' if path.exists() else 'no such file'}")
+    path = as_path(path, "path")
     try:
+        if not path.is_file():
+            raise InvalidValue("not a regular file" if path.exists() else "no such file")
         header, metadata = read_header(path), read_metadata(path)
         arrays = {name: mx.array(read_tensor(tensor)).astype(mx.float32) for name, tensor in header.items()}
     except QwenTTSError as error:
         raise InvalidValue(f"{what} {path}: {error}") from None
+    except OSError as error:
+        raise InvalidValue(f"{what} {path}: cannot be read: {error.strerror or error}") from None
     for name, array in arrays.items():
         if not all_finite(array):
             raise InvalidValue(f"{what} {path}: tensor {name} has values that are NaN or infinite")

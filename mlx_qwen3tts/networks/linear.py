@@ -17,20 +17,22 @@ Projection = nn.Linear | nn.QuantizedLinear
 class Linear(nn.Linear):
     """MLX's linear layer, with weights laid out for the device once they are loaded (`lay_out`)."""
 
-    block: int | None = None  # outputs a block, where the weights are multiplied in blocks
+    blocks = False  # whether a few rows are multiplied in blocks of outputs
 
     def lay_out(self) -> None:
         """Lay the weights out for a CPU device's BLAS, where that is what runs."""
         if not on_gpu():
-            self.weight, self.block = cpu.lay_out(self.weight)
+            self.weight, self.blocks = cpu.lay_out(self.weight)
 
-    def takes_blocks(self, x: mx.array) -> bool:
-        """Whether x is multiplied in blocks: where they were laid out, a single row."""
-        return self.block is not None and cpu.is_row(x)
+    def block(self, x: mx.array) -> int | None:
+        """How many outputs at a time x [..., in] is multiplied by; None for all of them."""
+        outputs, inputs = self.weight.shape
+        return cpu.block(outputs, inputs, cpu.rows(x)) if self.blocks else None
 
     def __call__(self, x: mx.array) -> mx.array:
-        if self.block is not None and cpu.is_row(x):
-            return cpu.multiply_in_blocks(x, self.weight, self.block, self.get("bias"))
+        # Most layers have none: a call for each would add a fifth to a frame's Python.
+        if self.blocks and (block := self.block(x)) is not None:
+            return cpu.multiply_in_blocks(x, self.weight, block, self.get("bias"))
         return super().__call__(x)
 
 
@@ -84,6 +86,6 @@ def packed(x: mx.array) -> mx.array:
 
 def add_product(residual: mx.array, x: mx.array, layer: Projection | Rows) -> mx.array:
     """residual + layer(x), in one kernel where the layer is a plain product."""
-    if isinstance(layer, Linear) and "bias" not in layer and not layer.takes_blocks(x):
+    if isinstance(layer, Linear) and "bias" not in layer and not (layer.blocks and layer.block(x)):
         return mx.addmm(residual, x, layer.weight.T)
     return residual + layer(x)

@@ -17,6 +17,7 @@ import mlx.core as mx
 
 from .. import __version__, checks
 from ..errors import UnsupportedValue
+from ..files.json_text import json_text
 from ..files.output import whole_file
 from . import kernels
 from .kernel_check import check
@@ -56,12 +57,12 @@ def record_path() -> Path:
     """Where the record for what runs here lies, in the user's folder for caches."""
     caches = Path.home() / ("Library/Caches" if sys.platform == "darwin" else ".cache")
     folder = Path(os.environ.get("XDG_CACHE_HOME") or caches) / "mlx_qwen3tts"
-    return folder / f"kernels-{hashlib.sha256(json.dumps(identity()).encode()).hexdigest()[:16]}.json"
+    return folder / f"kernels-{hashlib.sha256(json_text(identity()).encode()).hexdigest()[:16]}.json"
 
 
 def identity() -> dict[str, str]:
     """What a record counts for."""
-    sources = json.dumps([HEADERS, FIRST_LINES, [repr(kernel) for kernel in KERNELS.values()]])
+    sources = json_text([HEADERS, FIRST_LINES, [repr(kernel) for kernel in KERNELS.values()]])
     return {
         "device": str(mx.device_info().get("device_name")),
         "backend": str(kernels.backend()),
@@ -77,7 +78,7 @@ def record(passed: bool, detail: str) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     with whole_file(path) as temporary:
         content = identity() | {"passed": passed, "detail": detail}
-        temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        temporary.write_text(json_text(content, indent=2) + "\n", encoding="utf-8")
     return path
 
 

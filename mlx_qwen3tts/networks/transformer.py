@@ -129,7 +129,8 @@ class Attention(nn.Module):
             q, k = qk[:, :heads], qk[:, heads:]
             if cache is not None:
                 k, v = cache.update(k, v)
-        out = mx.fast.scaled_dot_product_attention(q, k, v, scale=self.scale, mask=mask)
+        attend = mx.fast.scaled_dot_product_attention if on_gpu() else cpu.attention
+        out = attend(q, k, v, scale=self.scale, mask=mask)
         out = out.transpose(0, 2, 1, 3).reshape(batch, length, -1)
         return self.o_proj(out) if residual is None else add_product(residual, out, self.o_proj)
 
@@ -155,7 +156,10 @@ class SwiGLU(nn.Module):
 
     def __call__(self, x: mx.array, residual: mx.array | None = None) -> mx.array:
         """x: [B, T, E]. Returns [B, T, E], added to `residual` where that is given."""
-        hidden = packed(_gated(*mx.split(self.gate_up_proj(x), 2, axis=-1)))
+        parts = mx.split(self.gate_up_proj(x), 2, axis=-1)
+        # Other dtypes round between the steps as the reference does.
+        plain = parts[0].dtype != mx.float32 or on_gpu()
+        hidden = packed(_gated(*parts)) if plain else cpu.gated(*parts)
         return self.down_proj(hidden) if residual is None else add_product(residual, hidden, self.down_proj)
 
 

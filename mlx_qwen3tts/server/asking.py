@@ -9,13 +9,13 @@ from __future__ import annotations
 import base64
 import binascii
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import Any
 
 from ..audio.encoding import check_format
 from ..errors import InvalidValue, TextTooLong, UnsupportedValue, WrongType
 from ..synthesis.pieces import pieces
-from ..synthesis.request import Request, Sampling
+from ..synthesis.request import NUMBERS, Request, Sampling
 from ..voices.voice import Voice
 from .answers import Refusal
 from .settings import Settings
@@ -31,7 +31,7 @@ SYNONYMS = {
 }
 TASKS = {"CustomVoice": "custom_voice", "VoiceDesign": "voice_design", "Base": "base"}
 LONGEST_INSTRUCTION = 500  # characters
-SAMPLING = {f.name for f in fields(Sampling)} - {"max_tokens"}
+SAMPLING = {"greedy", *(f.name for f in NUMBERS)} - {"max_tokens"}
 
 
 @dataclass(frozen=True)

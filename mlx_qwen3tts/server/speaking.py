@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 
 from ..audio.encoding import encoded, encoder
+from ..audio.stretch import Stretch
 from .engine import Ended, Engine, Event, Failed, Job, Sound
 
 if TYPE_CHECKING:
@@ -81,15 +82,16 @@ async def unless(gone: Awaitable[object], work: Awaitable[T]) -> T | None:
 
 
 class Flow:
-    """Samples at the model's rate to the bytes of what was asked for: stretched, resampled, encoded."""
+    """Samples at the model's rate to the bytes of what was asked for: stretched, resampled, encoded.
+
+    The server's requests have the rate 1: OpenAI's `speed` goes from 0.25 to 4, and is nothing to the engine.
+    """
 
     def __init__(self, kind: str, source_rate: int, rate: int | None = None, speed: float = 1.0) -> None:
         """kind: of CONTENT_TYPES; rate: in Hz, None for the model's; speed: 1 leaves the speech as it is."""
         self.kind, self.rate = kind, rate or source_rate
         self._steps: list[Callable[[np.ndarray, bool], np.ndarray]] = []
         if speed != 1.0:
-            from ..audio.stretch import Stretch
-
             self._steps.append(Stretch(source_rate, speed).step)
         if self.rate != source_rate:
             import soxr

@@ -184,13 +184,13 @@ async def _item(server: Server, values: dict[str, Any], number: int) -> dict[str
     result: dict[str, Any] = {"index": number, "status": "error", "audio_data": None, "media_type": None}
     try:
         asked = asking.parse(values, server.settings, server.facts)
+        flow = Flow(asked.format, server.sample_rate, asked.sample_rate, asked.rate)
         requests = await server.prepare(asked)
         async with server.turn, speaking(server.engine, requests, False, asked.seed) as listener:
             sound = await _collect(listener)
     except (QwenTTSError, RuntimeError) as error:
         status = error_response(error).status_code
         return {**result, "usage": None, **error_body(error, status)}
-    flow = Flow(asked.format, server.sample_rate, asked.sample_rate, asked.rate)
     data = await asyncio.to_thread(flow.whole, sound)
     assert listener.ended is not None, "it was heard to its end"
     media = {"audio_data": base64.b64encode(data).decode(), "media_type": CONTENT_TYPES[asked.format]}

@@ -37,8 +37,11 @@ class Casting:
     def _preset_or_none(self, name: str) -> Voice | None:
         return self.preset(name) if find_preset(self.config, name) else None
 
-    def resolve(self, voice: VoiceLike, notes: Notes) -> Voice | None:
-        """The Voice that is meant, or None where the model designs it. Refuses what the model cannot speak with."""
+    def resolve(self, voice: VoiceLike, notes: Notes, keep: str = "none") -> Voice | None:
+        """The Voice that is meant, or None where the model designs it. Refuses what the model cannot speak with.
+
+        keep: what a blend expression keeps of its parents, a radius that of the library's voice space.
+        """
         kind = self.config.model_type
         if kind == "voice_design":
             if voice is not None:
@@ -51,7 +54,13 @@ class Casting:
                 ways = f" with one of {', '.join(self.config.talker.spk_id)}, or --embedding"
             raise InvalidValue(f"no voice given: give --voice (in Python voice=){ways}", param="voice")
         if isinstance(voice, str | Path):
-            voice = self.lookup.voice(voice)
+            space = self.library.space(self.config.talker.hidden_size) if keep == "radius" else None
+            if keep == "radius" and space is None:
+                message = (
+                    "keep radius needs a voice space, which takes a library with more voices; keep norm needs none"
+                )
+                raise InvalidValue(message, param="keep")
+            voice = self.lookup.voice(voice, space, keep)
         elif not isinstance(voice, Voice):
             try:
                 voice = Voice(voice)

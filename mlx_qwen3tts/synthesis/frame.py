@@ -16,6 +16,7 @@ from mlx.utils import tree_map
 from ..networks.config import ModelConfig
 from ..networks.device import on_gpu
 from ..networks.talker import Talker
+from .processing import Processing
 from .sampling import GenerationConfig, MixedSampler, Sampler, noise_keys, unseen
 
 KEPT = 8  # compiled steps of different settings
@@ -46,16 +47,23 @@ class FrameStep:
         first_noise: mx.array | None,
         rest_noise: mx.array | None,
         settings: Any,
+        processing: Processing | None = None,
     ) -> tuple[mx.array, mx.array, mx.array, mx.array]:
-        """What `make` is compiled from."""
+        """What `make` is compiled from; with `processing` it runs as it stands."""
         sampler = self.sampler
+        if processing:
+            logits = processing.first(logits)
         first, seen = sampler.first(logits, seen, mask, first_noise, settings)
         rest = None if rest_noise is None else mx.unstack(rest_noise)  # an index would be a kernel each
-        codes = self.talker.predict(
-            hidden,
-            first,
-            lambda step, row: sampler.rest(row, None if rest is None else rest[step], settings),
-        )
+        drawn = [first]
+
+        def draw(step: int, row: mx.array) -> mx.array:
+            if processing:
+                row = processing.rest(row, drawn)
+            drawn.append(sampler.rest(row, None if rest is None else rest[step], settings))
+            return drawn[-1]
+
+        codes = self.talker.predict(hidden, first, draw)
         return first, codes, self.talker.embed_frames(codes).reshape(hidden.shape), seen
 
     def __call__(
@@ -66,11 +74,13 @@ class FrameStep:
         seeds: Sequence[int],
         frames: Sequence[int],
         settings: Any = None,
+        processing: Processing | None = None,
     ) -> tuple[mx.array, mx.array, mx.array, mx.array]:
         """A frame from the talker's logits [B, V] and hidden state [B, 1, E].
 
         seen: the history [B, V]; seeds, frames: of every row, the number of its frame; settings: of a MixedSampler's
-        bucket. Returns (code 0 [B], codes [B, codebooks], their summed embeddings [B, 1, E], the new history).
+        bucket; processing: the rows' functions, which keep it from being compiled. Returns (code 0 [B], codes [B,
+        codebooks], their summed embeddings [B, 1, E], the new history).
         """
         rows = len(seeds)
         more = bucket(rows) - rows
@@ -78,7 +88,8 @@ class FrameStep:
             logits, hidden, seen = (mx.pad(x, [(0, more)] + [(0, 0)] * (x.ndim - 1)) for x in (logits, hidden, seen))
             seeds, frames = [*seeds, *[0] * more], [*frames, *[2] * more]
         noise = self.noise(noise_keys(seeds, frames))
-        made = self.make(logits, hidden, seen, self.sampler.mask(frames), *noise, settings)
+        inputs = logits, hidden, seen, self.sampler.mask(frames), *noise, settings
+        made = self.trace(*inputs, processing) if processing else self.make(*inputs)
         return tuple(x[:rows] for x in made) if more else made  # pyright: ignore[reportReturnType]  (four stay four)
 
     def first(
@@ -88,8 +99,11 @@ class FrameStep:
         seeds: Sequence[int],
         frames: Sequence[int],
         settings: Any = None,
+        processing: Processing | None = None,
     ) -> mx.array:
         """Code 0 [B] of a frame that is not made."""
+        if processing:
+            logits = processing.first(logits)
         noise = self.noise(noise_keys(seeds, frames))[0]
         if settings is not None:
             settings = tree_map(lambda values: values[: len(seeds)], settings)
@@ -110,7 +124,10 @@ class Steps:
 
     def of(self, configs: Sequence[GenerationConfig]) -> tuple[FrameStep, Any]:
         """(the FrameStep for rows with these settings, what it is to be given as `settings`)."""
-        alike = [replace(config, max_tokens=2) for config in configs]  # which no code depends on
+        # No code depends on max_tokens, and users' functions are not part of what is compiled.
+        alike = [
+            replace(config, max_tokens=2, logits_processors=(), subtalker_logits_processors=()) for config in configs
+        ]
         if all(config == alike[0] for config in alike):
             sampler = None
             key: Any = alike[0], on_gpu(), self.kernels

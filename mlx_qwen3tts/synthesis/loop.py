@@ -24,8 +24,10 @@ import mlx.core as mx
 from ..errors import QwenTTSError
 from ..networks import kernels
 from ..networks.cache import KVCache
+from ..networks.process import enter
 from ..networks.talker import Talker
 from .frame import FrameStep, Steps
+from .processing import Processing
 from .prompt import Prompt
 from .sampling import GenerationConfig
 
@@ -51,7 +53,8 @@ class Frame:
 
 @dataclass(eq=False)
 class Row:
-    """A prompt that is being spoken. tokens: how many were put under way so far, the last one is not a frame's."""
+    """A prompt that is being spoken. tokens: how many were put under way so far, the last one is not a frame's; spoken:
+    codes 0 of these [tokens], where functions of the user's look at them."""
 
     number: int
     prompt: Prompt
@@ -60,6 +63,7 @@ class Row:
     morph: Morph | None
     tokens: int = 0
     over: bool = False
+    spoken: mx.array = field(default_factory=lambda: mx.zeros((0,), mx.uint32))
 
 
 @dataclass
@@ -141,6 +145,7 @@ class Generation:
 
     def step(self) -> Frame | None:
         """The next frame of every row; None when no row is left. It may have ends alone and no codes."""
+        enter()
         if self._ahead and all(row.over for row, _ in self._ahead.rows):
             self._ahead = None  # surplus of rows that have ended: nobody waits for it
         self._ahead = self._ahead or self.enqueue()
@@ -195,13 +200,19 @@ class Generation:
         seeds, frames = [row.seed for row in self.rows], [row.tokens for row in self.rows]
         made = any(row.tokens < row.config.max_tokens - 1 for row in self.rows)
         numbered = list(zip(self.rows, frames, strict=True))
+        processing = None
+        if any(row.config.processes for row in self.rows):
+            processing = Processing([row.config for row in self.rows], [row.spoken for row in self.rows])
         for row in self.rows:
             row.tokens += 1
         if not made:
-            first = step.first(logits, self.seen, seeds, frames, settings)
+            first = step.first(logits, self.seen, seeds, frames, settings, processing)
             mx.async_eval(first)
             return Enqueued(numbered, first, None)
-        first, codes, self.embedding, self.seen = step(logits, hidden, self.seen, seeds, frames, settings)
+        first, codes, self.embedding, self.seen = step(logits, hidden, self.seen, seeds, frames, settings, processing)
+        if processing:
+            for place, row in enumerate(self.rows):
+                row.spoken = mx.concatenate([row.spoken, first[place : place + 1]])
         mx.async_eval(first, codes, self.embedding, self.seen)
         return Enqueued(numbered, first, codes)
 

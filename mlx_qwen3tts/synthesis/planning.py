@@ -12,14 +12,16 @@ import mlx.core as mx
 
 from ..checkpoint.codec import Codec
 from ..checkpoint.vocabulary import Vocabulary
-from ..errors import InvalidValue, QwenTTSError, TextTooLong, UnsupportedValue
+from ..errors import QwenTTSError, TextTooLong, UnsupportedValue
 from ..networks.config import ModelConfig
+from ..networks.process import enter
 from ..networks.talker import Talker
 from ..voices.voice import Voice
 from .decoding import Part, Utterance
+from .languages import language_name
 from .live import Feed, LiveText
 from .morph import FRAMES_PER_TOKEN, Morph, path, timed
-from .prompt import Prompt, build_prompt, language_tags
+from .prompt import Prompt, Text, build_prompt, language_tags
 from .request import LEAST_TOKENS, Request
 from .sampling import GenerationConfig
 from .text import check_text, split_sentences
@@ -31,13 +33,16 @@ if TYPE_CHECKING:
 
 
 class Notes(list[str]):
-    """What was said about one speech. `warn` adds to it and, unless they are quiet, warns as Python does."""
+    """What was said about one speech, each thing once. `warn` adds to it and, unless they are quiet, warns as Python
+    does."""
 
     def __init__(self, quiet: bool = False) -> None:
         super().__init__()
         self.quiet = quiet
 
     def warn(self, message: str) -> None:
+        if message in self:
+            return
         self.append(message)
         if not self.quiet:
             warnings.warn(message, stacklevel=4)
@@ -45,14 +50,16 @@ class Notes(list[str]):
 
 @dataclass
 class Plan:
-    """A Request that this model has accepted. codebooks: of its frames; notes: grow while it is spoken; positions: of
-    its prompt."""
+    """A Request that this model has accepted. codebooks: of its frames; notes: grow while it is spoken; text: all of
+    it, as far as it has come; positions: of its prompt; rate: of speaking."""
 
     utterance: Utterance
     seed: int
     config: GenerationConfig
     notes: Notes
     codebooks: int
+    text: Text
+    rate: float = 1.0
 
     @property
     def positions(self) -> int:
@@ -69,11 +76,11 @@ class Planner:
         tokenizer: TextTokenizer,
         codec: Codec,
         sampling: GenerationConfig,
-        resolve: Callable[[VoiceLike, Notes], Voice | None],
+        resolve: Callable[[VoiceLike, Notes, str], Voice | None],
         name: str,
     ) -> None:
-        """sampling: the model's defaults; resolve: from what a Request has as its voice to the Voice; name: the
-        model's, for messages."""
+        """sampling: the model's defaults; resolve: from what a Request has as its voice, and its `keep`, to the Voice;
+        name: the model's, for messages."""
         self.talker, self.config, self.tokenizer, self.codec = talker, config, tokenizer, codec
         self.sampling, self.resolve, self.name = sampling, resolve, name
         known = config.vocabulary
@@ -89,21 +96,22 @@ class Planner:
 
     def plan(self, request: Request, schedule: Sequence[int], notes: Notes | None = None) -> Plan:
         """The Plan of a Request. schedule: as of Utterance; notes: what is said about it is added there."""
+        enter()
         config, notes = self.sampling.sampled(request.sampling), Notes() if notes is None else notes
         seed = secrets.randbits(32) if request.seed is None else request.seed
-        voice = self._voice(request.voice, notes, "voice")
+        voice = self._voice(request, "voice", notes)
         prompt = self.prompt(request, voice, config.max_tokens, notes)
         context = None if voice is None or voice.ref_codes is None else voice.ref_codes.astype(mx.int32)
         part, following = Part(prompt, seed, config), None
         if request.morph is not None:
             part, following = self._changing(request, voice, part, notes)
         utterance = Utterance(part, following, schedule, context)
-        return Plan(utterance, seed, config, notes, self.codec.num_codebooks)
+        return Plan(utterance, seed, config, notes, self.codec.num_codebooks, prompt.text, request.rate)
 
-    def _voice(self, voice: VoiceLike, notes: Notes, param: str) -> Voice | None:
+    def _voice(self, request: Request, param: str, notes: Notes) -> Voice | None:
         """The Voice that the parameter `param` means."""
         try:
-            return self.resolve(voice, notes)
+            return self.resolve(getattr(request, param), notes, request.keep)
         except QwenTTSError as error:
             if error.param in (None, "voice"):
                 error.param = param
@@ -114,8 +122,9 @@ class Planner:
 
         Of a text in pieces as many are pulled as the prompt needs. max_tokens: positions that must be free behind it.
         """
+        enter()
         notes = Notes() if notes is None else notes
-        self._check(request)
+        language = self._check(request)
         told = {} if voice is None else voice.other
         preset, dialect = "preset" in told, told.get("dialect") if "preset" in told else None
         if dialect and dialect not in self.config.talker.codec_language_id:
@@ -128,7 +137,7 @@ class Planner:
             self.config,
             role,
             ids,
-            language_tags(self.config.talker, request.language.lower(), dialect),
+            language_tags(self.config.talker, language, dialect),
             layout,
             speaker=None if voice is None else voice.embedding,
             instruct=self.tokenizer.instruct(request.instruct) if request.instruct else None,
@@ -153,28 +162,29 @@ class Planner:
                 param="ref_text",
             )
 
-    def _check(self, request: Request) -> None:
-        languages = self.config.languages
-        if request.language.lower() not in languages:
-            message = f"language {request.language!r} is not one of {', '.join(languages)}"
-            raise InvalidValue(message, param="language")
+    def _check(self, request: Request) -> str:
+        """The name of the language that is asked for."""
+        language = language_name(request.language, self.config.languages)
         if request.instruct and not self.takes_instruct:
             raise UnsupportedValue(
                 f"this {self.config.model_type} model ({self.config.model_size}) takes no instruction; "
                 "use VoiceDesign or 1.7B CustomVoice",
                 param="instruct",
             )
+        return language
 
     def _text(self, request: Request, notes: Notes) -> tuple[list[int], list[int], LiveText | None]:
         """(ids of the role, first ids of the text, where more of them come from or None)."""
         known = self.vocabulary
         if isinstance(request.text, str):
+            whole = request.text
             if known:
-                known.check(request.text, notes.warn)
-            role, ids = self.tokenizer.assistant(request.text)
+                known.check(whole, notes.warn)
+                whole = "".join(known.single_marks([whole]))
+            role, ids = self.tokenizer.assistant(whole)
             self._check_length("text", len(ids))
             return role, ids, None
-        pieces = known.watch(request.text, notes.warn) if known else request.text
+        pieces = known.single_marks(known.watch(request.text, notes.warn)) if known else request.text
         feed = request.text
         ready = (lambda: feed.ready) if isinstance(feed, Feed) else None
         text = LiveText(self.tokenizer, pieces, self._check_length, ready)
@@ -237,7 +247,7 @@ class Planner:
         frame = self.codec.samples_per_frame / self.codec.sample_rate
         if callable(request.morph):
             return timed(request.morph, frame, voice.embedding.shape[0])
-        end, seconds = self._voice(request.morph, notes, "morph"), request.morph_seconds
+        end, seconds = self._voice(request, "morph", notes), request.morph_seconds
         assert end is not None, "a model with a speaker slot has a voice for whatever is resolved"
         if seconds is None:
             seconds = FRAMES_PER_TOKEN * len(self.tokenizer.assistant(str(request.text))[1]) * frame

@@ -37,6 +37,7 @@ class Text:
         poll: Callable[[], tuple[mx.array, bool]] | None = None,
     ) -> None:
         """known: [N, E]; pad: [E]."""
+        self.tokens = 0  # of the text itself that have come so far
         self.known, self.pad, self.more, self.poll = known, pad, more, poll
 
     def ready(self, step: int) -> bool:
@@ -148,6 +149,7 @@ def build_prompt(
     def embedded(source: Callable[[], tuple[list[int], bool]]) -> Callable[[], tuple[mx.array, bool]]:
         def following() -> tuple[mx.array, bool]:
             ids, last = source()
+            words.tokens += len(ids)
             return embed(ids, last), last
 
         return following
@@ -160,8 +162,9 @@ def build_prompt(
         parts.append(speaker.astype(talker.dtype)[None] + pad)
     parts.append(codec_pad + bos)
 
-    words = embed([*(reference[0] if reference else ()), *text], last=more is None)
-    words = Text(words, pad[0], embedded(more) if more else None, embedded(poll) if poll else None)
+    known = embed([*(reference[0] if reference else ()), *text], last=more is None)
+    words = Text(known, pad[0], embedded(more) if more else None, embedded(poll) if poll else None)
+    words.tokens = len(text)
     # What speech continues from: codec bos, in context followed by the reference's frames.
     spoken = mx.concatenate([codec_bos, talker.embed_frames(reference[1])]) if reference else codec_bos
     if layout == "full":

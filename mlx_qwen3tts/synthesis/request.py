@@ -7,12 +7,13 @@ module imports nothing slow, as the commands take their options and help from it
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, TypedDict
 
 from .. import checks
 from ..errors import InvalidValue, QwenTTSError, WrongType
+from .languages import AUTO
 from .text import check_text
 
 if TYPE_CHECKING:
@@ -26,12 +27,15 @@ if TYPE_CHECKING:
     from ..voices.voice import Voice
 
     Vector: TypeAlias = mx.array | np.ndarray
-    AudioLike: TypeAlias = str | Path | tuple[Vector, int] | Vector
+    AudioLike: TypeAlias = str | Path | bytes | tuple[Vector | bytes, int] | Vector
     VoiceLike: TypeAlias = Voice | Vector | str | Path | None
+    LogitsProcessor: TypeAlias = Callable[[mx.array, mx.array], mx.array]
     MorphLike: TypeAlias = VoiceLike | Callable[[float], Voice | Vector]
 
 LAYOUTS = ("streaming", "full")  # of the text: a token a frame, or all of it first
 MORPH_MODES = ("live", "sentences")
+KEEPS = ("none", "norm", "radius")  # what of its parents a blend keeps
+RATES = (0.5, 2.0)  # of speaking
 LEAST_TOKENS = 2  # for a frame: the last token is never spoken
 
 
@@ -44,6 +48,11 @@ class Sampling:
     """How codes are drawn. What is None the checkpoint's generation_config.json decides, then the official defaults.
 
     `greedy`, or temperature 0, takes the most likely code everywhere; the repetition penalty still applies.
+
+    logits_processors: functions f(tokens, logits) -> logits, as in mlx-lm, called in turn in every frame before
+    anything else is done to the logits of codebook 0. tokens [frames so far]: the codes 0; logits [1, V] float32.
+    subtalker_logits_processors: the same for the code predictor. tokens [1 to codebooks - 1]: the frame's codes so far,
+    as many as the number of the codebook to come; logits [1, codebook size]. With either, frames are not compiled.
     """
 
     greedy: bool = False
@@ -55,6 +64,8 @@ class Sampling:
     subtalker_top_k: int | None = _option(int, 0, None, "0 keeps all")
     subtalker_top_p: float | None = _option(float, 0, 1, "1 keeps all")
     max_tokens: int | None = _option(int, LEAST_TOKENS, None, "N tokens give at most N - 1 frames of 80 ms")
+    logits_processors: Sequence[LogitsProcessor] | None = ()
+    subtalker_logits_processors: Sequence[LogitsProcessor] | None = ()
 
     def __repr__(self) -> str:
         given = [f.name for f in fields(self) if getattr(self, f.name) not in (None, f.default)]
@@ -62,7 +73,9 @@ class Sampling:
 
     def __post_init__(self) -> None:
         checks.flag(self.greedy, "greedy")
-        for f in fields(self)[1:]:
+        for name in PROCESSORS:
+            object.__setattr__(self, name, _check_processors(getattr(self, name), name))
+        for f in NUMBERS:
             value = getattr(self, f.name)
             if value is not None:
                 check = checks.whole if f.metadata["kind"] is int else checks.number
@@ -74,6 +87,18 @@ class Sampling:
         for name in ("top_p", "subtalker_top_p", "repetition_penalty"):
             if getattr(self, name) == 0:
                 raise InvalidValue(f"{name} must be above 0", param=name)
+
+
+PROCESSORS = ("logits_processors", "subtalker_logits_processors")
+NUMBERS = tuple(f for f in fields(Sampling) if f.metadata)  # with their type, range and help, as the command has them
+
+
+def _check_processors(functions: Any, name: str) -> tuple[LogitsProcessor, ...]:
+    """A list of functions as a tuple; None is an empty one, as in mlx-lm."""
+    functions = () if functions is None else functions
+    if not isinstance(functions, list | tuple) or not all(callable(function) for function in functions):
+        raise WrongType(f"{name} must be a list of functions f(tokens, logits), not {functions!r}", param=name)
+    return tuple(functions)
 
 
 class SamplingOptions(TypedDict, total=False):
@@ -88,16 +113,20 @@ class SamplingOptions(TypedDict, total=False):
     subtalker_top_k: int | None
     subtalker_top_p: float | None
     max_tokens: int | None
+    logits_processors: Sequence[LogitsProcessor] | None
+    subtalker_logits_processors: Sequence[LogitsProcessor] | None
 
 
 class Options(SamplingOptions, total=False):
     """The keyword arguments of `generate` and `stream`: a Request's fields, with Sampling's beside them."""
 
-    language: str
+    language: str | None
     instruct: str | None
     text_mode: str | None
     seed: int | None
     sampling: Sampling
+    keep: str
+    rate: float
     morph: MorphLike
     morph_seconds: float | None
     morph_mode: str
@@ -106,11 +135,13 @@ class Options(SamplingOptions, total=False):
 class BatchOptions(SamplingOptions, total=False):
     """The keyword arguments of `generate_batch`: one value for every text, or a list with one for each."""
 
-    languages: str | list[str]
+    languages: str | list[str] | list[str | None] | None
     instructs: str | list[str | None] | None
     text_modes: str | list[str | None] | None
     seeds: int | list[int] | list[int | None] | None
     sampling: Sampling
+    keep: str
+    rates: float | list[float]
 
 
 @dataclass(frozen=True)
@@ -119,9 +150,13 @@ class Request:
 
     text: a string, or an iterable of strings that are its pieces, of a text that may still be written. voice: a Voice,
     a vector [D], the name of a file, library voice or preset, a blend expression of these, or None for VoiceDesign.
-    language: one of the model's, or "auto". instruct: how to speak, where the model takes it. text_mode: "streaming"
-    (one text token a frame; the default for clones and vectors) or "full" (the whole text first; the default for
-    presets and designed voices). seed: 0 to 2**32 - 1, which makes the speech repeatable; None draws one.
+    language: one of the model's, by name or by code ("en", "zh-CN"); None, "" or "auto" leave it to the model.
+    instruct: how to speak, where the model takes it. text_mode: "streaming" (one text token a frame; the default for
+    clones and vectors) or "full" (the whole text first; the default for presets and designed voices). seed: 0 to
+    2**32 - 1, which makes the speech repeatable; None draws one. keep: what a blend expression keeps of its parents,
+    "none", "norm" or "radius" (of the library's voice space).
+
+    rate: how fast it is spoken, 0.5 to 2, at the same pitch. The sound is stretched; the codes stay as they are.
 
     morph: a voice to change into while speaking, evenly over `morph_seconds` (default: what the text should take), or
     a function from the seconds spoken to a vector [D]; `voice` is where it starts. morph_mode: "live" rewrites the
@@ -131,11 +166,13 @@ class Request:
 
     text: str | Iterable[str]
     voice: VoiceLike = None
-    language: str = "auto"
+    language: str | None = AUTO
     instruct: str | None = None
     text_mode: str | None = None
     seed: int | None = None
     sampling: Sampling = Sampling()
+    keep: str = KEEPS[0]
+    rate: float = 1.0
     morph: MorphLike = None
     morph_seconds: float | None = None
     morph_mode: str = MORPH_MODES[0]
@@ -143,8 +180,10 @@ class Request:
     def __post_init__(self) -> None:
         if not self.live:
             check_text(self.text)
-        if not isinstance(self.language, str):
+        if not isinstance(self.language, str | None):
             raise WrongType(f"language must be a string, not {self.language!r}", param="language")
+        if not (self.language and self.language.strip()):
+            object.__setattr__(self, "language", AUTO)
         if not isinstance(self.instruct, str | None) or self.instruct:
             check_text(self.instruct, "instruction", "instruct")
         if self.text_mode is not None:
@@ -153,6 +192,10 @@ class Request:
             object.__setattr__(self, "seed", check_seed(self.seed))
         if not isinstance(self.sampling, Sampling):
             raise WrongType(f"sampling must be a Sampling, not {self.sampling!r}", param="sampling")
+        checks.word(self.keep, "keep", KEEPS)
+        if self.keep != KEEPS[0] and not any(isinstance(voice, str) for voice in (self.voice, self.morph)):
+            raise InvalidValue("keep belongs to a blend expression, and the voice is not one", param="keep")
+        object.__setattr__(self, "rate", checks.number(self.rate, "rate", *RATES))
         self._check_morph()
 
     def _check_morph(self) -> None:
@@ -223,7 +266,8 @@ def as_requests(
     own: dict[str, Any] = dict(options)
     sampling = _take_sampling(own)
     names = {"voices": "voice", "languages": "language", "instructs": "instruct", "text_modes": "text_mode"}
-    names["seeds"] = "seed"
+    names |= {"seeds": "seed", "rates": "rate"}
+    shared = {"keep": own.pop("keep")} if "keep" in own else {}
     columns = {"voices": voices, **own}
     for name in columns:
         if name not in names:
@@ -232,7 +276,7 @@ def as_requests(
     requests = []
     for number, text in enumerate(texts):
         with naming(number):
-            own = {name: values[number] for name, values in rows.items()}
+            own = {**shared, **{name: values[number] for name, values in rows.items()}}
             requests.append(Request(text, sampling=sampling, **own))  # pyright: ignore[reportArgumentType]  (a string)
     return requests
 

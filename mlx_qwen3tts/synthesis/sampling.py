@@ -9,7 +9,7 @@ B batch, V vocabulary.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
 import mlx.core as mx
@@ -17,12 +17,12 @@ import mlx.core as mx
 from .. import checks
 from ..networks import kernels
 from ..networks.config import TalkerConfig, TransformerConfig
-from .request import Sampling
+from .request import PROCESSORS, Sampling
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-    from .request import SamplingOptions
+    from .request import LogitsProcessor, SamplingOptions
 
 # Names in generation_config.json that differ from ours; `max_new_tokens` counts the first, unspoken token too.
 CONFIG_NAMES = {"max_tokens": "max_new_tokens"}
@@ -42,9 +42,11 @@ class GenerationConfig:
     subtalker_top_k: int = 50
     subtalker_top_p: float = 1.0
     max_tokens: int = 2048
+    logits_processors: Sequence[LogitsProcessor] = ()
+    subtalker_logits_processors: Sequence[LogitsProcessor] = ()
 
     def __post_init__(self) -> None:
-        values = asdict(self)
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
         for name in ("do_sample", "subtalker_dosample"):
             checks.flag(values.pop(name), name)
         checked = Sampling(**values)
@@ -56,12 +58,13 @@ class GenerationConfig:
     @classmethod
     def from_config(cls, values: Mapping[str, Any]) -> GenerationConfig:
         """values: the content of generation_config.json; keys that are not about sampling are ignored."""
-        names = {f.name: CONFIG_NAMES.get(f.name, f.name) for f in fields(cls)}
+        names = {f.name: CONFIG_NAMES.get(f.name, f.name) for f in fields(cls) if f.name not in PROCESSORS}
         return cls(**{name: values[key] for name, key in names.items() if values.get(key) is not None})
 
     def sampled(self, sampling: Sampling) -> GenerationConfig:
         """A copy with what is asked for; `greedy` or temperature 0 makes both samplers argmax."""
-        values = {name: value for name, value in asdict(sampling).items() if value is not None and name != "greedy"}
+        values = {f.name: getattr(sampling, f.name) for f in fields(sampling)[1:]}
+        values = {name: value for name, value in values.items() if value is not None and value != ()}
         result = replace(self, **values)
         if sampling.greedy or result.temperature == 0:
             result = replace(result, do_sample=False, subtalker_dosample=False)
@@ -70,6 +73,11 @@ class GenerationConfig:
     def override(self, **values: Unpack[SamplingOptions]) -> GenerationConfig:
         """`sampled` with Sampling's values as keyword arguments."""
         return self.sampled(Sampling(**values))
+
+    @property
+    def processes(self) -> bool:
+        """Whether functions of the user's change the logits."""
+        return bool(self.logits_processors or self.subtalker_logits_processors)
 
 
 def draw(logits: mx.array, noise: mx.array | None, temperature: float, top_k: int, top_p: float) -> mx.array:

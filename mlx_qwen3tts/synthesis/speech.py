@@ -10,16 +10,23 @@ import warnings
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import mlx.core as mx
 import numpy as np
 
-from ..audio.writing import write_audio
+from ..audio.stretch import Stretch, stretched, stretched_length
+from ..audio.writing import wav_samples, write_audio
+from ..networks.process import computing
+from .decoding import Piece
+from .morph import FRAMES_PER_TOKEN
 
 if TYPE_CHECKING:
-    from .decoding import Decoding, Piece
+    from .decoding import Decoding
     from .planning import Plan
+
+
+LONG = 0.75  # of max_tokens; a text that should take more was cut for its length, not for a bad draw
 
 
 @dataclass(eq=False, repr=False)
@@ -43,18 +50,32 @@ class Speech:
         seconds = self.audio.shape[0] / self.sample_rate
         return f"Speech({seconds:.2f} s, {len(self.codes)} frames, {self.finish_reason})"
 
-    def save(self, path: str | Path) -> None:
-        """Write .wav, .flac, .mp3 or .ogg by extension; the file appears whole or not at all."""
-        write_audio(path, np.array(self.audio), self.sample_rate)
+    def save(self, file: str | Path | BinaryIO, format: str | None = None) -> None:
+        """Write a sound file: to a path, where it appears whole or not at all, or to a binary file object.
+
+        format: "wav", "flac", "mp3" or "ogg"; by default that of the path's extension, and of a file object "wav".
+        """
+        write_audio(file, np.array(self.audio), self.sample_rate, format)
+
+    def pcm16(self) -> bytes:
+        """The samples as 16-bit little-endian integers, mono, as players and sockets take them; no header."""
+        return wav_samples(np.array(self.audio), self.sample_rate)
 
 
 @dataclass(eq=False, repr=False)
 class Chunk:
-    """A piece of a speech, decoded: audio [samples] float32 within ±1; sample_rate; codes [frames, codebooks] int32."""
+    """A piece of a speech, decoded: audio [samples] float32 within ±1; sample_rate; codes [frames, codebooks] int32.
+
+    At a rate other than 1 the sound lags 30 ms behind its codes, and a last chunk without codes brings the rest.
+    """
 
     audio: mx.array
     sample_rate: int
     codes: mx.array
+
+    def pcm16(self) -> bytes:
+        """The samples as 16-bit little-endian integers, mono; no header."""
+        return wav_samples(np.array(self.audio), self.sample_rate)
 
     def __repr__(self) -> str:
         return f"Chunk({self.audio.shape[0] / self.sample_rate:.2f} s, {len(self.codes)} frames)"
@@ -72,9 +93,19 @@ class Interrupted(KeyboardInterrupt):
         return self.speeches[0]
 
 
+class Wired:
+    """How many speak, in whichever threads, with the limit raised, and what it was before the first of them."""
+
+    def __init__(self) -> None:
+        self.lock, self.speaking, self.before = threading.Lock(), 0, 0
+
+
+_wired = Wired()
+
+
 @contextlib.contextmanager
 def wired_limit() -> Iterator[None]:
-    """Keep the weights in a Mac's memory while speaking, as mlx-lm does; elsewhere there is nothing to do."""
+    """Keep the weights in a Mac's memory while anyone speaks, as mlx-lm does; elsewhere there is nothing to do."""
     if not mx.metal.is_available():
         yield
         return
@@ -86,12 +117,18 @@ def wired_limit() -> Iterator[None]:
             "it may be slow, quantise it",
             stacklevel=3,
         )
-    old = mx.set_wired_limit(limit)
+    with _wired.lock:
+        if not _wired.speaking:
+            _wired.before = mx.set_wired_limit(limit)
+        _wired.speaking += 1
     try:
         yield
     finally:
         mx.synchronize()
-        mx.set_wired_limit(old)
+        with _wired.lock:
+            _wired.speaking -= 1
+            if not _wired.speaking:
+                mx.set_wired_limit(_wired.before)
 
 
 def make_stats(seconds: float, frames: int, start: float, **more: float) -> dict[str, Any]:
@@ -112,8 +149,17 @@ def note_cut(plan: Plan, called: str) -> None:
     """Say so where a speech was cut; called: what the warning calls it."""
     config = plan.config
     if plan.utterance.finish_reason == "length":
-        way_out = "raise max_tokens or try another seed" if config.do_sample else "raise max_tokens"
+        needed = round(FRAMES_PER_TOKEN * plan.text.tokens)
+        if needed > LONG * config.max_tokens:
+            way_out = f"raise max_tokens or split the text, which should take some {needed}"
+        else:
+            way_out = "raise max_tokens or try another seed" if config.do_sample else "raise max_tokens"
         plan.notes.warn(f"{called} did not end within {config.max_tokens} tokens and was cut; {way_out}")
+
+
+def ending(plan: Plan) -> Piece:
+    """A Piece without sound and codes, which says that there are no more."""
+    return Piece(plan.utterance, mx.zeros((0,)), mx.zeros((0, plan.codebooks), mx.int32))
 
 
 class Made:
@@ -130,14 +176,14 @@ class Made:
 
     @property
     def seconds(self) -> float:
-        return sum(audio.shape[0] for audio in self.audio) / self.sample_rate
+        return stretched_length(sum(audio.shape[0] for audio in self.audio), self.plan.rate) / self.sample_rate
 
     def speech(self, stats: dict[str, Any]) -> Speech:
-        """All of it, evaluated, so that any thread may use it."""
-        nothing = mx.zeros((0,)), mx.zeros((0, self.plan.codebooks), mx.int32)  # where it was closed at once
-        audio, codes = (
-            mx.concatenate(parts or [none]) for parts, none in zip((self.audio, self.codes), nothing, strict=True)
-        )
+        """All of it at its rate, evaluated, so that any thread may use it."""
+        nothing = ending(self.plan)  # where it was closed at once
+        audio, codes = mx.concatenate(self.audio or [nothing.audio]), mx.concatenate(self.codes or [nothing.codes])
+        if self.plan.rate != 1:
+            audio = mx.array(stretched(np.array(audio), self.sample_rate, self.plan.rate))
         mx.eval(audio, codes)
         reason = self.plan.utterance.finish_reason or "interrupted"
         return Speech(audio, self.sample_rate, codes, reason, stats, tuple(self.plan.notes))
@@ -161,29 +207,42 @@ class SpeechStream:
         the number of frames made so far."""
         self._decoding: Decoding | None = decoding
         self._plan, self._rate, self._start, self._progress = plan, sample_rate, start, progress
+        self._stretch = None if plan.rate == 1 else Stretch(sample_rate, plan.rate)
         self._times: list[float] = []
         self._samples = self._frames = 0
         self.finish_reason: str | None = None
         self.stats: dict[str, Any] = {}
         self._pieces, self._begun = self._run(), False
         self._closed, self._turn = threading.Event(), threading.Lock()
+        self._taker: int | None = None  # the thread that has the turn
 
     def __iter__(self) -> SpeechStream:
         return self
 
     def __next__(self) -> Chunk:
         self._begun = True
-        with self._turn:
-            piece = next(self._pieces)
-            mx.eval(piece.audio, piece.codes)
-            self._note_time()
-        return Chunk(piece.audio, self._rate, piece.codes)
+        with self._taking():
+            return self._chunk(next(self._pieces))
 
     def __enter__(self) -> SpeechStream:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    @contextlib.contextmanager
+    def _taking(self) -> Iterator[None]:
+        """The turn to take chunks, which one thread at a time has. RuntimeError for the one that has it already."""
+        if self._taker == threading.get_ident():
+            raise RuntimeError(
+                "this stream is in the middle of a chunk: take the next one after its callback or its text has returned"
+            )
+        with self._turn, computing():
+            self._taker = threading.get_ident()
+            try:
+                yield
+            finally:
+                self._taker = None
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -217,14 +276,12 @@ class SpeechStream:
         def take(piece: Piece) -> None:
             made.add(piece)
             if heard:
-                mx.eval(piece.audio, piece.codes)
-                self._note_time()
-                heard(Chunk(piece.audio, self._rate, piece.codes))
+                heard(self._chunk(piece))
 
         decoding = self._decoding
         assert decoding is not None, "it has not begun"
         try:
-            with self._turn, contextlib.closing(self._pieces):  # which ends it where `heard` raises
+            with self._taking(), contextlib.closing(self._pieces):  # which ends it where `heard` raises
                 for piece in self._pieces:
                     take(piece)
             return made.speech(self._measure())
@@ -233,6 +290,8 @@ class SpeechStream:
                 take(piece)
             if not made.audio:
                 raise
+            for piece in self._rest():
+                take(piece)
             self._samples = sum(audio.shape[0] for audio in made.audio)
             self.stats = self._measure()
             raise Interrupted([made.speech(self.stats)]) from None
@@ -256,8 +315,23 @@ class SpeechStream:
                         self._samples += piece.audio.shape[0]
                         yield piece
             note_cut(self._plan, "the speech")
+            if self._samples:
+                yield from self._rest()
         finally:
             self._finish()
+
+    def _rest(self) -> list[Piece]:
+        """What is to come once everything is decoded: an ending, where sound is held back until then."""
+        return [ending(self._plan)] if self._stretch else []
+
+    def _chunk(self, piece: Piece) -> Chunk:
+        """What is heard of a piece at the speech's rate, evaluated."""
+        audio = piece.audio
+        if self._stretch:
+            audio = mx.array(self._stretch.step(np.array(audio), last=not len(piece.codes)))
+        mx.eval(audio, piece.codes)
+        self._note_time()
+        return Chunk(audio, self._rate, piece.codes)
 
     def _finish(self) -> None:
         self.finish_reason = self._plan.utterance.finish_reason or "interrupted"
@@ -267,8 +341,10 @@ class SpeechStream:
         self._times.append(time.perf_counter() - self._start)
 
     def _measure(self) -> dict[str, Any]:
-        seconds, frames = self._samples / self._rate, self._plan.utterance.frames
-        stats = make_stats(seconds, frames, self._start, seed=self._plan.seed)
+        stretch, frames = self._stretch, self._plan.utterance.frames
+        whole = stretched_length(self._samples, self._plan.rate)
+        samples = stretch.made if stretch and self._times else whole  # of what was heard, where somebody listened
+        stats = make_stats(samples / self._rate, frames, self._start, seed=self._plan.seed)
         if self._times:
             gaps = [later - earlier for earlier, later in itertools.pairwise(self._times)]
             stats |= {"first_audio": self._times[0], "largest_gap": max(gaps, default=0.0)}
@@ -278,8 +354,11 @@ class SpeechStream:
 class BatchRun:
     """Several Plans spoken together, at most `size` at once: the next one joins when one has ended."""
 
-    def __init__(self, decoding: Decoding, plans: Sequence[Plan], sample_rate: int, size: int) -> None:
-        self.decoding, self.size = decoding, size
+    def __init__(
+        self, decoding: Decoding, plans: Sequence[Plan], sample_rate: int, size: int, numbers: Sequence[int]
+    ) -> None:
+        """numbers: what the plans are called outside."""
+        self.decoding, self.size, self.numbers = decoding, size, numbers
         self.made = [Made(plan, sample_rate) for plan in plans]
         self.place = {plan.utterance: number for number, plan in enumerate(plans)}
         self.begun, self.running = 0, []  # how many have begun; numbers of those that speak
@@ -294,7 +373,7 @@ class BatchRun:
         mx.reset_peak_memory()
         start, steps, results = time.perf_counter(), 0, {}
         try:
-            with wired_limit():
+            with computing(), wired_limit():
                 while True:
                     self._fill()
                     before = self._frames()
@@ -308,10 +387,10 @@ class BatchRun:
                         if progress:
                             progress(steps)
                     for number in self._ended():
-                        note_cut(self.made[number].plan, f"text {number + 1}")
+                        note_cut(self.made[number].plan, f"text {self.numbers[number] + 1}")
                         results[number] = self._speech(number, start)
                         if done:
-                            done(number, results[number])
+                            done(self.numbers[number], results[number])
         except KeyboardInterrupt:
             for piece in self.decoding.decode([made.plan.utterance for made in self.made]):
                 self.made[self.place[piece.utterance]].add(piece)
@@ -320,9 +399,9 @@ class BatchRun:
                     results[number] = self._speech(number, start)
             if not results:
                 raise
-            numbers = sorted(results)
+            made = sorted(results)
             self._share(results, start)
-            raise Interrupted([results[number] for number in numbers], numbers) from None
+            raise Interrupted([results[number] for number in made], [self.numbers[number] for number in made]) from None
         self._share(results, start)
         return [results[number] for number in range(len(self.made))]
 

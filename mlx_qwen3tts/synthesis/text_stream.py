@@ -14,7 +14,7 @@ import unicodedata
 from collections.abc import Iterable
 
 from ..errors import InvalidValue, WrongType
-from .text import check_characters
+from .text import check_characters, one_newline, says_nothing
 from .tokenizer import ASSISTANT, ROLE_IDS, TextTokenizer
 
 # The pattern's matches tile the text; each starts where the last one ended and looks back at nothing. Their runs stop
@@ -62,7 +62,8 @@ class TextStream:
         """The ids of the text that became certain with its next piece. A piece that is refused changes nothing."""
         self._check(piece)
         self._length += len(piece)
-        self._empty = self._empty and not piece.strip()
+        self._empty = self._empty and says_nothing(piece)
+        piece = one_newline(piece)
         # Nothing joins across the last character that joins nothing before it; it may still change itself.
         last = next((place for place in reversed(range(len(piece))) if not joins_before(piece[place])), None)
         if last is None:

@@ -16,6 +16,7 @@ from ..checkpoint.hub import lacking
 from ..checkpoint.weights import read_json
 from ..errors import CheckpointError
 from ..networks.config import ModelConfig
+from .text import one_newline
 
 # Qwen2's pre-tokenizer pattern: contractions, words, single digits, punctuation, newlines, spaces.
 PATTERN = (
@@ -94,7 +95,7 @@ class TextTokenizer:
 
     def _turn(self, head: str, text: str) -> list[int]:
         """`<|im_start|>{head}{text}`, tokenised at once: leading newlines of the text merge with the template's."""
-        return [self.start, *self.bpe.encode(head + text, add_special_tokens=False).ids]
+        return [self.start, *self.bpe.encode(head + one_newline(text), add_special_tokens=False).ids]
 
     def assistant(self, text: str) -> tuple[list[int], list[int]]:
         """(ids of the role, ids of the text) of `<|im_start|>assistant\\n{text}<|im_end|>\\n…`."""

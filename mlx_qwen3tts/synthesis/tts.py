@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import mlx.core as mx
 
 from .. import checks
-from ..audio.reference import read_reference
+from ..audio.reference import MOST_SILENCE, read_reference, silence_behind, speech_seconds
 from ..checkpoint import hub
 from ..checkpoint.folder import ModelFolder
 from ..checkpoint.part import check_dtype
@@ -38,6 +38,7 @@ from .sampling import GenerationConfig
 from .speech import BatchRun, Speech, SpeechStream
 from .text import check_text
 from .tokenizer import TextTokenizer
+from .transcript import mismatch
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -131,15 +132,28 @@ class Qwen3TTS:
         """
         return self.clone(audio, prepare=prepare).embedding
 
-    def clone(self, audio: AudioLike, ref_text: str | None = None, prepare: bool = False) -> Voice:
-        """A Voice from a recording: its x-vector, and with its transcript `ref_text` its codes, to clone in context."""
+    def clone(
+        self, audio: AudioLike, ref_text: str | None = None, prepare: bool = False, ref_silence: float = 0.0
+    ) -> Voice:
+        """A Voice from a recording: its x-vector, and with its transcript `ref_text` its codes, to clone in context.
+
+        `prepare` trims silence and brings the recording to a common level first. ref_silence: seconds of silence
+        that are put behind the recording where it is cloned in context, against echoes of its tail (the official
+        package puts none there).
+        """
+        checks.number(ref_silence, "ref_silence", 0, MOST_SILENCE)
         if ref_text is not None:
             check_text(ref_text, "reference text", "ref_text")
             self.planner.check_in_context()
+        elif ref_silence:
+            raise InvalidValue("ref_silence belongs to ref_text, which is not given", param="ref_silence")
         encoder, rate = self.speaker_encoder, SAMPLE_RATE
-        notes = Notes()
-        samples = read_reference(audio, rate, prepare, notes.warn)  # once for both
-        codes = None if ref_text is None else self.codec.encode((samples, rate))
+        notes, codes = Notes(), None
+        samples = read_reference(audio, rate, prepare, notes.warn, ref_silence)  # once for both
+        if ref_text is not None:
+            if wrong := mismatch(ref_text, samples.size / rate, speech_seconds(samples, rate)):
+                notes.warn(wrong)
+            codes = self.codec.encode((silence_behind(samples, rate, ref_silence), rate))
         vector, source = encoder.embed(mx.array(samples)), self.folder.folder.name
         return Voice(vector, codes, ref_text, source_model=source, notes=notes)
 
@@ -196,24 +210,28 @@ class Qwen3TTS:
         voices: VoiceLike | list[VoiceLike] = None,
         *,
         batch_size: int | None = None,
+        numbers: Sequence[int] | None = None,
         progress: Callable[[int], object] | None = None,
         done: Callable[[int, Speech], object] | None = None,
         **options: Unpack[BatchOptions],
     ) -> list[Speech]:
         """Speak several Requests, or texts, at once. Returns a list of Speech, each as `generate` would give it.
 
-        voices, languages, instructs, text_modes, seeds: one for every text, or a list with one for each. batch_size: at
-        most so many at once; when one has ended the next one joins (default: all). progress: called with the number of
-        steps made so far. done: called with each text's number (from 0) and Speech once it has ended. Interrupted has
-        what was spoken so far, in the texts' order. All are checked before the first is spoken.
+        voices, languages, instructs, text_modes, seeds, rates: one for every text, or a list with one for each.
+        batch_size: at most so many at once; when one has ended the next one joins (default: all). numbers: of the
+        texts, for `done`, Interrupted and messages (default: from 0). progress: called with the number of steps made
+        so far. done: called with each text's number and Speech once it has ended. Interrupted has what was spoken so
+        far, in the texts' order. All are checked before the first is spoken.
         """
         requests = as_requests(texts, voices, **options)
         size = len(requests) if batch_size is None else checks.whole(batch_size, "batch_size", 1)
+        numbers = range(len(requests)) if numbers is None else numbers
+        checks.length(numbers, len(requests), "numbers", "texts")
         plans = []
-        for number, request in enumerate(requests):
+        for number, request in zip(numbers, requests, strict=True):
             with naming(number):
                 plans.append(self.planner.plan(request, (DECODE_CHUNK,)))
-        return BatchRun(self._decoding(), plans, self.sample_rate, size).speeches(progress, done)
+        return BatchRun(self._decoding(), plans, self.sample_rate, size, numbers).speeches(progress, done)
 
     def _speak(
         self, request: Request, schedule: Sequence[int], progress: Callable[[int], object] | None

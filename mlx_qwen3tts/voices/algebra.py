@@ -20,6 +20,7 @@ from .. import checks
 from ..checks import word
 from ..errors import InvalidValue, VoiceError, WrongType
 from ..files.tensors import all_finite
+from ..networks.process import enter
 from .expression import scaled
 from .voice import Vector, Voice, as_floats, differ
 
@@ -193,6 +194,7 @@ def _pair(
     params: tuple[str, str] = ("a", "b"),
 ) -> tuple[mx.array, mx.array, mx.array]:
     """a, b (called so in `params`) broadcast against each other, and t as an array that broadcasts against them."""
+    enter()
     parents = _two(a, b, params)
     if space is not None:
         space.check(parents)

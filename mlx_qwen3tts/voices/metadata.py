@@ -12,7 +12,10 @@ from ..errors import InvalidValue, VoiceError, WrongType
 from ..files.json_text import json_text
 
 STRINGS = ("source_model", "language", "consent", "license")
+RECORDING = "recording"  # among the other strings: the name of the file that a voice was made from
 FORMAT = ("format_version", "dimension", "ref_text")  # strings of a file that `Voice.save` writes by itself
+
+DEEPEST = 150  # levels of a recipe: each blend of a blend adds three. Python itself allows some five hundred.
 
 
 class ReadOnly(dict[str, Any]):
@@ -108,11 +111,13 @@ def _items(values: Mapping[str, Any] | None, name: str) -> list[tuple[str, Any]]
     return list((values or {}).items())
 
 
-def frozen(value: Any) -> Any:
-    """An immutable copy of JSON-like values: dicts as ReadOnly, lists as tuples, at every depth."""
+def frozen(value: Any, depth: int = 0) -> Any:
+    """An immutable copy of JSON-like values: dicts as ReadOnly, lists as tuples, at every depth up to DEEPEST."""
+    if depth > DEEPEST:
+        raise VoiceError(f"the recipe of a voice is nested more than {DEEPEST} deep", param="recipe")
     if isinstance(value, Mapping):
-        return ReadOnly((key, frozen(part)) for key, part in value.items())
-    return tuple(map(frozen, value)) if isinstance(value, list | tuple) else value
+        return ReadOnly((key, frozen(part, depth + 1)) for key, part in value.items())
+    return tuple(frozen(part, depth + 1) for part in value) if isinstance(value, list | tuple) else value
 
 
 def plain(value: Any) -> Any:

@@ -135,17 +135,27 @@ class VoiceSpace:
             source = json.loads(metadata["source"])
             if not 0 < numbers[0] < math.inf:
                 raise InvalidValue(f"radius {numbers[0]} is not above 0")
-        except (KeyError, ValueError) as error:  # a missing string, one that is not a number, or not JSON
+        # A missing string, one that is not a number or not JSON, or JSON without end.
+        except (KeyError, ValueError, RecursionError) as error:
             raise InvalidValue(f"voice space {path}: its metadata are not those of a voice space ({error})") from None
         return cls(arrays["mean"], *numbers, arrays.get("nuisance"), source)
 
 
-def warn_raw(reason: str) -> None:
-    """Say that similarities are raw cosines, and why."""
-    warnings.warn(
-        f"{reason}: similarities are raw cosines, which lie close to 1 for any two voices (0.94 on average)",
-        stacklevel=4,
-    )
+def warn_raw(reason: str, among: float | None = None) -> None:
+    """Say that similarities are raw cosines, and why. among: the mean cosine of the voices compared with, if known."""
+    usual = "which lie close to 1 for any two voices of a published model (0.94 on average)"
+    if among is not None:
+        usual = f"which average {among:.2f} among these voices, so compare the scores with that"
+    warnings.warn(f"{reason}: similarities are raw cosines, {usual}", stacklevel=4)
+
+
+def mean_cosine(X: mx.array) -> float | None:
+    """The mean raw cosine of two different voices of X [N, D], or None for a single one."""
+    count = X.shape[0]
+    if count < 2:
+        return None
+    total = float(mx.square(units(X).sum(axis=0)).sum())  # over all pairs, each voice with itself too
+    return (total - count) / (count * (count - 1))
 
 
 def similarity(a: VoicesLike, b: VoicesLike, space: VoiceSpace | None = None) -> mx.array:

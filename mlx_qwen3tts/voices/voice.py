@@ -19,12 +19,15 @@ import mlx.core as mx
 import numpy as np
 from numpy.typing import ArrayLike
 
+from .. import checks
 from ..audio.writing import FORMATS
-from ..errors import InvalidValue, QwenTTSError, VoiceError, VoiceNotFound, shortened
+from ..errors import InvalidValue, QwenTTSError, VoiceError, VoiceNotFound, WrongType, shortened
 from ..files.json_text import json_text
+from ..files.npy import read_npy
 from ..files.output import whole_file
 from ..files.safetensors import read_header, read_metadata
 from ..files.tensors import all_finite, read_tensor, write_tensors
+from ..networks.process import check_fork
 from . import metadata as strings
 
 SUFFIXES = (".npy", ".safetensors", ".json")
@@ -96,6 +99,7 @@ class Voice:
         other: Mapping[str, str] | None = None,
         notes: Sequence[str] = (),
     ) -> None:
+        check_fork()
         told: dict[str, Any] = {
             "source_model": source_model,
             "language": language,
@@ -121,6 +125,8 @@ class Voice:
         told["attributes"] = strings.check_attributes(told["attributes"])
         told["recipe"] = strings.check_recipe(told["recipe"])
         told["other"] = strings.check_other(told["other"])
+        if isinstance(notes, str) or not isinstance(notes, Sequence) or not all(isinstance(n, str) for n in notes):
+            raise WrongType(f"the notes of a voice must be a list of strings, not {notes!r}", param="notes")
         arrays = {"embedding": as_vector(embedding), "ref_codes": None if ref_codes is None else as_codes(ref_codes)}
         for key, value in {**arrays, "ref_text": ref_text, "name": name, "notes": tuple(notes), **told}.items():
             object.__setattr__(self, key, value)
@@ -167,7 +173,7 @@ class Voice:
 
     def save(self, path: Path | str) -> None:
         """Write by extension. `.npy` and `.json` hold the vector alone, so a voice with reference codes is refused."""
-        path = Path(path)
+        path = checks.path(path, "path")
         check_suffix(path)
         if path.suffix != ".safetensors" and self.ref_codes is not None:
             raise VoiceError(f"{path}: only .safetensors can hold the reference codes of this voice", param="path")
@@ -190,16 +196,20 @@ class Voice:
     @classmethod
     def load(cls, path: Path | str) -> Voice:
         """Read any of the formats; VoiceNotFound where there is no such file, VoiceError where it is not a voice."""
-        path = Path(path)
+        path = checks.path(path, "path")
         check_kind(path)
         check_suffix(path, "voice")
         check_file(path)
         try:
             if path.suffix == ".safetensors":
                 return cls._load_safetensors(path)
-            return cls(_read_npy(path) if path.suffix == ".npy" else _read_json(path), name=path.stem)
+            return cls(read_npy(path) if path.suffix == ".npy" else _read_json(path), name=path.stem)
+        except FileNotFoundError:  # removed since it was looked for
+            raise VoiceNotFound(f"embedding {path}: no such file", param="voice") from None
         except QwenTTSError as error:
             raise VoiceError(f"embedding {path}: {error}", param="voice") from None
+        except OSError as error:
+            raise VoiceError(f"embedding {path}: cannot be read: {error.strerror or error}", param="voice") from None
 
     @classmethod
     def _load_safetensors(cls, path: Path) -> Voice:
@@ -221,17 +231,6 @@ def _equal(one: mx.array | None, other: mx.array | None) -> bool:
     return np.array_equal(np.array(one), np.array(other))
 
 
-def _read_npy(path: Path) -> np.ndarray:
-    try:
-        return np.load(path, allow_pickle=False)
-    except (ValueError, EOFError, MemoryError) as error:  # NumPy's own; the last is for a file that lies about its size
-        if "allow_pickle" in str(error):  # NumPy's guess for every file that it does not know
-            raise VoiceError(
-                "is not a NumPy array file or holds pickled objects, which are refused; save a plain array"
-            ) from None
-        raise VoiceError("is not a NumPy array file") from None
-
-
 def _read_json(path: Path) -> np.ndarray:
     try:
         content = json.loads(path.read_text(encoding="utf-8-sig"))
@@ -245,7 +244,8 @@ def _read_json(path: Path) -> np.ndarray:
         values = np.array(content)
     except VoiceError:
         raise
-    except (ValueError, RecursionError) as error:  # not JSON, not UTF-8, ragged, nested without end
+    # Not JSON, not UTF-8, ragged, too large a number, nested without end.
+    except (ValueError, OverflowError, RecursionError) as error:
         raise VoiceError(f"is not a JSON list of numbers ({error})") from None
     # JSON has one kind of number: a list of whole ones is a vector too.
     return values.astype(np.float64) if values.dtype.kind in "iu" else values
@@ -276,8 +276,10 @@ def check_file(path: Path | str) -> None:
     """VoiceNotFound where there is nothing, VoiceError where there is something else than a file."""
     try:
         there, regular = Path(path).exists(), Path(path).is_file()
-    except OSError as error:  # a name too long, a folder that may not be read
-        raise VoiceError(f"embedding {path}: {error.strerror}", param="voice") from None
+    # Too long for a name, in a folder that may not be searched, or with a null character.
+    except (OSError, ValueError) as error:
+        said = getattr(error, "strerror", None) or error
+        raise VoiceError(f"embedding {path!s:.200}: {said}", param="voice") from None
     if not there:
         raise VoiceNotFound(f"embedding {path}: no such file", param="voice")
     if not regular:

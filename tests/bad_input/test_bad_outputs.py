@@ -5,7 +5,6 @@ import os
 import pickle
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 
 import mlx.core as mx
@@ -86,14 +85,14 @@ def test_places_that_cannot_be_written(writer, writers, refused, tmp_path, monke
 @pytest.mark.parametrize("reason", [errno.EACCES, errno.EROFS])
 def test_a_folder_without_permission(writer, reason, writers, refused, tmp_path, monkeypatch):
     (tmp_path / "locked").mkdir()
-    make = tempfile.TemporaryFile
+    opened = os.open
 
-    def fail(dir):
-        if Path(dir).name == "locked":  # permissions do not stop root, whom the tests may run as
+    def fail(path, flags, *more):
+        if "locked" in str(path) and flags & os.O_CREAT:  # permissions do not stop root, whom the tests may run as
             raise OSError(reason, os.strerror(reason))
-        return make(dir=dir)
+        return opened(path, flags, *more)
 
-    monkeypatch.setattr(tempfile, "TemporaryFile", fail)
+    monkeypatch.setattr(os, "open", fail)
     run, suffixes = writers[writer]
     file = f"locked/o{suffixes[0]}"
     assert refused(*run, file) == f"cannot write {file}: {os.strerror(reason)}"

@@ -1,12 +1,16 @@
 """Texts with nothing or too much in them, or with what is no text."""
 
 import io
+import subprocess
 import sys
 from types import SimpleNamespace
 
-import numpy as np
 import pytest
 import soundfile
+
+from mlx_qwen3tts import Qwen3TTS
+from mlx_qwen3tts.synthesis.text import lines_of, split_sentences
+from mlx_qwen3tts.synthesis.text_stream import TextStream
 
 KINDS = ("base", "custom-voice", "voice-design")
 TAKES_INSTRUCT = ("custom-voice-1b7", "voice-design")
@@ -19,6 +23,10 @@ SHORT = ("--max-tokens", "3", "--seed", "1", "--output", "out.wav")
     [
         ("", "text is empty"),
         (" \t\r\n\u00a0\u3000", "text is empty"),
+        ("\u200b\ufeff\u200e\u00ad", "text is empty"),
+        ("\ufe0f\U000e0100\u034f", "text is empty"),
+        ("\u3164\uffa0\u115f\u2800", "text is empty"),
+        ("\x0b\x0c\x85\u2028", "text is empty"),
         ("one\0two", "text has the control character U+0000 at position 3"),
         ("\x1b[31mred", "text has the control character U+001B at position 0"),
         ("\x7f", "control character U+007F"),
@@ -27,7 +35,21 @@ SHORT = ("--max-tokens", "3", "--seed", "1", "--output", "out.wav")
         ("a" * 100_000, "the text has 100000 tokens; at most 8192 fit"),
         ("Hello, you there. " * 5556, "tokens; at most 8192 fit, as speech takes three to four frames a token; split"),
     ],
-    ids=["empty", "whitespace", "nul", "escape", "delete", "byte", "surrogate", "a word", "sentences"],
+    ids=[
+        "empty",
+        "whitespace",
+        "format",
+        "variation",
+        "fillers",
+        "line ends",
+        "nul",
+        "escape",
+        "delete",
+        "byte",
+        "surrogate",
+        "a word",
+        "sentences",
+    ],
 )
 def test_texts_that_cannot_be_spoken(name, text, message, refused, speak):
     assert message in refused("generate", *speak(name), "--text", text)
@@ -41,6 +63,7 @@ SPOKEN = [
     "<|endoftext|><tts_pad><tts_text_bos><tts_text_eod><|reserved_968|>",
     "\ufeff\u202e\u200bodd but no control characters",
     "tab\tand\r\nlines\n",
+    "a\ufe0f\u200b",
     "ends here " * 30,
 ]
 
@@ -116,10 +139,63 @@ def test_text_files(refused, command, speak, tmp_path, monkeypatch):
     assert refused(*run, "--text-file", "-") == "stdin is not UTF-8 (byte 0); write UTF-8 to it"
     monkeypatch.setattr(sys, "stdin", None)  # closed
     assert refused(*run, "--text-file", "-") == "text is empty"
-    text.write_bytes(b"\xef\xbb\xbfHello.\r\n")  # a byte order mark is no text
-    assert command(*run, "--text-file", "text.txt", "--codes-output", "bom.npy").status == 0
-    assert command(*run, "--text", "Hello.\r\n", "--codes-output", "plain.npy").status == 0
-    assert np.array_equal(np.load("bom.npy"), np.load("plain.npy"))
+    asked = []
+    monkeypatch.setattr(Qwen3TTS, "generate", lambda self, request, **_: asked.append(request) or interrupt())
+    for ending in (b"", b"\n", b"\r\n", b"\n\n", b"\n\x0c", b"\xc2\x85"):
+        text.write_bytes(b"\xef\xbb\xbfOne.\n\nTwo." + ending)  # a byte order mark is not text
+        command(*run, "--text-file", "text.txt")
+        monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(text.read_bytes())))
+        command(*run, "--text-file", "-")
+        file, pipe = asked[-2:]
+        assert file.text == "".join(pipe.text) == "One.\n\nTwo.", "the end of the last line is not spoken"
+
+
+def interrupt():
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("end", ["\v", "\f", "\x85"])
+def test_rarer_ends_of_lines_are_ends_of_lines(end, model):
+    tokenizer, text = model("base").tokenizer, f"One{end}{end} two.{end}"
+    assert tokenizer.assistant(text) == tokenizer.assistant(text.replace(end, "\n"))
+    assert tokenizer.instruct(text) == tokenizer.instruct(text.replace(end, "\n"))
+    stream = TextStream(tokenizer)
+    ids = [i for piece in ("One", end, f"{end} two", f".{end}") for i in stream.feed(piece)] + stream.finish()
+    assert (stream.role, ids) == tokenizer.assistant(text)
+    assert lines_of(f"One.{end}\u3164\r\nTwo.") == ["One.", "Two."]
+    assert split_sentences(f"A title{end}{end}and text") == ["A title", "and text"]
+
+
+SUBTITLES = {
+    "film.srt": "1\n00:00:01,000 --> 00:00:02,000\nHello.\n",
+    "film.vtt": "\ufeffWEBVTT\n\n00:01.000 --> 00:02.000\nHello.\n",
+    "film.ass": "[Script Info]\nTitle: x\n",
+    "film.txt": "\r\n12\r\n00:00:01,000 --> 00:00:02,000\r\nHello.\r\n",
+}
+
+
+@pytest.mark.parametrize("name", SUBTITLES)
+def test_subtitles_are_not_plain_text(name, refused, speak, tmp_path, monkeypatch):
+    (tmp_path / name).write_text(SUBTITLES[name], encoding="utf-8", newline="")
+    run = ("generate", *speak("custom-voice"))
+    for given in (("--text-file", name), ("--text", SUBTITLES[name].lstrip("\ufeff"))):
+        assert "subtitles are not plain text; take out their numbers and times" in refused(*run, *given)
+    monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO((tmp_path / name).read_bytes())))
+    assert refused(*run, "--text-file", "-").startswith("stdin: subtitles are not plain text")
+    if not name.endswith(".txt"):
+        assert refused(*run, name).startswith(f"text {name}: subtitles")
+
+
+def test_the_command_that_makes_plain_text_of_subtitles_does(refused, command, speak, tmp_path):
+    (tmp_path / "film.srt").write_text(
+        "1\n00:00:01,000 --> 00:00:02,000\nHello there.\n\n2\n00:00:03,000 --> 00:00:04,000\nBye 2.\n"
+    )
+    run = ("generate", *speak("custom-voice"))
+    made = refused(*run, "--text-file", "film.srt").split("at a time: ")[1]
+    subprocess.run(made, shell=True, check=True, cwd=tmp_path)
+    assert (tmp_path / "film.txt").read_text() == "Hello there.\nBye 2.\n"
+    assert command(*run, "--text-file", "film.txt").status == 0
+    assert command(*run, "At 1:00 --> go.").status == 0
 
 
 def test_no_text_and_two_texts(refused, speak):

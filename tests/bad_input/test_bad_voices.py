@@ -188,7 +188,7 @@ def test_bad_voices_in_python(voice, error, message, model):
         ({"text": None}, WrongType, "text must be a string, not NoneType"),
         ({"text": b"Hello."}, WrongType, "text must be a string, not bytes"),
         ({"instruct": "Angry."}, UnsupportedValue, "takes no instruction"),
-        ({"language": None}, WrongType, "language must be a string, not None"),
+        ({"language": 5}, WrongType, "language must be a string, not 5"),
         ({"text_mode": "both"}, InvalidValue, "text_mode 'both'"),
         ({"seed": 1.5}, WrongType, "seed must be an integer, not 1.5"),
         ({"seed": True}, WrongType, "seed must be an integer, not True"),

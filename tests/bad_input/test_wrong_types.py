@@ -29,7 +29,7 @@ def test_names_that_no_folder_can_have(name, tmp_path, monkeypatch):
 
 
 def test_a_library_that_is_no_folder():
-    with pytest.raises(WrongType, match="library must be a folder, not of type int"):
+    with pytest.raises(WrongType, match="folder must be a path, not 5"):
         Qwen3TTS.from_pretrained("miniature", library=5)
 
 

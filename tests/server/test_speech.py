@@ -3,12 +3,15 @@
 import base64
 import io
 import json
+import sys
 
 import av
 import numpy as np
 import pytest
 import soundfile
 
+from mlx_qwen3tts.audio.reading import resample
+from mlx_qwen3tts.audio.stretch import stretched
 from mlx_qwen3tts.server.asking import MODEL_ALIASES
 
 SHORT = {"input": "Hello, the weather is fine today.", "voice": "anna", "seed": 5, "max_new_tokens": 16}
@@ -47,7 +50,7 @@ def test_mp3_unless_something_else_is_asked_for(client):
 
 
 @pytest.mark.parametrize("way", ["audio", "sse"])
-@pytest.mark.parametrize("kind", ["pcm", "wav", "flac", "mp3", "opus"])
+@pytest.mark.parametrize("kind", ["pcm", "wav", "flac", "mp3", "opus", "aac"])
 def test_every_format_flows(client, alone, kind, way):
     parts = []
     with client.stream(
@@ -73,6 +76,51 @@ def test_every_format_flows(client, alone, kind, way):
         assert abs(len(sound) / rate - len(alone) / 24000) < 0.12
     if kind == "opus":
         assert data.startswith(b"OggS")
+
+
+FASTER = [({"speed": 1.5}, kind, stream) for kind in ("pcm", "wav") for stream in (None, "audio", "sse")]
+OTHERS = [({"rate": 0.8}, "pcm", "audio"), ({"speed": 0.25}, "wav", "audio"), ({"sample_rate": 16000}, "wav", None)]
+
+
+@pytest.mark.parametrize(("how", "kind", "stream"), [*FASTER, *OTHERS, ({"sample_rate": 16000}, "pcm", "audio")])
+def test_speed_and_sample_rate(client, alone, kind, how, stream):
+    """Streamed and whole they are what the whole speech becomes by the same steps."""
+    body = {**SHORT, "response_format": kind, **how, **({"stream_format": stream} if stream else {})}
+    answer = client.post("/v1/audio/speech", json=body)
+    assert answer.status_code == 200 and "x-ignored" not in answer.headers
+    data = answer.content
+    if stream == "sse":
+        events = [json.loads(line[6:]) for line in answer.text.splitlines() if line.startswith("data: ")]
+        data = b"".join(base64.b64decode(event["audio"]) for event in events if "audio" in event)
+    rate = how.get("sample_rate", 24000)
+    assert answer.headers["x-sample-rate"] == str(rate)
+    if kind == "wav":
+        assert int.from_bytes(data[24:28], "little") == rate
+        data = data[44:]
+    elif stream != "sse":
+        assert answer.headers["content-type"] == f"audio/pcm;rate={rate};channels=1"
+    sound = np.frombuffer(data, "<i2") / 32768
+    speed = how.get("speed", how.get("rate", 1))
+    wanted = resample(alone if speed == 1 else stretched(alone, 24000, speed), 24000, rate)
+    assert abs(sound.size - wanted.size) <= (1 if rate != 24000 else 0)
+    size = min(sound.size, wanted.size)
+    assert np.sqrt(np.mean((sound[:size] - wanted[:size]) ** 2)) < 0.01 * np.sqrt(np.mean(wanted**2))
+
+
+def test_a_sample_rate_that_a_format_does_not_have(client):
+    wrong = {**SHORT, "response_format": "mp3", "sample_rate": 10000}
+    answer = client.post("/v1/audio/speech", json=wrong)
+    error = answer.json()["error"]
+    assert answer.status_code == 400 and (error["code"], error["param"]) == ("unsupported_value", "sample_rate")
+    items = [{"sample_rate": 10000}, {"sample_rate": 16000}]
+    answer = client.post("/v1/audio/speech/batch", json={**SHORT, "items": items, "max_new_tokens": 4}).json()
+    assert [row["status"] for row in answer["results"]] == ["error", "success"]
+
+
+def test_aac_needs_an_extra(client, monkeypatch):
+    monkeypatch.setitem(sys.modules, "av", None)
+    answer = client.post("/v1/audio/speech", json={**SHORT, "response_format": "aac"})
+    assert answer.status_code == 400 and "mlx-qwen3tts[av]" in answer.json()["error"]["message"]
 
 
 def test_models_that_clients_ask_for_without_asking(client):

@@ -281,6 +281,14 @@ def test_a_library_too_small_for_a_space_says_so(tmp_path):
     assert again.names == NAMES[:3]
 
 
+def test_voices_that_are_all_the_same_have_no_space(tmp_path):
+    library = Library(tmp_path)
+    for i in range(12):
+        library.add(f"v{i:02}", X[0])
+    with pytest.warns(UserWarning, match=r"all voices are the same.* raw cosines, which average 1.00"):
+        assert library.search(X[0], k=2) == [("v00", pytest.approx(1)), ("v01", pytest.approx(1))]
+
+
 def test_a_space_that_is_put_in_is_used_at_once(library):
     before = library.search(X[0], k=5)
     VoiceSpace.fit(X, LABELS["emotion"]).save(library.folder / "space.safetensors")

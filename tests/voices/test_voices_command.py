@@ -176,3 +176,166 @@ def test_an_unreadable_row(refused, tmp_path):
     assert "labels l.csv: a row has neither a name nor a file" in refused(
         "voices", "direction", "fit", "--csv", "l.csv", "--column", "g", "-o", "g.safetensors"
     )
+
+
+# Several files, names, words
+
+
+def test_several_files_at_once(command, refused, checkpoint, tmp_path):
+    model = ("--model", checkpoint("base"))
+    for i, name in enumerate(("anna", "ben")):
+        recording(tmp_path / f"{name}.wav", i, 2.0)
+    np.save(tmp_path / "carl.npy", np.array(X[0]))
+    told = answer(command, "add", "anna.wav", "ben.wav", "carl.npy", *model, "--consent", "given", "--tag", "new")
+    assert [voice["name"] for voice in told["voices"]] == ["anna", "ben", "carl"]
+    library = Library(tmp_path / "voices")
+    assert library.names == ["anna", "ben", "carl"] and library["ben"].other["recording"] == "ben.wav"
+    assert all(library.info(name)["attributes"] == {"new": ""} for name in library)
+    assert all(library[name].consent == "given" for name in library)
+    recording(tmp_path / "dora.wav", 5, 2.0)
+    (tmp_path / "take2").mkdir()
+    recording(tmp_path / "take2" / "dora.wav", 6, 2.0)
+    for sources, message in (
+        (["dora.wav", "ben.wav"], "library voices has a voice 'ben' already"),
+        (["dora.wav", "take2/dora.wav"], "dora.wav and take2/dora.wav would both be 'dora'"),
+        (["dora.wav", "none.wav"], "audio none.wav: no such file"),
+        (["dora.wav", "anna*0.5 + ben*0.5"], "'anna*0.5 + ben*0.5' is not a recording or a voice file"),
+        (["one", "two", "three"], "'one' is not a recording or a voice file; give NAME SOURCE, or files alone"),
+        (["dora.wav", "carl.npy", "--prepare"], "--prepare belongs to a recording, which carl.npy is not"),
+    ):
+        assert message in refused("voices", "add", *sources, *model)  # and nothing is left behind
+    assert answer(command, "add", "dora.wav", *model)["name"] == "dora"
+    assert answer(command, "add", *model, "eva", "--tag", "x", "dora.wav")["name"] == "eva"  # options in between
+    assert "unknown option --bogus" in refused("voices", "add", "--bogus", "finn", "dora.wav")
+
+
+def test_another_name(command, refused, library):
+    assert answer(command, "rename", "s0_e0", "anna")["output"] == "voices/anna.safetensors"
+    assert library["anna"].embedding.tolist() == X[0].tolist() and "s0_e0" not in library
+    assert "has a voice 's0_e1' already" in refused("voices", "rename", "anna", "s0_e1")
+    ran = command("voices", "rename", "anna", "s0_e1", "--overwrite")
+    assert ran.out == "anna is now s0_e1, kept in voices/s0_e1.safetensors\n"
+
+
+def test_comparing(command, refused, library):
+    told, space = answer(command, "compare", "s0_e0", "s1_e0*0.5 + s2_e0*0.5"), VoiceSpace.fit(X)
+    half = (X[4] + X[8]) / 2
+    assert told["similarity"] == pytest.approx(space.similarity(X[0], half).item(), abs=1e-5)
+    a, b = np.array(X[0]), np.array(half)
+    assert told["cosine"] == pytest.approx(a @ b / np.linalg.norm(a) / np.linalg.norm(b), abs=1e-5)
+    scores = [library.direction("gender").score(vector).item() for vector in (X[0], half)]
+    assert told["directions"]["gender"] == pytest.approx(scores, abs=1e-4)
+    lines = command("voices", "compare", "s0_e0", "s1_e0").out.splitlines()
+    assert [line.split()[0] for line in lines] == ["similarity", "raw", "@gender"]
+    library.add("small", np.ones(8, np.float32))
+    assert "'s0_e0' has 64 dimensions, 'small' 8" in refused("voices", "compare", "s0_e0", "small")
+
+
+def test_a_filter_that_nothing_passes(command, library, tmp_path):
+    for where, message in (
+        (["gender=x"], "no voice of library voices has gender=x; values of gender: f, m"),
+        (["mood"], "no voice of library voices has mood; attributes there are: gender"),
+    ):
+        ran = command("voices", "list", "--where", *where)
+        assert ran.status == 0 and ran.err == f"{message}\n" and ran.out == "directions: @gender\n"
+    assert answer(command, "list", "--where", "gender=x")["voices"] == {}
+    (tmp_path / "empty").mkdir()
+    assert command("voices", "list", "--library", "empty").err == "library empty has no voices\n"
+
+
+@pytest.fixture
+def worded(library):
+    """A library with directions of all kinds; each score is a coordinate of its own."""
+    y = np.array([i % 7 for i in range(len(NAMES))], np.float32)
+    library.add_direction("f0_median", Direction.fit(X, y, method="ridge"))
+    library.add_direction("pace", Direction.fit(X, y[::-1].copy(), method="ridge"))
+    angry = ["yes" if emotion == "e1" else "no" for emotion in LABELS["emotion"]]
+    library.add_direction("angry", Direction.fit(X, angry))
+    joy = ["joy" if emotion == "e2" else "other" for emotion in LABELS["emotion"]]
+    library.add_direction("emotion", Direction.fit(X, joy, positive="joy"))
+    return library
+
+
+@pytest.mark.parametrize(
+    ("query", "sides"),
+    [
+        ("low, female, slow", {"f0_median": -1, "gender": -1, "pace": -1}),
+        ("Deep", {"f0_median": -1}),
+        ("high,male", {"f0_median": 1, "gender": 1}),
+        ("fast, angry", {"pace": 1, "angry": 1}),
+        ("not angry", {"angry": -1}),
+        ("happy, f", {"emotion": 1, "gender": -1}),
+        ("joy", {"emotion": 1}),
+    ],
+)
+def test_searching_by_words(command, worded, query, sides):
+    """The voices rank by the mean of their scores on each side, in standard deviations."""
+    scores = np.zeros(len(NAMES))
+    for name, sign in sides.items():
+        along = np.array(worded.direction(name).score(X), np.float64)
+        scores += sign * (along - along.mean()) / along.std() / len(sides)
+    told = answer(command, "search", query, "-k", 4)["found"]
+    order = np.argsort(-scores)[:4]
+    assert [found["name"] for found in told] == [NAMES[i] for i in order]
+    assert [found["score"] for found in told] == pytest.approx(scores[order].tolist(), abs=1e-4)
+    last = answer(command, "search", query, "-k", 1, "--lowest")["found"][0]["name"]
+    assert last == NAMES[scores.argmin()]
+
+
+def test_words_that_stand_for_nothing(command, refused, worded, tmp_path):
+    for query, word in (("low, grumpy", "'grumpy'"), ("grumpy", "'grumpy'"), ("warm, grumpy", "'warm', 'grumpy'")):
+        message = refused("voices", "search", query)
+        assert f"query: {word} is not a voice or a word for a side of a direction; library voices knows " in message
+        assert all(
+            f" {known}" in message for known in ("angry", "deep", "fast", "female", "high", "joy", "low", "male")
+        )
+    worded.add("low", X[5])  # a voice's name goes before a word
+    assert answer(command, "search", "low", "-k", 1)["found"][0]["name"] == NAMES[5]
+    for name in worded.directions:
+        (worded.folder / "directions" / f"{name}.safetensors").unlink()
+    assert "has no directions that it could stand for" in refused("voices", "search", "grumpy, high")
+    assert "voice 'grumpy' is not a file or a library voice" in refused("voices", "search", "grumpy")
+
+
+def test_few_voices_are_told_how_alike_they_are(command, tmp_path):
+    """The warning names the mean cosine of these voices, which only published models have near 1."""
+    library, rows = Library(tmp_path / "voices"), np.eye(4, 8, dtype=np.float32) + 0.1
+    for i, row in enumerate(rows):
+        library.add(f"v{i}", row)
+    unit = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    mean = (unit @ unit.T)[~np.eye(4, dtype=bool)].mean()
+    ran = command("voices", "search", "v0")
+    assert f"similarities are raw cosines, which average {mean:.2f} among these voices" in ran.err
+    assert "close to 1" not in ran.err
+
+
+def test_labels_from_tags(command, refused, library, tmp_path):
+    for i, name in enumerate(NAMES[:-1]):
+        library.tag(name, speaker=LABELS["speaker"][i], f0=str(100 + i))
+    fit = ("direction", "fit", "--column", "gender", "--group", "speaker", "--name", "sex")
+    ran = command("voices", *fit)
+    assert ran.status == 0 and f"left out, as they lack a label: {NAMES[-1]}" in ran.err
+    wanted = Direction.fit(X[:-1], LABELS["gender"][:-1], groups=LABELS["speaker"][:-1])
+    assert np.allclose(library.direction("sex").vector, wanted.vector, atol=1e-5)
+    numbers = answer(command, "direction", "fit", "--column", "f0", "--name", "height")
+    assert numbers["report"]["correlation"] is not None
+    message = refused("voices", "direction", "fit", "--column", "mood", "--name", "x")
+    assert message == "library voices: no voice has a tag 'mood'; there are f0, gender, speaker"
+
+
+def test_a_voice_is_found_by_its_recording(command, refused, library, tmp_path):
+    """The table names the recording; the voice has a name of its own, or the file's."""
+    library.add("anna", Voice(X[0], other={"recording": "take one.wav"}))
+    library.add("ben", Voice(X[9], other={"recording": "take two.wav"}))
+    library.add("take three", X[17])
+    rows = ("takes/take one.wav,first,f", "takes/take two.wav,second,m", "takes/take three.wav,third,f")
+    (tmp_path / "l.csv").write_text("file,name,g\n" + "\n".join(rows) + "\n")
+    (tmp_path / "n.csv").write_text("name,g\ntake one,f\ntake two,m\ntake three,f\n")
+    wanted = Direction.fit(np.array(X)[[0, 9, 17]], ["f", "m", "f"])
+    for table in ("l.csv", "n.csv"):
+        answer(command, "direction", "fit", "--csv", table, "--column", "g", "-o", "g.safetensors")
+        assert np.allclose(Direction.load(tmp_path / "g.safetensors").vector, wanted.vector, atol=1e-5)
+    library.add("anna2", Voice(X[0], other={"recording": "take one.wav"}))
+    (tmp_path / "g.safetensors").unlink()
+    message = refused("voices", "direction", "fit", "--csv", "l.csv", "--column", "g", "-o", "g.safetensors")
+    assert message == "labels l.csv: anna, anna2 were made from recordings called take one.wav"

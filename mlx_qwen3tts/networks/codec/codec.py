@@ -4,6 +4,7 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from ..config import CodecConfig
+from ..process import enter
 from .decoder import CodecDecoder
 from .encoder import CodecEncoder
 
@@ -27,6 +28,7 @@ def decode(
 
     context: codes [frames, codebooks] of what the sound continues, not heard. Memory does not grow but by the samples.
     """
+    enter()
     state, parts = decoder.make_state(), []
     if context is not None:
         decoder.skip(context[None], state)
@@ -39,4 +41,5 @@ def decode(
 
 def encode(encoder: CodecEncoder, audio: mx.array, codebooks: int, samples_per_frame: int) -> mx.array:
     """Samples [n] float32 at the codec's rate to codes [ceil(n / samples a frame), codebooks] int32."""
+    enter()
     return encoder(audio[None], codebooks, ENCODE_CHUNK * samples_per_frame)[0].astype(mx.int32)

@@ -10,6 +10,7 @@ import mlx.nn as nn
 from ...errors import AudioError
 from ..config import SpeakerEncoderConfig
 from ..conv import Conv1d
+from ..process import enter
 from .mel import FFT, HOP, log_mel
 
 
@@ -115,10 +116,11 @@ class SpeakerEncoder(nn.Module):
         self.mfa = TDNN(channels[-1], channels[-1], kernels[-1], dilations[-1])
         self.asp = AttentiveStatistics(channels[-1], config.enc_attention_channels)
         self.fc = Conv1d(channels[-1] * 2, config.enc_dim, 1)
-        self.bands = config.mel_dim
+        self.bands, self.dimension = config.mel_dim, config.enc_dim
 
     def __call__(self, mel: mx.array) -> mx.array:
         """Log-mel frames [B, T, bands] to vectors [B, D], not normalised."""
+        enter()
         x, outputs = mel, []
         for block in self.blocks:
             x = block(x)

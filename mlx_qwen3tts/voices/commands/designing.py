@@ -77,7 +77,7 @@ COMMANDS = {
         "make a voice from words, with a VoiceDesign model",
         (
             'design "a warm, low voice" --model design --name warm --consent not-needed --seed 5',
-            'design "eine junge, helle Stimme" --model design --language german --name hell --seed 1 --sample hell.wav',
+            'design "eine junge, helle Stimme" --model design --language german --name hell --seed 5 --sample hell.wav',
         ),
         design_options,
         design,

@@ -14,7 +14,11 @@ def export_options(command: ArgumentParser) -> None:
 
 
 def export_voices(options: Namespace) -> None:
+    from ...files.output import check_not_read
+
     library = library_of(options)
+    snapshot = library.snapshot()
+    check_not_read(options.archive, *map(snapshot.path, options.names or snapshot.names))
     names = library.export(options.archive, options.names or None)
     report(options, {"output": options.archive, "voices": names}, f"{len(names)} voices written to {options.archive}")
 

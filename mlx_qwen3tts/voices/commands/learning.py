@@ -19,8 +19,10 @@ if TYPE_CHECKING:
 NAMED = 8  # voices listed one by one in a message
 
 
-def _add_labels(command: ArgumentParser, required: bool) -> None:
-    command.add_argument("--csv", required=required, metavar="F", help="a row for each voice: name or file, and labels")
+def _add_labels(command: ArgumentParser) -> None:
+    command.add_argument(
+        "--csv", metavar="F", help="a row for each voice: name or file, and labels (default: the library itself)"
+    )
     command.add_argument("--group", metavar="COLUMN", help="left out together: equal values, such as a speaker")
 
 
@@ -32,8 +34,10 @@ def measure_options(command: ArgumentParser) -> None:
 
 def measure_recordings(options: Namespace) -> None:
     from ...audio.measures import check_csv, measure, row, write_csv
+    from ...files.output import check_not_read
 
     check_csv(options.output)
+    check_not_read(options.output, *options.audio)
     rows = []
     with cli.bar("measuring", "recording", total=len(options.audio)) as advance:
         for audio in options.audio:
@@ -50,7 +54,7 @@ def measure_recordings(options: Namespace) -> None:
 
 def space_options(command: ArgumentParser) -> None:
     add_library(command)
-    _add_labels(command, required=False)
+    _add_labels(command)
     command.add_argument("--nuisance", metavar="COLUMN", help="what to ignore in comparing, such as the emotion")
     command.add_argument(
         "--output", "-o", metavar="F", help="(default: space.safetensors of the library, which uses it)"
@@ -58,7 +62,7 @@ def space_options(command: ArgumentParser) -> None:
 
 
 def space(options: Namespace) -> None:
-    from ...files.output import check_writable
+    from ...files.output import check_not_read, check_writable
     from ..directions.labels import read_labelled
     from ..directions.retrieval import retrieval
     from ..library.names import SPACE
@@ -73,6 +77,7 @@ def space(options: Namespace) -> None:
     if not options.output:
         library.folder.mkdir(exist_ok=True)
     check_writable(output)
+    check_not_read(output, options.csv)
     if options.csv:
         columns = [column for column in (options.group, options.nuisance) if column]
         labelled, _ = read_labelled(options.csv, columns, library)
@@ -107,7 +112,7 @@ def direction_options(command: ArgumentParser) -> None:
     for parser in parsers.values():
         add_library(parser)
     fit = parsers["fit"]
-    _add_labels(fit, required=True)
+    _add_labels(fit)
     fit.add_argument("--column", required=True, metavar="COLUMN", help="the label to learn: two values, or numbers")
     fit.add_argument("--positive", metavar="LABEL", help="the side to move to; all other labels are the other side")
     fit.add_argument("--method", metavar="M", help="mean, correlation, ridge or pca (default: mean; ridge for numbers)")
@@ -127,9 +132,9 @@ def direction(options: Namespace) -> None:
     {"fit": _fit, "show": _show, "orthogonal": _orthogonal}[options.action](options, library)
 
 
-def _check_output(options: Namespace) -> None:
-    """That there is somewhere to put a direction, before it is made."""
-    from ...files.output import check_writable
+def _check_output(options: Namespace, *inputs: str | Path | None) -> None:
+    """That there is somewhere to put a direction, before it is made, which is none of the inputs."""
+    from ...files.output import check_not_read, check_writable
 
     if not options.output and not options.name:
         raise InvalidValue("nowhere to put the direction: give --output or --name")
@@ -137,6 +142,7 @@ def _check_output(options: Namespace) -> None:
         if Path(options.output).suffix != ".safetensors":
             raise InvalidValue(f"--output {options.output}: the extension must be .safetensors")
         check_writable(options.output)
+        check_not_read(options.output, *inputs)
 
 
 def _keep_direction(options: Namespace, library: Library, direction: Direction) -> list[str]:
@@ -153,12 +159,15 @@ def _keep_direction(options: Namespace, library: Library, direction: Direction) 
 
 def _fit(options: Namespace, library: Library) -> None:
     from ..directions.direction import Direction
-    from ..directions.labels import read_labelled
+    from ..directions.labels import read_labelled, read_tagged
     from ..space import VoiceSpace
 
-    _check_output(options)
+    _check_output(options, options.csv, options.space)
     columns = [column for column in (options.column, options.group) if column]
-    labelled, left = read_labelled(options.csv, columns, library)
+    if options.csv:
+        labelled, left = read_labelled(options.csv, columns, library)
+    else:
+        labelled, left = read_tagged(library, columns)
     if left:
         cli.note(f"left out, as they lack a label: {listed(left, NAMED)}")
     y, groups = labelled.columns[options.column], labelled.columns.get(options.group)
@@ -203,9 +212,11 @@ def _show(options: Namespace, library: Library) -> None:
 
 
 def _orthogonal(options: Namespace, library: Library) -> None:
+    from ..inputs import files_of
     from ..lookup import Lookup
 
-    _check_output(options)
+    directions = (f"@{name.removeprefix('@')}" for name in (options.one, options.other))
+    _check_output(options, *(file for name in directions for file in files_of(name, options.library)))
     lookup = Lookup(library)
     one, other = (lookup.direction(name.removeprefix("@")) for name in (options.one, options.other))
     rest = one.orthogonal_to(other)
@@ -237,6 +248,7 @@ COMMANDS = {
         (
             "direction fit --csv labels.csv --column gender --group speaker -o gender.safetensors",
             "direction fit --csv labels.csv --column f0_median --method ridge --name pitch",
+            "direction fit --column gender --name gender2",
             "direction fit --csv labels.csv --column emotion --positive anger --group speaker --name anger",
             "direction show gender anger",
             "direction orthogonal gender anger -o calm-gender.safetensors",

@@ -1,4 +1,4 @@
-"""`voices add | list | show | tag | remove`: what a library has."""
+"""`voices add | list | show | tag | rename | remove`: what a library has."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from ... import cli
-from ...errors import InvalidValue
+from ...errors import InvalidValue, VoiceNotFound
+from ..metadata import RECORDING
 from .shared import (
     Command,
     add_library,
@@ -15,9 +16,11 @@ from .shared import (
     add_overwrite,
     add_rights,
     add_where,
+    directions_of,
     encoder_of,
     library_of,
     lookup_of,
+    nothing_like,
     pairs,
     report,
     rights_of,
@@ -27,8 +30,11 @@ from .shared import (
 
 def add_options(command: ArgumentParser) -> None:
     add_library(command)
-    command.add_argument("name", metavar="NAME")
-    command.add_argument("source", metavar="SOURCE", help="a recording, a voice file or a blend expression")
+    command.add_argument("name", metavar="NAME", help="or a file, which is kept under its own name")
+    command.add_argument(
+        "source", nargs="?", metavar="SOURCE", help="a recording, a voice file or a blend expression; or one more file"
+    )
+    command.add_argument("more", nargs="*", metavar="FILE", help="more files")
     add_model(
         command, "Base model or speaker encoder for a recording (default: mlx_model), or one whose presets are meant"
     )
@@ -38,23 +44,61 @@ def add_options(command: ArgumentParser) -> None:
     add_rights(command)
 
 
+def _named(sources: list[str]) -> dict[str, str]:
+    """{name: source} of what `add` is given."""
+    from ...audio.writing import FORMATS
+    from ..voice import SUFFIXES
+
+    files = [Path(source).suffix.lower() in (*FORMATS, *SUFFIXES) for source in sources]
+    if len(sources) == 2 and not files[0]:
+        return {sources[0]: sources[1]}
+    if not all(files):
+        other = sources[files.index(False)]
+        raise InvalidValue(f"{other!r} is not a recording or a voice file; give NAME SOURCE, or files alone")
+    named: dict[str, str] = {}
+    for source in sources:
+        name = Path(source).stem
+        if named.setdefault(name, source) != source:
+            raise InvalidValue(f"{named[name]} and {source} would both be {name!r}; add them one by one, with a NAME")
+    return named
+
+
 def add(options: Namespace) -> None:
     from ...audio.writing import FORMATS
+    from ...errors import NameTaken
+    from ..library.names import check_name
     from ..voice import Voice
 
     tags, rights = pairs(options.tag), rights_of(options)
-    library = library_of(options, exists=False)
-    if Path(options.source).suffix.lower() in FORMATS:
-        encoder = encoder_of(options)
-        voice = Voice(encoder.encode(options.source, options.prepare), source_model=encoder.source)
-    elif options.prepare:
-        raise InvalidValue(f"--prepare belongs to a recording, which {options.source} is not")
-    else:
-        voice = lookup_of(options, library).voice(options.source)
-    path = library.add(options.name, voice, overwrite=options.overwrite, **tags, **rights)
-    cli.note(f"{options.name}: {voice.dimension} dimensions, norm {voice.norm:.2f}, kept in {path}")
+    library, named = (
+        library_of(options, exists=False),
+        _named([options.name, *([options.source] if options.source is not None else []), *options.more]),
+    )
+    sounds = [source for source in named.values() if Path(source).suffix.lower() in FORMATS]
+    if options.prepare and len(sounds) < len(named):
+        other = next(source for source in named.values() if source not in sounds)
+        raise InvalidValue(f"--prepare belongs to a recording, which {other} is not")
+    taken = [name for name in map(check_name, named) if name in library]
+    if taken and not options.overwrite:  # before the work; and all or none
+        way_out = "--overwrite (in Python overwrite=True) replaces it"
+        raise NameTaken(f"library {library.folder} has a voice {taken[0]!r} already; {way_out}")
+    encoder = encoder_of(options) if sounds else None
+    lookup, voices = lookup_of(options, library), {}
+    with cli.bar("adding", "voice", total=len(named)) as advance:
+        for name, source in named.items():
+            if encoder is not None and source in sounds:
+                vector, told = encoder.encode(source, options.prepare), {RECORDING: Path(source).name}
+                voices[name] = Voice(vector, source_model=encoder.source, other=told)
+            else:
+                voices[name] = lookup.voice(source)
+            advance(1)
+    added = []
+    for name, voice in voices.items():
+        path = library.add(name, voice, overwrite=options.overwrite, **tags, **rights)
+        cli.note(f"{name}: {voice.dimension} dimensions, norm {voice.norm:.2f}, kept in {path}")
+        added.append({"name": name, "output": str(path), **library.info(name)})
     if options.json:
-        cli.print_json({"name": options.name, "output": str(path), **library.info(options.name)})
+        cli.print_json(added[0] if len(added) == 1 else {"voices": added})
 
 
 def list_options(command: ArgumentParser) -> None:
@@ -64,12 +108,15 @@ def list_options(command: ArgumentParser) -> None:
 
 def list_voices(options: Namespace) -> None:
     library, where = library_of(options), where_of(options)
-    found = {name: library.info(name) for name in library.where(where)}
+    snapshot, directions = library.snapshot(), library.directions
+    found = {name: snapshot.info(name) for name in snapshot.where(where)}
+    if not found:
+        cli.note(nothing_like(snapshot, where))
     width = max(map(len, found), default=0)
     lines = [f"{name:{width}}  {_line(info)}" for name, info in found.items()]
-    report(options, {"library": str(library.folder), "voices": found, "directions": library.directions}, *lines)
-    if not options.json and library.directions:
-        print("directions: " + ", ".join(f"@{name}" for name in library.directions))
+    report(options, {"library": str(library.folder), "voices": found, "directions": directions}, *lines)
+    if not options.json and directions:
+        print("directions: " + ", ".join(f"@{name}" for name in directions))
 
 
 def _line(info: dict[str, Any]) -> str:
@@ -93,16 +140,21 @@ def show_options(command: ArgumentParser) -> None:
 
 def show(options: Namespace) -> None:
     library = library_of(options)
-    info, voice = library.info(options.name), library[options.name]
-    scores = {}
-    for name in library.directions:
-        direction = library.direction(name)
-        if direction.dimension == voice.dimension:
-            scores[name] = float(direction.score(voice))
-    alike = [name for name in library if library.info(name)["dimension"] == voice.dimension]
-    near = library.search(options.name, 3) if len(alike) > 1 else []
+    snapshot = library.snapshot()
+    info, vector = snapshot.info(options.name), snapshot.vector(options.name)
+    scores = {
+        name: float(direction.score(vector))
+        for name, direction in directions_of(library).items()
+        if direction.dimension == info["dimension"]
+    }
+    alike = [name for name in snapshot.names if snapshot.entry(name)["dimension"] == info["dimension"]]
+    near = library.search(options.name, 3) if len(alike) > 1 and options.name in library else []
+    try:
+        voice = library[options.name]
+    except VoiceNotFound:  # removed since the library was listed
+        voice = None
     lines = [
-        f"file          {library.path(options.name)}",
+        f"file          {snapshot.path(options.name)}",
         f"dimension     {info['dimension']}",
         f"norm          {info['norm']:.2f}",
     ]
@@ -112,7 +164,7 @@ def show(options: Namespace) -> None:
         lines.append(f"recipe        {_made(recipe) or recipe}")
         if "prompt" in recipe:
             lines += [f"{key:13} {recipe[key]}" for key in ("model", "text", "seed") if key in recipe]
-    if voice.ref_codes is not None:
+    if voice is not None and voice.ref_codes is not None:
         lines.append(f"in context    {voice.ref_codes.shape[0]} frames: {voice.ref_text}")
     lines += [f"@{name:12} {score:+.2f} radii" for name, score in scores.items()]
     lines += [f"near          {name} {score:.2f}" for name, score in near]
@@ -137,6 +189,19 @@ def tag(options: Namespace) -> None:
     report(options, {"name": options.name, **info}, f"{options.name}  {_line(info)}")
 
 
+def rename_options(command: ArgumentParser) -> None:
+    add_library(command)
+    command.add_argument("name", metavar="NAME")
+    command.add_argument("new", metavar="NEW")
+    add_overwrite(command)
+
+
+def rename(options: Namespace) -> None:
+    path = library_of(options).rename(options.name, options.new, overwrite=options.overwrite)
+    result = {"name": options.new, "output": str(path)}
+    report(options, result, f"{options.name} is now {options.new}, kept in {path}")
+
+
 def remove_options(command: ArgumentParser) -> None:
     add_library(command)
     command.add_argument("names", nargs="+", metavar="NAME")
@@ -158,6 +223,7 @@ COMMANDS = {
         (
             "add dora dora.wav --consent given --license CC-BY-4.0 --tag gender=female",
             'add duo "anna*0.5 + ben*0.5"',
+            "add a.wav b.wav c.wav --consent given",
         ),
         add_options,
         add,
@@ -170,5 +236,6 @@ COMMANDS = {
         tag_options,
         tag,
     ),
+    "rename": Command("give a voice another name", ("rename anna anne",), rename_options, rename),
     "remove": Command("delete voices from the library", ("remove ben",), remove_options, remove),
 }

@@ -47,9 +47,10 @@ def _space_of(options: Namespace, library: Library, dimension: int) -> VoiceSpac
     return space
 
 
-def _check_outputs(options: Namespace) -> None:
-    """That there is somewhere to put a voice, before it is made."""
-    from ...files.output import check_writable
+def _check_outputs(options: Namespace, *voices: str) -> None:
+    """That there is somewhere to put a voice, before it is made, which is none of those it is made of."""
+    from ...files.output import check_not_read, check_writable
+    from ..inputs import files_of
     from ..voice import check_suffix
 
     if not options.output and not options.add:
@@ -57,6 +58,8 @@ def _check_outputs(options: Namespace) -> None:
     if options.output:
         check_suffix(options.output)
         check_writable(options.output)
+        read = [file for voice in voices for file in files_of(voice, options.library)]
+        check_not_read(options.output, *read, options.space)
 
 
 def _keep_voice(options: Namespace, library: Library, voice: Voice) -> None:
@@ -100,7 +103,7 @@ def blend_options(command: ArgumentParser) -> None:
 
 
 def blend(options: Namespace) -> None:
-    _check_outputs(options)
+    _check_outputs(options, options.expression)
     library = library_of(options, exists=False)
     lookup = lookup_of(options, library)
     dimension = lookup.voice(options.expression).dimension
@@ -123,9 +126,10 @@ def interp_options(command: ArgumentParser) -> None:
 
 
 def interp(options: Namespace) -> None:
-    from ...files.output import check_writable
+    from ...files.output import check_not_read, check_writable
     from ..algebra import slerp
     from ..expression import Sum
+    from ..inputs import files_of
 
     whole(options.steps, "--steps", least=2)
     library = library_of(options, exists=False)
@@ -140,20 +144,21 @@ def interp(options: Namespace) -> None:
     if folder.exists() and not folder.is_dir():
         raise OutputError(f"output {folder} is not a folder")
     check_writable(folder / "x" if folder.is_dir() else folder)
+    read = [file for text in (options.start, options.end) for file in files_of(text, options.library)]
+    files = [folder / f"{step:02d}.safetensors" for step in range(options.steps)]
+    for file in files:
+        check_not_read(file, *read, options.space)
     terms = [_term(lookup, text) for text in (options.start, options.end)]
     folder.mkdir(exist_ok=True)
-    files = []
-    for step in range(options.steps):
+    for step, file in enumerate(files):
         t = step / (options.steps - 1)
         voice = lookup.voice(Sum(((1 - t, terms[0]), (t, terms[1]))), space, options.keep)
         if options.slerp:
             around = "the origin" if space is None else "the mean"
             recipe = {**voice.recipe, "expression": f"slerp({terms[0]}, {terms[1]}, {t:g}) around {around}"}
             voice = voice.replace(embedding=slerp(start, end, t, space), recipe=recipe)
-        file = folder / f"{step:02d}.safetensors"
         voice.save(file)
-        files.append(str(file))
-    report(options, {"output": files}, *files)
+    report(options, {"output": list(map(str, files))}, *map(str, files))
 
 
 def apply_options(command: ArgumentParser) -> None:
@@ -168,7 +173,7 @@ def apply_options(command: ArgumentParser) -> None:
 def apply(options: Namespace) -> None:
     from ..expression import Name, Sum
 
-    _check_outputs(options)
+    _check_outputs(options, options.voice, f"@{options.direction.removeprefix('@')}")
     library = library_of(options, exists=False)
     lookup = lookup_of(options, library)
     direction = Name(options.direction.removeprefix("@"), direction=True)

@@ -8,13 +8,15 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ... import cli
-from ...errors import InvalidValue
+from ...errors import InvalidValue, listed
 from .. import FOLDER
 
 if TYPE_CHECKING:
     from ...checkpoint.folder import ModelFolder
     from ...checkpoint.speaker import SpeakerEncoder
+    from ..directions.direction import Direction
     from ..library.library import Library
+    from ..library.snapshot import Snapshot
     from ..lookup import Lookup
     from ..voice import Voice
 
@@ -107,6 +109,28 @@ def pairs(texts: Iterable[str]) -> dict[str, str]:
 def where_of(options: Namespace) -> dict[str, str | None]:
     """The same for a filter, where a word alone asks for the key alone."""
     return {key: value or None for key, value in pairs(options.where).items()}
+
+
+def nothing_like(snapshot: Snapshot, where: dict[str, str | None]) -> str:
+    """What to say where no voice has the attributes that are asked for: which ones there are."""
+    if not snapshot.entries:
+        return f"library {snapshot.folder} has no voices"
+    known = snapshot.attributes()
+    asked = " ".join(key if value is None else f"{key}={value}" for key, value in where.items())
+    for key in where:
+        if key in known:
+            values = listed(sorted(known[key]), 8)
+            return f"no voice of library {snapshot.folder} has {asked}; values of {key}: {values}"
+    return (
+        f"no voice of library {snapshot.folder} has {asked}; attributes there are: {listed(sorted(known), 8) or 'none'}"
+    )
+
+
+def directions_of(library: Library) -> dict[str, Direction]:
+    """{name: Direction} of a library; a file that is not one is passed over with a warning."""
+    from ..library.words import readable
+
+    return readable(library)
 
 
 def rights_of(options: Namespace) -> dict[str, str]:

@@ -164,6 +164,6 @@ class Direction:
             report = Report(**json.loads(metadata["report"]))
             str(report)
             radius = checks.number(float(metadata["radius"]), "radius", above=0)
-        except (KeyError, ValueError, TypeError, AttributeError) as error:
+        except (LookupError, ValueError, TypeError, AttributeError, RecursionError) as error:
             raise InvalidValue(f"direction {path}: its metadata are not those of a direction ({error})") from None
         return cls(arrays["direction"], arrays["centre"], arrays["mean"], radius, **words, report=report)

@@ -1,25 +1,28 @@
 """A library: a folder of voice files, with an index that is rebuilt where files have changed.
 
 The files are the truth; anybody may put a voice into the folder or take one out. What has been read of them is kept in
-`.index.safetensors`, so that opening a large library reads only what is new. Directions lie in `directions/`, a voice
-space in `space.safetensors`. Whatever writes here does so under a lock, so several processes may at once.
+`.index.safetensors`, so that opening a large library takes apart only what is new. Directions lie in `directions/`, a
+voice space in `space.safetensors`. Whatever writes here does so under a lock, so several processes may at once.
+Whatever reads sees the voices of one moment, and leaves nothing in a folder that was not written to from here.
 """
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
+import os
+import warnings
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
 
+from ... import checks
 from ...errors import (
     DirectionNotFound,
     InvalidValue,
     NameTaken,
-    OutputError,
     UnsupportedValue,
     VoiceNotFound,
     WrongType,
@@ -28,38 +31,44 @@ from ...errors import (
 from .. import FOLDER
 from ..algebra import VoiceLike, as_vectors
 from ..directions.direction import Direction
-from ..metadata import STRINGS, plain
-from ..space import FEWEST, VoiceSpace, warn_raw
-from ..voice import SUFFIXES, Voice, differ
+from ..metadata import STRINGS
+from ..space import FEWEST, VoiceSpace, mean_cosine, warn_raw
+from ..voice import SUFFIXES, Voice
 from .archive import DIRECTIONS, export_zip, import_zip
 from .index import Index
-from .names import SPACE, check_name, composed
+from .lock import locked
+from .names import SPACE, check_name, composed, shown, unportable
 from .rights import check_consent, laxer
-from .search import Embed, Query, Searcher, has, search
-
-LOCK = ".lock"
+from .search import Embed, Query, Searcher, search
+from .snapshot import Snapshot
 
 
 class Library:
     """Voices in a folder, by name: the file's name without its extension."""
 
     def __init__(self, folder: Path | str = FOLDER) -> None:
-        if not isinstance(folder, str | Path):
-            raise WrongType(f"library must be a folder, not of type {type(folder).__name__}", param="library")
-        self.folder = Path(folder)
-        if self.folder.exists() and not self.folder.is_dir():
-            raise InvalidValue(f"library {self.folder} is not a folder", param="folder")
+        self.folder = checks.path(folder, "folder")
+        try:
+            if self.folder.exists() and not self.folder.is_dir():
+                raise InvalidValue(f"library {self.folder} is not a folder", param="folder")
+        except OSError as error:  # in a folder that may not be searched, or of a name that is too long
+            raise InvalidValue(f"library {self.folder} cannot be read: {error.strerror}", param="folder") from None
         self._index = Index(self.folder)
-        self._space_seen: int | None = None
-        self._searcher = Searcher(self._index, self.space)
+        self._space_seen: tuple[int, ...] | None = None
+        self._searcher = self._searching()
 
     # Reading
+
+    def snapshot(self) -> Snapshot:
+        """The voices as they are now. It has `names`, `path`, `info`, `vectors` and `where` too, and stays what it is
+        while files come and go."""
+        self.refresh()
+        return self._index.snapshot
 
     @property
     def names(self) -> list[str]:
         """All names, sorted."""
-        self.refresh()
-        return sorted(self._index.entries)
+        return self.snapshot().names
 
     def __len__(self) -> int:
         return len(self.names)
@@ -68,109 +77,123 @@ class Library:
         return iter(self.names)
 
     def __contains__(self, name: object) -> bool:
-        self.refresh()
-        return composed(name) in self._index.entries
+        return name in self.snapshot()
 
     def __repr__(self) -> str:
         return f"Library({str(self.folder)!r}, {len(self)} voices)"
 
     def __getitem__(self, name: str) -> Voice:
         """The Voice of a name; VoiceNotFound, a KeyError, where there is none."""
-        return Voice.load(self.path(name)).replace(name=name)
+        try:
+            return Voice.load(self.path(name)).replace(name=name)
+        except VoiceNotFound:  # no such name, or its file went just now; another one may have taken its place
+            return Voice.load(self.path(name)).replace(name=name)
 
     def path(self, name: str) -> Path:
         """The file of a voice; VoiceNotFound where there is none."""
-        if name not in self:
-            raise VoiceNotFound(f"voice {name!r} is not in library {self.folder}{self._listed()}", param="name")
-        return self.folder / self._index.entries[composed(name)]["stamp"][0]
+        return self.snapshot().path(name)
 
     def info(self, name: str) -> dict[str, Any]:
         """What is known of a voice without reading it: dimension, norm, in_context, attributes, recipe, and under
         metadata the other strings of its file. A copy: it may be changed."""
-        self.path(name)
-        entry = self._index.entries[composed(name)]
-        return plain({key: value for key, value in entry.items() if key not in ("stamp", "row")})
-
-    def _listed(self) -> str:
-        names = self.names
-        return f"; it has {shortened(names)}" if names else ", which is empty"
+        return self.snapshot().info(name)
 
     def vectors(self, names: Iterable[str] | None = None) -> mx.array:
         """[N, D] of the voices of these names (default: all, in the order of `names`), all of one dimension; evaluated,
         so any thread can use it."""
-        names = self.names if names is None else [composed(name) for name in names]
-        if not names:
-            raise InvalidValue(f"library {self.folder} has no voices")
-        self.path(names[0])
-        entries = self._index.entries
-        for name in names:
-            if name not in entries:
-                self.path(name)  # which refuses it
-            if entries[name]["dimension"] != entries[names[0]]["dimension"]:
-                raise differ(repr(name), entries[name]["dimension"], repr(names[0]), entries[names[0]]["dimension"])
-        matrix = self._index.matrices[entries[names[0]]["dimension"]]
-        vectors = matrix[mx.array([entries[name]["row"] for name in names])]
-        mx.eval(vectors)
-        return vectors
+        return self.snapshot().vectors(names)
 
     def where(self, where: Mapping[str, str | None]) -> list[str]:
         """The names of the voices that have all of {attribute: value}; a value of None asks for the attribute alone."""
-        self.refresh()
-        return [name for name in self.names if has(self._index.entries[name], where)]
+        return self.snapshot().where(where)
 
     def refresh(self) -> None:
         """Read what has changed in the folder. Every other method does so first; a folder that has not changed costs
         one look."""
         try:
-            space = (self.folder / SPACE).stat().st_mtime_ns
-        except FileNotFoundError:
+            state = os.stat(self.folder / SPACE)
+            space = state.st_mtime_ns, state.st_size, state.st_ino, state.st_ctime_ns
+        except OSError:  # there is none, or no way to it, which the index will say
             space = None
         changed, self._space_seen = space != self._space_seen, space
         if self._index.refresh() or changed:
-            self._searcher = Searcher(self._index, self.space)
+            self._searcher = self._searching()
+
+    def _searching(self) -> Searcher:
+        snapshot = self._index.snapshot
+        return Searcher(snapshot, partial(self._space_among, snapshot))
 
     # Writing
 
-    @contextlib.contextmanager
-    def locked(self) -> Iterator[None]:
-        """Alone among all processes that write to this library."""
-        try:
-            self.folder.mkdir(exist_ok=True)
-            lock = (self.folder / LOCK).open("w")
-        except OSError as error:
-            raise OutputError(f"cannot write library {self.folder}: {error.strerror}") from None
-        with lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            yield
+    def locked(self) -> AbstractContextManager[None]:
+        """Alone among all processes that write to this library. Waiting for another one is said after a second;
+        OutputError after half a minute."""
+        return locked(self.folder)
 
     def add(self, name: str, voice: VoiceLike, *, overwrite: bool = False, **attributes: str | None) -> Path:
         """Keep a Voice or vector [D] under a name. Returns its path.
 
         attributes: strings by which to find it, gender="female"; language, consent, license and source_model are
-        entered as such. NameTaken where the library has the name already, unless `overwrite`.
+        entered as such. NameTaken where the library has the name already, unless `overwrite`. A name that other systems
+        cannot hold is warned of.
         """
         name = check_name(name)
+        checks.flag(overwrite, "overwrite")
         voice = voice if isinstance(voice, Voice) else Voice(as_vectors(voice, "voice"))
         path = self.folder / f"{name}.safetensors"
         voice = described(voice, attributes)
         with self.locked():
-            taken = [self.path(name)] if name in self else [file for file in _files(self.folder, name) if file.exists()]
+            taken = self._there(name)
             if taken and not overwrite:
                 raise NameTaken(
                     f"library {self.folder} has a voice {name!r} already; --overwrite (in Python overwrite=True) "
                     "replaces it",
                     param="name",
                 )
+            if reason := unportable(name, self.names):
+                warnings.warn(f"voice name {name!r}: {reason}; such a library cannot be imported", stacklevel=2)
             voice.save(path)
             for file in taken:
                 if file != path:
                     file.unlink()
         return path
 
+    def rename(self, name: str, new: str, *, overwrite: bool = False) -> Path:
+        """Give a voice another name. Returns its path. NameTaken where the library has the name already, unless
+        `overwrite`."""
+        new = check_name(new)
+        checks.flag(overwrite, "overwrite")
+        with self.locked():
+            snapshot = self.snapshot()
+            source = snapshot.path(name)
+            if composed(name) == new:
+                raise InvalidValue(f"voice {name!r} has this name already", param="new")
+            others = [other for other in snapshot.names if other != composed(name)]
+            target = self.folder / f"{new}{source.suffix}"
+            taken = [file for file in self._there(new) if not file.samefile(source)]
+            if taken and not overwrite:
+                raise NameTaken(
+                    f"library {self.folder} has a voice {new!r} already; remove it or overwrite it", param="new"
+                )
+            if reason := unportable(new, others):
+                warnings.warn(f"voice name {new!r}: {reason}; such a library cannot be imported", stacklevel=2)
+            os.replace(source, target)
+            for file in taken:
+                if file != target:
+                    file.unlink()
+        return target
+
     def remove(self, name: str) -> None:
         """Delete a voice's file."""
         with self.locked():
-            self.path(name).unlink()
+            self.path(name)  # which refuses a name that is not there
+            for file in self._there(composed(name)):
+                file.unlink()
+
+    def _there(self, name: str) -> list[Path]:
+        """The files of a name: one, or two where a run was killed that put one kind of file in the place of another."""
+        known = [self.path(name)] if name in self else []
+        return [*known, *(file for file in _files(self.folder, name) if file.exists() and file not in known)]
 
     def tag(self, name: str, **attributes: str | None) -> None:
         """Enter attributes of a voice; None takes one away."""
@@ -180,12 +203,16 @@ class Library:
                 f"voice {name!r} lies in {path.name}, which holds a vector alone; add it to the library", param="name"
             )
         with self.locked():
-            described(Voice.load(path), attributes).save(path)
+            described(self[name], attributes).save(path)
 
     def add_direction(self, name: str, direction: Direction, overwrite: bool = False) -> Path:
         """Keep a Direction for `@name`. Returns its path."""
         name = check_name(name)
+        if not isinstance(direction, Direction):
+            raise WrongType(f"a direction is kept, not {direction!r}", param="direction")
         with self.locked():
+            if reason := unportable(name, self.directions):
+                warnings.warn(f"direction name {name!r}: {reason}; such a library cannot be imported", stacklevel=2)
             (self.folder / DIRECTIONS).mkdir(exist_ok=True)
             path = self.folder / DIRECTIONS / f"{name}.safetensors"
             if path.exists() and not overwrite:
@@ -199,35 +226,50 @@ class Library:
 
     def direction(self, name: str) -> Direction:
         """The Direction of a name; DirectionNotFound where there is none, InvalidValue for what cannot be a name."""
+        if not isinstance(name, str):
+            raise WrongType(f"a direction's name must be a string, not {name!r}", param="direction")
         known = self.directions
         # A listed name is a file of the folder, whatever it is called; any other could be a path out of it.
-        path = self.folder / DIRECTIONS / f"{name if name in known else check_name(name)}.safetensors"
-        if not path.is_file():
+        found = next((one for one in known if composed(one) == composed(name)), None)
+        if found is None:
+            check_name(name)
             listed = f"; it has {shortened(known)}" if known else ""
             raise DirectionNotFound(f"direction {name!r} is not in library {self.folder}{listed}", param="direction")
-        return Direction.load(path)
+        return Direction.load(self.folder / DIRECTIONS / f"{found}.safetensors")
 
     @property
     def directions(self) -> list[str]:
         """Names of the directions kept here."""
-        return sorted(path.stem for path in (self.folder / DIRECTIONS).glob("[!.]*.safetensors"))
+        files = (self.folder / DIRECTIONS).glob("[!.]*.safetensors")
+        return sorted(file.stem for file in files if shown(file.name) == file.name)  # else it cannot be named
 
     # Searching
 
     def space(self, dimension: int) -> VoiceSpace | None:
         """The VoiceSpace to compare voices of a dimension in: the one kept here, else one fitted to the voices here,
         else None, with a warning, where they are too few."""
-        self.refresh()
+        return self._space_among(self.snapshot(), dimension)
+
+    def _space_among(self, snapshot: Snapshot, dimension: int) -> VoiceSpace | None:
         if (self.folder / SPACE).is_file():
-            space = VoiceSpace.load(self.folder / SPACE)
-            if space.dimension == dimension:
-                return space
-        matrix = self._index.matrices.get(dimension)
+            try:
+                space = VoiceSpace.load(self.folder / SPACE)
+                if space.dimension == dimension:
+                    return space
+            except InvalidValue as error:
+                if (self.folder / SPACE).exists():  # else it was removed just now
+                    warnings.warn(f"library {self.folder}: passed over: {error}", stacklevel=3)
+        matrix = snapshot.matrices.get(dimension)
         if matrix is not None and matrix.shape[0] >= FEWEST:
-            return VoiceSpace.fit(matrix, source=f"library {self.folder.name}")
+            try:
+                return VoiceSpace.fit(matrix, source=f"library {self.folder.name}")
+            except InvalidValue as error:  # they are all the same
+                warn_raw(f"library {self.folder}: {error}", mean_cosine(matrix))
+                return None
         count = 0 if matrix is None else matrix.shape[0]
         warn_raw(
-            f"library {self.folder} has {count} voices of dimension {dimension}, too few to fit a space ({FEWEST})"
+            f"library {self.folder} has {count} voices of dimension {dimension}, too few to fit a space ({FEWEST})",
+            None if matrix is None else mean_cosine(matrix),
         )
         return None
 

@@ -1,12 +1,20 @@
 """Names of voices: what a file in a library can be called."""
 
 import unicodedata
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TypeVar
 
 from ...errors import InvalidValue, WrongType
 
+LARGEST = 64 << 20  # bytes of one file: a voice with a minute of reference codes has 50 kB
 SPACE = "space.safetensors"  # the file of the library's voice space, whose name no voice can have
+
+# What Windows keeps for devices, with any extension, and the characters that it allows in no name.
+DEVICES = {"con", "prn", "aux", "nul", "conin$", "conout$"} | {
+    f"{port}{n}" for port in ("com", "lpt") for n in "0123456789¹²³"
+}
+FORBIDDEN = '<>:"|?*'
 
 Key = TypeVar("Key")
 
@@ -31,3 +39,24 @@ def check_name(name: str) -> str:
     if len(name.encode()) > 200:
         raise InvalidValue(f"voice name {name[:20]!r}… is longer than 200 bytes", param="name")
     return name
+
+
+def unportable(name: str, others: Iterable[str] = ()) -> str | None:
+    """Why a name that this system can hold is one that others cannot, or None. others: the names beside it."""
+    if name.partition(".")[0].rstrip().casefold() in DEVICES:
+        return "Windows keeps this name for a device"
+    if bad := sorted(set(name) & set(FORBIDDEN)):
+        return f"Windows allows no {' '.join(bad)} in a name"
+    if name.endswith("."):
+        return "Windows drops a dot at the end"
+    for other in others:
+        if other != name and composed(other).casefold() == name.casefold():
+            return f"macOS and Windows cannot tell it from {other!r}"
+    return None
+
+
+def shown(name: str) -> str:
+    """A file's name as a message can show it: bytes that are not UTF-8 and control characters as escapes."""
+    if name.isprintable():
+        return name
+    return "".join(repr(sign)[1:-1] if unicodedata.category(sign) in ("Cc", "Cs") else sign for sign in name)

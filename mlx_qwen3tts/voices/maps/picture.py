@@ -20,7 +20,7 @@ import mlx.core as mx
 import numpy as np
 
 from ... import checks
-from ...errors import InvalidValue, MissingExtra, WrongType
+from ...errors import InvalidValue, MissingExtra, WrongType, install_hint
 from ...files.output import whole_file
 
 if TYPE_CHECKING:
@@ -103,9 +103,7 @@ def write_png(
         from matplotlib.figure import Figure
         from matplotlib.lines import Line2D
     except ModuleNotFoundError:
-        raise MissingExtra(
-            "a map as PNG needs matplotlib: pip install 'mlx-qwen3tts[voices]', or write .html"
-        ) from None
+        raise MissingExtra(f"a map as PNG needs matplotlib: {install_hint('voices')}, or write .html") from None
     classes = classify(groups, len(points))
     names = [_shown(name) for name in names] if len(names) <= LABELLED else []
     legend, title = [_shown(name) for name in classes.names], _shown(title)

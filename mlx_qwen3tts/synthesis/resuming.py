@@ -1,0 +1,35 @@
+"""What a speech was made from, as one word, by which an unfinished batch knows what it has made already."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ..files.json_text import json_text
+from .planning import Notes
+from .request import Request
+
+if TYPE_CHECKING:
+    from .tts import Qwen3TTS
+
+
+def identities(tts: Qwen3TTS, requests: Sequence[Request], *model: str | None) -> list[str]:
+    """A word for each Request that changes with all that its speech depends on.
+
+    model: what the model was loaded from. The voice counts by its values, so that a file of the same name with another
+    voice is another speech. A seed that is left to chance is the same as another one.
+    """
+    voices: dict[str, list[object]] = {}
+    words = []
+    for one in requests:
+        key = f"{one.voice if isinstance(one.voice, str) else id(one.voice)} {one.keep}"
+        if key not in voices:
+            voice = tts.planner.resolve(one.voice, Notes(quiet=True), one.keep)
+            codes = None if voice is None or voice.ref_codes is None else np.array(voice.ref_codes).tolist()
+            voices[key] = [] if voice is None else [np.array(voice.embedding).tolist(), voice.ref_text, codes]
+        own = [one.text, one.language, one.instruct, one.text_mode, one.seed, repr(one.sampling)]
+        words.append(hashlib.sha256(json_text([model, voices[key], own]).encode()).hexdigest())
+    return words
