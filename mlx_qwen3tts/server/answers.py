@@ -60,9 +60,7 @@ def error_body(error: Exception, status: int) -> dict[str, dict[str, str | None]
     return {"error": {"message": message, "type": kind, "param": FIELDS.get(param or "", param), "code": code}}
 
 
-def error_response(
-    error: Exception, status: int | None = None, headers: Mapping[str, str] | None = None
-) -> Response:
+def error_response(error: Exception, status: int | None = None, headers: Mapping[str, str] | None = None) -> Response:
     """The response to an error; status: where the code does not decide it."""
     if status is None:
         status = status_of(error)

@@ -57,7 +57,7 @@ class Running(uvicorn.Server):
                 log_level="warning",
                 access_log=False,
                 server_header=False,
-                timeout_graceful_shutdown=round(GRACE + 2),
+                timeout_graceful_shutdown=round(GRACE + 5),
                 timeout_keep_alive=30,
                 h11_max_incomplete_event_size=65536,
                 ws_max_size=4 << 20,

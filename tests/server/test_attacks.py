@@ -140,7 +140,9 @@ def test_a_config_is_that_of_the_texts_that_follow_it(socket):
 
 
 def test_characters_that_come_in_halves(socket):
-    send(socket, CONFIG, *({"type": "input.text", "text": part} for part in ("Hi ", "\ud83d", "\ude00", " e", "\u0301.")))
+    send(
+        socket, CONFIG, *({"type": "input.text", "text": part} for part in ("Hi ", "\ud83d", "\ude00", " e", "\u0301."))
+    )
     send(socket, {"type": "input.done"})
     assert heard(socket)[1][1]["sentence_text"] == "Hi 😀 e\u0301."
     send(socket, {"type": "input.text", "text": "Hi \ud83d"}, {"type": "input.done"})
