@@ -448,6 +448,7 @@ class Engine:
             self._finish(job, Failed(event))
         self._queue.clear()
         mx.synchronize()
+        mx.clear_streams()  # this thread's own: where they outlive it, MLX may abort at the process's end
 
 
 def _nothing() -> None:
