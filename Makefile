@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: test lint demo wheel-check api goldens
+.PHONY: test test-clients lint demo wheel-check api goldens
 
 $(VENV)/installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -12,6 +12,17 @@ $(VENV)/installed: pyproject.toml
 
 test: $(VENV)/installed lint
 	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+# Programs that speak through the server, from npm and in an environment of their own, about 1 GB.
+CLIENTS := .venv-clients
+CLIENTS_DIR := tests/server/clients
+test-clients: $(VENV)/installed $(CLIENTS)/installed
+	if command -v npm >/dev/null; then npm install --silent --no-audit --no-fund --prefix $(CLIENTS_DIR); fi
+	CLIENTS_PYTHON=$(CLIENTS)/bin/python $(BIN)/python -m pytest -m "clients or not clients" tests/server/test_clients.py
+
+$(CLIENTS)/installed: $(CLIENTS_DIR)/setup.sh
+	PYTHON=$(PYTHON) $(CLIENTS_DIR)/setup.sh $(CLIENTS)
+	touch $@
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check .

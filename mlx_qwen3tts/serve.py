@@ -6,15 +6,17 @@ import argparse
 import importlib.util
 import ipaddress
 import os
+import sys
 import webbrowser
 from collections.abc import Sequence
 from pathlib import Path
+from urllib.parse import quote
 
 from . import cli
 from .errors import InvalidValue, MissingExtra
 from .server.settings import FORMATS, Settings
 
-NEEDED = ("starlette", "uvicorn", "websockets", "python_multipart")
+NEEDED = ("starlette", "uvicorn", "h11", "websockets", "python_multipart")
 EXAMPLES = """\
   mlx_qwen3tts.serve --model miniature
   mlx_qwen3tts.serve --library voices --voice anna --port 8880
@@ -54,6 +56,8 @@ def settings(options: argparse.Namespace) -> Settings:
     key = options.api_key or os.environ.get("QWEN3TTS_API_KEY") or None
     if not is_loopback(options.host) and key is None:
         raise InvalidValue(f"--host {options.host} lets other machines in; give --api-key too", param="api_key")
+    if key is not None and not (key.isascii() and key.isprintable() and " " not in key):
+        raise InvalidValue("--api-key may hold ASCII letters, digits and marks alone, no spaces", param="api_key")
     for name, least in (("max_batch", 1), ("max_queue", 0), ("max_characters", 1)):
         if getattr(options, name) < least:
             raise InvalidValue(
@@ -112,10 +116,14 @@ def serve(options: argparse.Namespace) -> None:
         def ready() -> None:
             cli.note(server.greeting(address(bound)))
             if options.open:
-                webbrowser.open(address(bound))
+                token = f"/?token={quote(chosen.api_key, safe='')}" if chosen.api_key else ""
+                webbrowser.open(address(bound) + token)
 
         server.engine.told = ready
         Running(build(server, anywhere=not is_loopback(options.host)), server.engine).run(sockets=[bound])
+    if server.engine.fault is not None:  # the log has its traceback
+        cli.note("stopped by a fault of the server")
+        sys.exit(1)
     cli.note("stopped")
 
 

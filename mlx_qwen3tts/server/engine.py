@@ -139,11 +139,14 @@ class Engine:
         self.tts, self.max_batch, self.max_queue = tts, max_batch, max_queue
         self.counts: collections.Counter[str] = collections.Counter()
         self.ready, self.told, self.warm = threading.Event(), told, warm  # ready: everything is compiled
+        self.fault: Exception | None = None  # what ended the worker, where nobody stopped it
         self._inbox: queue.SimpleQueue[Callable[[], object]] = queue.SimpleQueue()
         self._queue: collections.deque[Job] = collections.deque()
         self._running: dict[Utterance, Job] = {}
-        self._places = threading.Lock()  # of `_load`
+        self._places = threading.Lock()  # of `_load` and `_closed`, and of what may still come into the inbox
         self._load = 0  # jobs handed in and not over
+        self._silent = 0  # those among them that wait for text
+        self._closed = False  # nobody looks into the inbox any more
         self._job_seconds = 5.0  # how long a job takes, a running mean, to tell when to try again
         self._deadline: float | None = None  # once it is being stopped
         self._thread = threading.Thread(target=self._run, name="mlx_qwen3tts engine")
@@ -180,7 +183,18 @@ class Engine:
 
     @property
     def alive(self) -> bool:
-        return self._thread.is_alive()
+        return self._thread.is_alive() and not self._closed
+
+    def check_room(self) -> None:
+        """Busy where a speech would be refused now."""
+        if not self.ready.is_set() or self._deadline is not None or not self.alive:
+            raise Stopping("the server is starting or stopping; try again in a moment", 2)
+        # Who waits for text holds up nobody, but a row that stands aside takes memory: as many again may.
+        places = self.max_batch + self.max_queue
+        if self._load - self._silent >= places or self._load >= 2 * places:
+            wait = math.ceil(self._job_seconds * (1 + self._load - self.max_batch) / self.max_batch)
+            message = f"{self._load} speeches are spoken or waiting, which is all there is room for"
+            raise Busy(message, min(600, max(1, wait)))
 
     def submit(
         self,
@@ -200,14 +214,9 @@ class Engine:
             replace(request, seed=(seed + number) % 2**32) for number, request in enumerate(requests)
         )
         with self._places:
-            if not self.ready.is_set() or self._deadline is not None or not self.alive:
-                raise Stopping("the server is starting or stopping; try again in a moment", 2)
-            if self._load >= self.max_batch + self.max_queue:
-                wait = math.ceil(self._job_seconds * (1 + self._load - self.max_batch) / self.max_batch)
-                message = f"{self._load} speeches are spoken or waiting, which is all there is room for"
-                raise Busy(message, min(600, max(1, wait)))
+            self.check_room()
             self._load += 1
-        self._inbox.put(lambda: self._queue.append(job))
+            self._inbox.put(lambda: self._queue.append(job))  # under the lock: nothing comes after the end
         return job
 
     def cancel(self, job: Job) -> None:
@@ -217,9 +226,6 @@ class Engine:
     def call(self, function: Callable[[], T]) -> Future[T]:
         """Run a function that needs the model or MLX between two frames; its Future, with whatever it raised."""
         future: Future[T] = Future()
-        if not self.alive:
-            future.set_exception(Stopping("the server is stopping; try again in a moment", 2))
-            return future
 
         def run() -> None:
             if not future.set_running_or_notify_cancel():
@@ -229,7 +235,11 @@ class Engine:
             except BaseException as error:  # noqa: BLE001 (it goes to who asked, who is in another thread)
                 future.set_exception(error)
 
-        self._inbox.put(run)
+        with self._places:
+            if self.alive:
+                self._inbox.put(run)
+            else:
+                future.set_exception(Stopping("the server is stopping; try again in a moment", 2))
         return future
 
     def wake(self) -> None:
@@ -257,11 +267,15 @@ class Engine:
                 self._warm_up()
                 if self.warm and self._deadline is None:
                     self.warm()
-                self.ready.set()
-                if self.told:
-                    self.told()
+                if self._deadline is None:
+                    self.ready.set()
+                    if self.told:
+                        self.told()
                 while self._deadline is None or (self._load and time.perf_counter() < self._deadline):
                     self._turn()
+            except Exception as error:
+                log.exception("the worker that owns the model ends with a fault")
+                self.fault = error
             finally:
                 self._end()
 
@@ -289,9 +303,11 @@ class Engine:
         self._take(wait=not (self._running or self._queue))
         self._admit()
         if not self._running:
+            self._silent = 0
             return
         try:
             pieces = self.decoding.step()
+            sounds = [(piece.utterance, np.array(piece.audio), len(piece.codes)) for piece in pieces or []]
         except Exception:
             log.exception("the batch failed; its speeches are lost, the next ones begin anew")
             self._lose(EngineFault("the server failed while speaking; its log says why"))
@@ -302,16 +318,18 @@ class Engine:
                 self._finish(self._running.pop(utterance), Failed(error))
         self.decoding.generation.failed.clear()
         if pieces is None:  # all wait for text
+            self._silent = len(self._running)
             self._take(wait=True)
             return
         self.counts["steps"] += 1
         self.counts["rows"] += len(self._running)
-        for piece in pieces:
-            self._hear(piece.utterance, np.array(piece.audio), len(piece.codes))
+        for utterance, samples, frames in sounds:
+            self._hear(utterance, samples, frames)
         for utterance, job in list(self._running.items()):
             if utterance.finish_reason and not utterance.held:
                 del self._running[utterance]
                 self._next_piece(utterance, job)
+        self._silent = min(len(self._running), len(self.decoding.generation.aside))
 
     def _take(self, wait: bool) -> None:
         """Do what came in; wait: for something to come, or for the end of the time to stop. Functions that need the
@@ -355,7 +373,15 @@ class Engine:
             self.counts["first_sound_milliseconds"] += round(1000 * job.first_sound)
         job.frames += frames
         self.counts["frames"] += frames
-        job.deliver(Sound(samples, frames))
+        self._deliver(job, Sound(samples, frames))
+
+    def _deliver(self, job: Job, event: Event) -> None:
+        """Tell who listens. Who cannot be told has left, and nobody else is to suffer from it."""
+        try:
+            job.deliver(event)
+        except Exception:
+            log.exception("a listener failed; its speech is dropped")
+            self._drop(job)
 
     def _next_piece(self, utterance: Utterance, job: Job) -> None:
         """What follows a piece that has been spoken: the next one, or the end."""
@@ -383,7 +409,7 @@ class Engine:
         seconds = time.perf_counter() - job.asked
         self._job_seconds += 0.2 * (seconds - self._job_seconds)
         self.counts[event.finish_reason if isinstance(event, Ended) else "failed"] += 1
-        job.deliver(event)
+        self._deliver(job, event)
 
     def _drop(self, job: Job) -> None:
         """Take out a job that nobody wants."""
@@ -410,11 +436,16 @@ class Engine:
     def _end(self) -> None:
         """Cut what is spoken, refuse what waits, answer every function that was handed in."""
         with self._places:
-            self._deadline = self._deadline or 0.0
-        for piece in self.decoding.decode(list(self._running)):
-            self._hear(piece.utterance, np.array(piece.audio), len(piece.codes))
+            self._closed = True
+        try:
+            for piece in self.decoding.decode(list(self._running)):
+                self._hear(piece.utterance, np.array(piece.audio), len(piece.codes))
+        except Exception:
+            log.exception("the last sound of %d speeches is lost", len(self._running))
+        event = Stopping("the server is stopping; try again in a moment", 2)
         for job in list(self._running.values()):
-            self._finish(job, self._ended(job, "interrupted"))
+            lost = Failed(EngineFault("the server failed while speaking; its log says why"))
+            self._finish(job, lost if self.fault else self._ended(job, "interrupted"))
         self._running.clear()
         for _ in itertools.repeat(None):
             try:
@@ -422,9 +453,10 @@ class Engine:
             except queue.Empty:
                 break
         for job in list(self._queue):
-            self._finish(job, Failed(Stopping("the server is stopping; try again in a moment", 2)))
+            self._finish(job, Failed(event))
         self._queue.clear()
         mx.synchronize()
+        mx.clear_streams()  # this thread's own: where they outlive it, MLX may abort at the process's end
 
 
 def _nothing() -> None:

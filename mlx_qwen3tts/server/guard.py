@@ -14,6 +14,7 @@ import ipaddress
 import logging
 import secrets
 import time
+import urllib.parse
 from typing import Any
 
 from starlette.datastructures import Headers
@@ -87,7 +88,7 @@ class Guard:
         await self.app(scope, body.receive, answer)
         milliseconds = 1000 * (time.perf_counter() - start)
         # The path of a voice holds its name, which is its owner's business.
-        shown = path.split("/voices/")[0]
+        shown = "".join(char if char.isprintable() else "?" for char in path.split("/voices/")[0][:200])
         log.info("%s %s %d %.0f ms %s", scope["method"], shown, status, milliseconds, request_id)
 
     def _check_host(self, headers: Headers) -> None:
@@ -119,7 +120,8 @@ class Guard:
         key = self.settings.api_key
         if key is None or (scope["type"] == "http" and scope["path"] in OPEN):
             return None
-        given = [headers.get("authorization", "").removeprefix("Bearer ").strip()]
+        scheme, _, bearer = headers.get("authorization", "").partition(" ")
+        given = [bearer.strip() if scheme.lower() == "bearer" else ""]
         if scope["type"] == "websocket":
             given += scope.get("subprotocols", [])
         cookie: http.cookies.SimpleCookie = http.cookies.SimpleCookie()
@@ -131,7 +133,9 @@ class Guard:
         if any(same(one, key) for one in given):
             return None
         token = scope.get("query_string", b"").decode("latin-1")
-        if scope["type"] == "http" and scope["path"] == "/" and token.startswith("token=") and same(token[6:], key):
+        # As it is, or percent-encoded: keys in base64 hold + and /.
+        tokens = [token[6:], urllib.parse.unquote(token[6:])] if token.startswith("token=") else []
+        if scope["type"] == "http" and scope["path"] == "/" and any(same(one, key) for one in tokens):
             response = RedirectResponse("/", 303)
             response.set_cookie(COOKIE, key, httponly=True, samesite="strict", path="/")
             return response

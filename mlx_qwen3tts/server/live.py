@@ -31,7 +31,7 @@ from ..synthesis.pieces import LIMIT, weight
 from ..synthesis.text import END, check_text
 from ..synthesis.text_stream import TextStream
 from . import asking
-from .answers import error_body
+from .answers import error_body, status_of
 from .engine import Busy
 from .speaking import Flow, speaking
 from .speech import usage
@@ -42,14 +42,16 @@ if TYPE_CHECKING:
     from .app import Server
 
 FIRST_CONFIG, IDLE = 10.0, 30.0  # seconds to wait for the first message, and for each that follows
+MOST_MARKS = 16  # characters, of the marks around the end of a sentence that came in pieces
 MOST_TEXT, MOST_CONFIG = 128 << 10, 4 << 20  # characters of a message
 
 
 class Segment:
-    """A stretch of text that is spoken as one utterance. `begun` is set once there is enough to begin with, or all."""
+    """A stretch of text that is spoken as one utterance, as `asked`. `begun` is set once there is enough to begin with,
+    or all."""
 
-    def __init__(self, tokenizer: TextTokenizer, server: Server) -> None:
-        self.feed, self.text = Feed(server.engine.wake), ""
+    def __init__(self, tokenizer: TextTokenizer, server: Server, asked: asking.Asked) -> None:
+        self.asked, self.feed, self.text = asked, Feed(server.engine.wake), ""
         self.begun, self.complete = asyncio.Event(), asyncio.Event()
         self._probe = TextStream(tokenizer)
 
@@ -75,22 +77,28 @@ class Session:
         self.segments: asyncio.Queue[Segment | None] = asyncio.Queue()
         self.segment: Segment | None = None
         self.characters = 0
+        self.half = ""  # the first half of a character whose second one has not come yet
 
     async def run(self) -> None:
-        await self.socket.accept()
+        # Browsers give up where none of the protocols that they offer is chosen; a key among them is not sent back
+        # where there is another.
+        offered = self.socket.scope.get("subprotocols", [])
+        key = self.server.settings.api_key
+        await self.socket.accept(next((name for name in offered if name != key), offered[0] if offered else None))
         tasks = [asyncio.ensure_future(self._read()), asyncio.ensure_future(self._speak())]
         try:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+        try:
             for task in done:
                 task.result()
         except WebSocketDisconnect:
             return
         except (QwenTTSError, RuntimeError) as error:
             await self._refuse(error)
-        finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
         await self._close(1000)
 
     # In
@@ -143,6 +151,7 @@ class Session:
             raise WrongType("input.text needs a string text", param="text")
         if len(text) > MOST_TEXT:
             raise TextTooLong(f"the message has {len(text)} characters; at most {MOST_TEXT} are taken", param="text")
+        text, self.half = whole_characters(self.half + text)
         self.characters += len(text)
         if self.characters > self.server.settings.max_characters:
             most = self.server.settings.max_characters
@@ -157,17 +166,30 @@ class Session:
             self.segment, text = None, text[cut:]
 
     def _cut(self, before: str, text: str) -> int | None:
-        """How much of a further text belongs to the segment that it fills; None where all of it does, and more."""
-        ends = (match.end() for match in END.finditer(before + text))
-        full = (end - len(before) for end in ends if end > len(before) and weight((before + text)[:end]) >= LIMIT // 2)
-        return next(full, None)
+        """How much of a further text belongs to the segment that it fills; None where all of it does, and more.
+
+        A segment ends with a sentence; where none does, between words once it is full, and where there are none either,
+        between characters.
+        """
+        size = weight(before)
+        together = before + text[: 2 * LIMIT]  # which is more than a segment takes
+        ends = {match.end() for match in END.finditer(together, max(0, len(before) - MOST_MARKS))}
+        for place, char in enumerate(text[: 2 * LIMIT], 1):
+            size += weight(char)
+            if len(before) + place in ends and size >= LIMIT // 2:
+                return place
+            if size >= 2 * LIMIT or (size >= LIMIT and char.isspace()):
+                return place
+        return None
 
     def _begin(self) -> Segment:
-        self.segment = Segment(self.server.tts.tokenizer, self.server)
+        self.segment = Segment(self.server.tts.tokenizer, self.server, self._asked("text"))
         self.segments.put_nowait(self.segment)
         return self.segment
 
     def _finish(self) -> None:
+        if self.half:
+            check_text(self.half)  # which says what is wrong with half a character
         if self.segment is None:
             raise InvalidValue("input.done came without any text", param="text")
         self.segment.close()
@@ -189,18 +211,18 @@ class Session:
                 await self._send("session.done", total_sentences=number, seed=seed)
                 number, seed = 0, None
                 continue
-            asked = self._asked("text")
+            asked = segment.asked
             if seed is None:
                 seed = secrets.randbits(32) if asked.seed is None else asked.seed
             await segment.begun.wait()
             if number and segment.complete.is_set() and not any(c.isalnum() for c in segment.text):
                 continue  # what is left behind the last sentence
-            await self._utter(segment, asked, number, (seed + number) % 2**32)
+            await self._utter(segment, number, (seed + number) % 2**32)
             number += 1
 
-    async def _utter(self, segment: Segment, asked: asking.Asked, number: int, seed: int) -> None:
-        server = self.server
-        request = await self._request(segment, asked)
+    async def _utter(self, segment: Segment, number: int, seed: int) -> None:
+        server, asked = self.server, segment.asked
+        request = await self._request(segment)
         flow = Flow(asked.format, server.sample_rate, asked.sample_rate, asked.rate)
         async with speaking(server.engine, [request], True, seed) as listener:
             begun = False
@@ -218,10 +240,10 @@ class Session:
         told = {"finish_reason": ended.finish_reason, "usage": usage(ended), "error": False}
         await self._send("audio.done", sentence_index=number, sentence_text=segment.text, **told)
 
-    async def _request(self, segment: Segment, asked: asking.Asked) -> Request:
+    async def _request(self, segment: Segment) -> Request:
         """The Request of a segment: with its Feed where words are spoken as they come, else with all of its text."""
         server = self.server
-        requests = await server.prepare(asked)
+        requests = await server.prepare(segment.asked)
         request = requests[0]
         voice: Any = request.voice
         in_context = voice is not None and voice.ref_codes is not None
@@ -238,7 +260,7 @@ class Session:
 
     async def _refuse(self, error: Exception) -> None:
         """Tell what is wrong, and close."""
-        body = error_body(error, 400 if isinstance(error, QwenTTSError) else 500)["error"]
+        body = error_body(error, status_of(error))["error"]
         with contextlib.suppress(WebSocketDisconnect, RuntimeError):  # it may have gone already
             await self._send("error", message=body["message"], error=body)
         await self._close(1013 if isinstance(error, Busy) else 1008 if isinstance(error, QwenTTSError) else 1011)
@@ -247,6 +269,15 @@ class Session:
         if self.socket.application_state == WebSocketState.CONNECTED:
             with contextlib.suppress(WebSocketDisconnect, RuntimeError):
                 await self.socket.close(code)
+
+
+def whole_characters(text: str) -> tuple[str, str]:
+    """(a text, the half character at its end): programs that cut their text between UTF-16's units send halves."""
+    half = text[-1:] if "\ud800" <= text[-1:] <= "\udbff" else ""
+    text = text[: len(text) - len(half)]
+    if any("\ud800" <= char <= "\udfff" for char in text):
+        text = text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "surrogatepass")
+    return text, half
 
 
 async def stream(socket: WebSocket) -> None:

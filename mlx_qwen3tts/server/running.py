@@ -20,7 +20,8 @@ def listening(host: str, port: int) -> socket.socket:
     """A bound socket; OutputError where the port is taken or the address is not this machine's."""
     try:
         family, *_, where = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
-        made = socket.socket(family, socket.SOCK_STREAM)
+        # asyncio sends small parts at once only on sockets that say they are TCP's: else an answer's body waits 40 ms.
+        made = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
         try:
             made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             made.bind(where)
@@ -46,7 +47,7 @@ class Running(uvicorn.Server):
     at once."""
 
     def __init__(self, app: Any, engine: Engine) -> None:
-        self.engine = engine
+        self.engine, self.cutting = engine, False
         super().__init__(
             uvicorn.Config(
                 app,
@@ -56,14 +57,20 @@ class Running(uvicorn.Server):
                 log_level="warning",
                 access_log=False,
                 server_header=False,
-                timeout_graceful_shutdown=round(GRACE + 2),
+                timeout_graceful_shutdown=round(GRACE + 5),
                 timeout_keep_alive=30,
                 h11_max_incomplete_event_size=65536,
                 ws_max_size=4 << 20,
             )
         )
 
+    async def on_tick(self, counter: int) -> bool:
+        """Whether to end; also where the worker has, as a server that cannot speak any more is of no use."""
+        return await super().on_tick(counter) or not self.engine.alive
+
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        # What is cut ends at once, and the rest of the way out is short: only a third Ctrl-C tears it off.
         again = self.should_exit and sig == signal.SIGINT
-        self.should_exit, self.force_exit = True, self.force_exit or again
+        self.should_exit, self.force_exit = True, again and self.cutting
+        self.cutting = again
         self.engine.stop(0.0 if again else GRACE)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, TypeVar
@@ -30,7 +31,7 @@ class Listener:
 
     def deliver(self, event: Event) -> None:
         """Called in the engine's thread."""
-        if not self._loop.is_closed():  # it is once the server has gone while a speech was cut
+        with contextlib.suppress(RuntimeError):  # the loop is closed once the server has gone while a speech was cut
             self._loop.call_soon_threadsafe(self._events.put_nowait, event)
 
     async def event(self) -> Event:

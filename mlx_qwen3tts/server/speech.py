@@ -18,7 +18,7 @@ from ..audio.encoding import CONTENT_TYPES
 from ..errors import InvalidValue, QwenTTSError, WrongType
 from ..files.json_text import json_text
 from . import asking
-from .answers import Refusal, error_body, error_response
+from .answers import Refusal, error_body, status_of
 from .engine import Ended
 from .speaking import Flow, Listener, speaking, unless
 
@@ -64,6 +64,7 @@ async def speech(request: HttpRequest) -> Response:
     """Speak a text: whole, as chunks, or as server-sent events."""
     server: Server = request.app.state.server
     asked = asking.parse(await json_body(request), server.settings, server.facts)
+    server.engine.check_room()  # before its voice is looked for, which may take a frame
     seed = secrets.randbits(32) if asked.seed is None else asked.seed
     prepared = await unless(gone(request), server.prepare(asked))
     if prepared is None:
@@ -137,7 +138,7 @@ async def _events(listener: Listener, flow: Flow, kind: str, stack: AsyncExitSta
                 if samples is None:
                     break
         except (QwenTTSError, RuntimeError) as error:
-            yield event("speech.audio.error", **error_body(error, 400 if isinstance(error, QwenTTSError) else 500))
+            yield event("speech.audio.error", **error_body(error, status_of(error)))
             return
         finally:
             if waiting is not None:
@@ -189,8 +190,7 @@ async def _item(server: Server, values: dict[str, Any], number: int) -> dict[str
         async with server.turn, speaking(server.engine, requests, False, asked.seed) as listener:
             sound = await _collect(listener)
     except (QwenTTSError, RuntimeError) as error:
-        status = error_response(error).status_code
-        return {**result, "usage": None, **error_body(error, status)}
+        return {**result, "usage": None, **error_body(error, status_of(error))}
     data = await asyncio.to_thread(flow.whole, sound)
     assert listener.ended is not None, "it was heard to its end"
     media = {"audio_data": base64.b64encode(data).decode(), "media_type": CONTENT_TYPES[asked.format]}

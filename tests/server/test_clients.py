@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -112,3 +113,30 @@ def test_wyoming_openai_reads_a_wav_in_small_parts(url):
         first = next(parts := answer.iter_bytes(2048))
         assert first[:4] == b"RIFF" and first[36:40] == b"data" and int.from_bytes(first[24:28], "little") == 24000
         assert len(first) + sum(map(len, parts)) == 44 + 11 * 3840
+
+
+def python(client, url):
+    """What a Python client of an environment of its own prints; skipped where there is none."""
+    own = Path(os.environ.get("CLIENTS_PYTHON", ".venv-clients/bin/python"))
+    if not own.exists():
+        pytest.skip("no environment for the clients: tests/server/clients/setup.sh, or set CLIENTS_PYTHON")
+    ran = subprocess.run([own, HERE / "speak.py", client, url], capture_output=True, text=True, timeout=200)
+    assert ran.returncode == 0, ran.stderr
+    return json.loads(ran.stdout.splitlines()[-1])
+
+
+@pytest.mark.clients
+def test_livekit(ending_url):
+    told = python("livekit", ending_url)
+    assert len(told) == 5 and all(samples >= 1920 for samples in told.values()), told
+
+
+@pytest.mark.clients
+def test_pipecat(ending_url):
+    told = python("pipecat", ending_url)
+    assert told["bytes"] >= 3840 and "ErrorFrame" not in told["kinds"], told
+
+
+@pytest.mark.clients
+def test_litellm(ending_url):
+    assert python("litellm", ending_url)["bytes"] > 500

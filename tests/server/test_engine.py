@@ -5,6 +5,7 @@ import random
 import threading
 import time
 
+import mlx.core as mx
 import numpy as np
 import pytest
 
@@ -208,3 +209,85 @@ def test_stopping_cuts_what_is_spoken_and_refuses_what_waits(tts, voice):
         engine.submit([endless], spoken.deliver)
     with pytest.raises(Stopping):
         engine.call(lambda: None).result(1)
+
+
+def test_nothing_that_is_handed_in_at_the_end_is_lost(tts, voice):
+    """From many threads, while the worker ends: every job has an end or is refused, every function an answer."""
+    engine = Engine(tts, max_batch=4, max_queue=400).__enter__()
+    assert engine.ready.wait(60)
+    ends, futures, refused = [], [], []
+
+    def ask():
+        for _ in range(40):
+            listener = Listener()
+            try:
+                engine.submit([Request("One.", voice, sampling=SHORT)], listener.deliver)
+                ends.append(listener)
+            except Busy:
+                refused.append(listener)
+            futures.append(engine.call(lambda: None))
+
+    threads = [threading.Thread(target=ask) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    engine.close(0.05)
+    for thread in threads:
+        thread.join()
+    for listener in ends:
+        assert isinstance(listener.all(5)[1], Ended | Failed)
+    for future in futures:
+        assert future.exception(5) is None or isinstance(future.exception(), Stopping)
+    assert engine.load == 0 and len(ends) + len(refused) == 160
+
+
+def test_what_comes_between_the_end_and_the_thread_s_last_breath_is_refused(tts, monkeypatch):
+    """A function that is handed in when nobody looks into the inbox any more, while the thread still lives."""
+    held, ending = threading.Event(), threading.Event()
+    engine = Engine(tts, max_batch=1).__enter__()
+    assert engine.ready.wait(60)
+    end = engine._end
+    monkeypatch.setattr(engine, "_end", lambda: (end(), ending.set(), held.wait(20)))
+    engine.stop(0)
+    assert ending.wait(20) and engine._thread.is_alive() and not engine.alive
+    with pytest.raises(Stopping):
+        engine.call(lambda: None).result(1)
+    held.set()
+    engine.close()
+
+
+def test_a_listener_that_fails_harms_nobody_else(engine, alone, voice, caplog):
+    served = Listener()
+    engine.submit([Request(TEXTS[1], voice, sampling=SHORT)], lambda event: 1 / 0, seed=1)
+    engine.submit([Request(TEXTS[1], voice, sampling=SHORT)], served.deliver, seed=3)
+    np.testing.assert_allclose(served.all()[0], alone(TEXTS[1], 3), atol=1e-5)
+    assert engine.call(lambda: engine.load).result(10) == 0 and "a listener failed" in caplog.text
+
+
+@pytest.mark.parametrize("where", ["_warm_up", "_take"])
+def test_a_worker_that_ends_with_a_fault_says_so(tts, voice, monkeypatch, where, caplog):
+    engine, listener = Engine(tts, max_batch=1), Listener()
+    if where == "_warm_up":
+        monkeypatch.setattr(engine, "_warm_up", lambda: 1 / 0)
+        engine.__enter__()
+    else:
+        engine.__enter__()
+        assert engine.ready.wait(60)
+        engine.submit([Request(TEXTS[2], voice, sampling=Sampling(max_tokens=2000))], listener.deliver)
+        assert isinstance(listener.events.get(timeout=30), Sound)
+        monkeypatch.setattr(engine, "_take", lambda wait: 1 / 0)
+        assert isinstance(listener.all()[1].error, EngineFault)
+    engine._thread.join(20)
+    assert isinstance(engine.fault, ZeroDivisionError) and not engine.alive and engine.load == 0
+    with pytest.raises(Stopping):
+        engine.submit([Request("One.", voice)], listener.deliver)
+    with pytest.raises(Stopping):
+        engine.call(lambda: None).result(1)
+
+
+def test_the_worker_leaves_no_streams_of_its_thread_behind(tts, monkeypatch):
+    """MLX aborts the process at its end, now and then, where a thread has left some."""
+    cleared, clear = [], mx.clear_streams
+    monkeypatch.setattr(mx, "clear_streams", lambda: (cleared.append(threading.current_thread().name), clear()))
+    with Engine(tts, max_batch=1) as engine:
+        assert engine.ready.wait(60)
+    assert cleared == ["mlx_qwen3tts engine"]
