@@ -20,7 +20,7 @@ NEEDED = ("starlette", "uvicorn", "h11", "websockets", "python_multipart")
 EXAMPLES = """\
   mlx_qwen3tts.serve --model miniature
   mlx_qwen3tts.serve --library voices --voice anna --port 8880
-  mlx_qwen3tts.serve --host 0.0.0.0 --api-key "$(cat key.txt)\""""
+  mlx_qwen3tts.serve --host 0.0.0.0 --api-key KEY"""
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -41,7 +41,7 @@ def check(answer):
 @pytest.mark.parametrize("field", FIELDS)
 def test_any_value_in_any_field(client, field):
     more = {"morph_to": "ben"} if field.startswith("morph_") else {}
-    for value in VALUES:
+    for value in VALUES[FIELDS.index(field) % 3 :: 3]:  # a third of them for each, another for its neighbours
         if isinstance(value, int | float) and field in ("rate", "morph_seconds") and value == 1.5:
             continue  # a value that is right
         check(client.post("/v1/audio/speech", content=json.dumps({**SPEAK, **more, field: value}), headers=JSON))

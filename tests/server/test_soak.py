@@ -2,7 +2,7 @@
 
 from benchmarks.serve import Soak
 
-SECONDS = 8
+SECONDS = 4
 
 
 def test_a_storm_leaves_nothing_behind(served):
