@@ -77,6 +77,9 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="MODE",
         help="streaming or full (default: streaming for clones and embeddings, full for presets and designed voices)",
     )
+    options.add_argument(
+        "--rate", type=float, default=1.0, metavar="X", help="of speaking, 0.5 to 2; the pitch is kept (default: 1)"
+    )
     for field in NUMBERS:
         kind, name = field.metadata["kind"], field.name.replace("_", "-")
         options.add_argument(f"--{name}", type=kind, metavar="N" if kind is int else "X", help=field.metadata["help"])
@@ -225,6 +228,7 @@ def generate(options: argparse.Namespace) -> None:
         if isinstance(text, list):
             how = {"languages": options.language, "instructs": options.instruct, "text_modes": options.text_mode}
             how["keep"] = options.keep
+            how["rates"] = options.rate
             speak_batch(tts, as_requests(text, voice, **how, seeds=options.seed, sampling=sampling), options)
         else:
             speak(tts, request(text, voice, sampling, options), options, player)
@@ -243,6 +247,7 @@ def request(
         seed=options.seed,
         sampling=sampling,
         keep=options.keep,
+        rate=options.rate,
         morph=options.morph_to,
         morph_seconds=options.morph_seconds,
         morph_mode=options.morph_mode or MORPH_MODES[0],

@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = "mlx_qwen3tts"
 
 # A room imports from those before it, from itself, and from what is everybody's.
-ROOMS = ("files", "networks", "audio", "checkpoint", "voices", "diarization", "synthesis")
+ROOMS = ("files", "networks", "audio", "checkpoint", "voices", "diarization", "synthesis", "server")
 EVERYBODYS = ("errors", "checks")
 NOT_COMMANDS = ("__init__", "__main__", "cli", *EVERYBODYS)  # files at the top
 # Commands that are too large for one file at the top, and that lie in a room.

@@ -98,6 +98,10 @@ class KVCache:
         part.pair, part.offset = _filled(self.pair)[:, place : place + 1, :, start:], self.offset - start
         return part
 
+    def detach(self) -> None:
+        """Hold a buffer of its own, not a view of a larger one."""
+        self.pair = mx.contiguous(_filled(self.pair))
+
     def put_row(self, place: int, start: int, part: KVCache, span: tuple[int, int]) -> None:
         """Take over the positions `span` (first, end) of what `row` gave."""
         first, end = span

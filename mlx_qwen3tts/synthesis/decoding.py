@@ -107,7 +107,8 @@ class Decoding:
             return None
         touched = self._take(frame)
         # Frames that wait for text would wait with it: they are heard first.
-        return self.decode([one for one in touched if one.due or (frame.waits and one.held)])
+        waiting = {id(self.spoken[row]) for row in frame.waits if row in self.spoken}
+        return self.decode([one for one in touched if one.due or (one.held and id(one) in waiting)])
 
     def _take(self, frame: Frame) -> list[Utterance]:
         """Give every utterance its codes and its end; those that got something."""

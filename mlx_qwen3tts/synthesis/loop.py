@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import mlx.core as mx
 
+from ..errors import QwenTTSError
 from ..networks import kernels
 from ..networks.cache import KVCache
 from ..networks.process import enter
@@ -40,14 +41,14 @@ ROOM = 256  # positions that a mask has room for beyond those that are needed
 class Frame:
     """codes [n, codebooks] of the n `rows` that spoke it.
 
-    ended: {row: "stop" or "length"} of the rows that turned out to be over; they speak no more. waits: the loop has to
-    wait for text before it can make another frame, so whoever holds frames back should not.
+    ended: {row: "stop" or "length"} of the rows that turned out to be over; they speak no more. waits: the rows whose
+    next frame has to wait for text, so whoever holds frames back should not.
     """
 
     rows: list[int]
     codes: mx.array
     ended: dict[int, str] = field(default_factory=dict)
-    waits: bool = False
+    waits: set[int] = field(default_factory=set)
 
 
 @dataclass(eq=False)
@@ -74,16 +75,34 @@ class Enqueued:
     codes: mx.array | None
 
 
+@dataclass
+class Aside:
+    """A row that waits for text while others speak: its caches, the next input [1, 1, E], the history [1, V]."""
+
+    row: Row
+    caches: list[KVCache]
+    embedding: mx.array
+    seen: mx.array
+
+
 class Generation:
     """Rows that are spoken together. Iterate, or call `step`, to get Frames; `insert` and `remove` rows in between.
+
+    `sets_aside`: what happens where a row's text is still being written and the next word is not there. False: all
+    wait. True: that row alone does, and joins again when its text has come; `step` gives None where all wait, and
+    `unfinished` tells that from the end. A text that cannot be read any further then ends its row and stands in
+    `failed`. Only texts that can be asked without waiting, as Feed can, are set aside.
 
     A row's max_tokens counts as in the official package: the last token would be spoken by a frame that is not made,
     so N tokens give at most N - 1 frames.
     """
 
-    def __init__(self, talker: Talker, steps: Steps, end: int) -> None:
+    def __init__(self, talker: Talker, steps: Steps, end: int, sets_aside: bool = False) -> None:
         """steps: the talker's compiled steps; end: the id of end of speech."""
-        self.talker, self.steps, self.end = talker, steps, end
+        self.talker, self.steps, self.end, self.sets_aside = talker, steps, end, sets_aside
+        self.most: int | None = None
+        self.aside: list[Aside] = []
+        self.failed: dict[int, QwenTTSError] = {}  # by the number of the row
         self.rows: list[Row] = []  # in the order of the arrays' rows
         self.waiting: list[Row] = []  # inserted and not yet prefilled
         self.caches: list[KVCache] = []
@@ -105,10 +124,20 @@ class Generation:
 
     def remove(self, number: int) -> None:
         """Let a row end here; nothing of it is handed out any more. One that has ended already stays so."""
-        for row in (*self.rows, *self.waiting):
+        for row in (*self.rows, *self.waiting, *(aside.row for aside in self.aside)):
             if row.number == number:
                 row.over = True
         self.waiting = [row for row in self.waiting if not row.over]
+
+    @property
+    def unfinished(self) -> bool:
+        """Whether some row has something more to say, if only when its text has come."""
+        return bool(self.waiting or self._going() or any(not aside.row.over for aside in self.aside))
+
+    @property
+    def talking(self) -> int:
+        """How many rows speak or are about to, without those that wait for text."""
+        return len(self.waiting) + sum(not self._waits(row) for row in self._going())
 
     def __iter__(self) -> Iterator[Frame]:
         while (frame := self.step()) is not None:
@@ -122,9 +151,25 @@ class Generation:
         self._ahead = self._ahead or self.enqueue()
         if self._ahead is None:
             return None
-        current, ready = self._ahead, all(row.prompt.text.ready(row.tokens - 1) for row in self._going())
+        current, ready = self._ahead, self.sets_aside or not any(self._waits(row) for row in self._going())
         self._ahead = self.enqueue() if ready else None  # where this fails, what is under way stays
-        return self._read(current, waits=not ready)
+        frame = self._read(current)
+        if not ready:
+            frame.waits = set(frame.rows)
+        elif self.sets_aside:
+            waiting = [aside.row for aside in self.aside] + ([] if self._ahead else self._going())
+            frame.waits = {row.number for row in waiting}
+        return frame
+
+    def _waits(self, row: Row) -> bool:
+        """Whether the text of a row's next frame is not there yet."""
+        try:
+            return not row.prompt.text.ready(row.tokens - 1)
+        except QwenTTSError as error:
+            if not self.sets_aside:
+                raise
+            row.over, self.failed[row.number] = True, error  # this row's text alone
+            return True
 
     def _going(self) -> list[Row]:
         """The rows that have something more to say."""
@@ -137,9 +182,13 @@ class Generation:
 
     def _enqueue(self) -> Enqueued | None:
         going = self._going()
+        back = self._stand_aside(going) if self.sets_aside else []
+        if self.sets_aside and not (going or back or self.waiting):
+            return None  # those who wait do so where they are
         # Before anything changes, as it may wait for text, and a writer may fail.
-        texts = [row.prompt.text.at(row.tokens - 1) for row in going]
+        texts = [row.prompt.text.at(row.tokens - 1) for row in (*going, *(aside.row for aside in back))]
         self._leave(going)
+        going += self._return(back)
         logits, hidden = self._talk(texts) if going else (None, None)
         if self.waiting:
             logits, hidden = self._join(logits, hidden)
@@ -183,6 +232,56 @@ class Generation:
         for cache in self.caches:
             cache.keep(places, cut)
 
+    def _stand_aside(self, going: list[Row]) -> list[Aside]:
+        """Take the rows that wait for text out of `going`, and where others speak out of what is computed on.
+
+        Returns those whose text has come since.
+        """
+        back, self.aside = self.aside, []
+        ready = {row: not row.over and not self._waits(row) for row in (*going, *(aside.row for aside in back))}
+        rows = [row for row in going if not ready[row]]
+        going[:] = [row for row in going if ready[row]]
+        room = None if self.most is None else max(0, self.most - len(going) - len(self.waiting))
+        back = [aside for aside in back if not aside.row.over]
+        still = [aside for aside in back if not ready[aside.row]]
+        back = [aside for aside in back if ready[aside.row]]
+        self.aside = still + ([] if room is None else back[room:])
+        back = back[:room]
+        if going or back or self.waiting:
+            self.aside += [self._own(row) for row in rows if not row.over]
+        return back
+
+    def _own(self, row: Row) -> Aside:
+        """A row with arrays of its own."""
+        place = self.rows.index(row)
+        caches = [cache.row(place, self.padding[place]) for cache in self.caches]
+        for cache in caches:
+            cache.detach()
+        made = Aside(row, caches, self.embedding[place : place + 1], self.seen[place : place + 1])
+        mx.async_eval(made.embedding, made.seen, *(array for cache in caches for array in cache.state))
+        return made
+
+    def _return(self, back: list[Aside]) -> list[Row]:
+        """Lay rows that stood aside beside those that speak. Returns them."""
+        for aside in back:
+            if self.rows:
+                self._beside(aside.caches, [0])
+                self.embedding = mx.concatenate([self.embedding, aside.embedding])
+                self.seen = mx.concatenate([self.seen, aside.seen])
+            else:
+                self.caches, self.padding = aside.caches, [0]
+                self.embedding, self.seen = aside.embedding, aside.seen
+            self.rows, self._step, self._mask = [*self.rows, aside.row], None, None
+        return [aside.row for aside in back]
+
+    def _beside(self, caches: list[KVCache], padding: list[int]) -> None:
+        """Lay the caches of further rows beside those there are; all of them end at one position then."""
+        length, more = self.caches[0].offset, caches[0].offset
+        end = max(length, more)
+        self.padding = [pad + end - length for pad in self.padding] + [pad + end - more for pad in padding]
+        for cache, other in zip(self.caches, caches, strict=True):
+            cache.join(other)
+
     def _talk(self, texts: list[mx.array]) -> tuple[mx.array, mx.array]:
         """The talker's step for all rows: logits [B, V], hidden states [B, 1, E]."""
         for place, row in enumerate(self.rows):
@@ -223,11 +322,7 @@ class Generation:
         if logits is None or hidden is None:
             self.caches, self.padding, self.seen = caches, padding, unseen
         else:
-            length, more = self.caches[0].offset, caches[0].offset
-            end = max(length, more)
-            self.padding = [pad + end - length for pad in self.padding] + [pad + end - more for pad in padding]
-            for cache, other in zip(self.caches, caches, strict=True):
-                cache.join(other)
+            self._beside(caches, padding)
             self.seen = mx.concatenate([self.seen, unseen])
             new_logits, new_hidden = mx.concatenate([logits, new_logits]), mx.concatenate([hidden, new_hidden])
         self.rows, self._step, self._mask = [*self.rows, *new], None, None
@@ -249,7 +344,7 @@ class Generation:
         logits, hidden = self.talker(mx.stack(padded), caches, mask, positions)
         return caches, padding, logits, hidden
 
-    def _read(self, current: Enqueued, waits: bool) -> Frame:
+    def _read(self, current: Enqueued) -> Frame:
         """Wait for a frame's code 0 and note what ends with it."""
         spoke, ended = [], {}
         first: Any = current.first.tolist()  # a list of integers
@@ -267,4 +362,4 @@ class Generation:
             codes = mx.zeros((0, self.steps.config.talker.num_code_groups), mx.uint32)
         elif len(spoke) < len(current.rows):
             codes = codes[mx.array(spoke)]
-        return Frame(numbers, codes, ended, waits)
+        return Frame(numbers, codes, ended)

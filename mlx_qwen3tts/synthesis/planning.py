@@ -19,7 +19,7 @@ from ..networks.talker import Talker
 from ..voices.voice import Voice
 from .decoding import Part, Utterance
 from .languages import language_name
-from .live import LiveText
+from .live import Feed, LiveText
 from .morph import FRAMES_PER_TOKEN, Morph, path, timed
 from .prompt import Prompt, Text, build_prompt, language_tags
 from .request import LEAST_TOKENS, Request
@@ -51,7 +51,7 @@ class Notes(list[str]):
 @dataclass
 class Plan:
     """A Request that this model has accepted. codebooks: of its frames; notes: grow while it is spoken; text: all of
-    it, as far as it has come."""
+    it, as far as it has come; positions: of its prompt; rate: of speaking."""
 
     utterance: Utterance
     seed: int
@@ -59,6 +59,11 @@ class Plan:
     notes: Notes
     codebooks: int
     text: Text
+    rate: float = 1.0
+
+    @property
+    def positions(self) -> int:
+        return self.utterance.part.prompt.embeddings.shape[0]
 
 
 class Planner:
@@ -89,10 +94,10 @@ class Planner:
             self.config.model_type == "custom_voice" and self.config.model_size not in "0b6"
         )
 
-    def plan(self, request: Request, schedule: Sequence[int]) -> Plan:
-        """The Plan of a Request. schedule: as of Utterance."""
+    def plan(self, request: Request, schedule: Sequence[int], notes: Notes | None = None) -> Plan:
+        """The Plan of a Request. schedule: as of Utterance; notes: what is said about it is added there."""
         enter()
-        config, notes = self.sampling.sampled(request.sampling), Notes()
+        config, notes = self.sampling.sampled(request.sampling), Notes() if notes is None else notes
         seed = secrets.randbits(32) if request.seed is None else request.seed
         voice = self._voice(request, "voice", notes)
         prompt = self.prompt(request, voice, config.max_tokens, notes)
@@ -101,7 +106,7 @@ class Planner:
         if request.morph is not None:
             part, following = self._changing(request, voice, part, notes)
         utterance = Utterance(part, following, schedule, context)
-        return Plan(utterance, seed, config, notes, self.codec.num_codebooks, prompt.text)
+        return Plan(utterance, seed, config, notes, self.codec.num_codebooks, prompt.text, request.rate)
 
     def _voice(self, request: Request, param: str, notes: Notes) -> Voice | None:
         """The Voice that the parameter `param` means."""
@@ -125,7 +130,7 @@ class Planner:
         if dialect and dialect not in self.config.talker.codec_language_id:
             message = f"the voice speaks {dialect!r}, which this model does not know; name another voice"
             raise UnsupportedValue(message, param="voice")
-        role, ids, more = self._text(request, notes)
+        role, ids, live = self._text(request, notes)
         layout = request.text_mode or ("full" if voice is None or preset else "streaming")
         prompt = build_prompt(
             self.talker,
@@ -137,7 +142,8 @@ class Planner:
             speaker=None if voice is None else voice.embedding,
             instruct=self.tokenizer.instruct(request.instruct) if request.instruct else None,
             reference=self._reference(voice),
-            more=more,
+            more=live and live.more,
+            poll=live and live.poll,
         )
         context = self.config.talker.max_position_embeddings
         needed = prompt.embeddings.shape[0] + max_tokens
@@ -167,10 +173,8 @@ class Planner:
             )
         return language
 
-    def _text(
-        self, request: Request, notes: Notes
-    ) -> tuple[list[int], list[int], Callable[[], tuple[list[int], bool]] | None]:
-        """(ids of the role, first ids of the text, function that waits for more of them or None)."""
+    def _text(self, request: Request, notes: Notes) -> tuple[list[int], list[int], LiveText | None]:
+        """(ids of the role, first ids of the text, where more of them come from or None)."""
         known = self.vocabulary
         if isinstance(request.text, str):
             whole = request.text
@@ -181,9 +185,11 @@ class Planner:
             self._check_length("text", len(ids))
             return role, ids, None
         pieces = known.single_marks(known.watch(request.text, notes.warn)) if known else request.text
-        text = LiveText(self.tokenizer, pieces, self._check_length)
+        feed = request.text
+        ready = (lambda: feed.ready) if isinstance(feed, Feed) else None
+        text = LiveText(self.tokenizer, pieces, self._check_length, ready)
         role, ids = text.begin()
-        return role, ids, text.more
+        return role, ids, text
 
     def _reference(self, voice: Voice | None) -> tuple[list[int], mx.array] | None:
         """(text ids, codes [frames, codebooks]) of a voice that is cloned in context."""

@@ -25,16 +25,28 @@ class Text:
     """The text side of what comes: one embedding [E] a step, in order, then pad for ever.
 
     `more` gives the next embeddings [N, E] and whether they are the last; it may wait for text that is being written.
-    None: everything is here.
+    None: everything is here. `poll` does the same without waiting, and gives none where there are none yet; None where
+    the writer cannot be asked.
     """
 
-    def __init__(self, known: mx.array, pad: mx.array, more: Callable[[], tuple[mx.array, bool]] | None = None) -> None:
+    def __init__(
+        self,
+        known: mx.array,
+        pad: mx.array,
+        more: Callable[[], tuple[mx.array, bool]] | None = None,
+        poll: Callable[[], tuple[mx.array, bool]] | None = None,
+    ) -> None:
         """known: [N, E]; pad: [E]."""
         self.tokens = 0  # of the text itself that have come so far
-        self.known, self.pad, self.more = known, pad, more
+        self.known, self.pad, self.more, self.poll = known, pad, more, poll
 
     def ready(self, step: int) -> bool:
         """Whether the embedding of a step is known without waiting for text."""
+        while self.poll and self.more and step >= self.known.shape[0]:
+            embeddings, last = self.poll()
+            if not (last or embeddings.shape[0]):
+                break
+            self._add(embeddings, last)
         return step < self.known.shape[0] or self.more is None
 
     def at(self, step: int) -> mx.array:
@@ -54,7 +66,9 @@ class Text:
 
     def _wait(self) -> None:
         assert self.more is not None, "there is nothing to wait for"
-        embeddings, last = self.more()
+        self._add(*self.more())
+
+    def _add(self, embeddings: mx.array, last: bool) -> None:
         self.known = mx.concatenate([self.known, embeddings])
         if last:
             self.more = None
@@ -112,6 +126,7 @@ def build_prompt(
     instruct: Sequence[int] | None = None,
     reference: tuple[Sequence[int], mx.array] | None = None,
     more: Callable[[], tuple[list[int], bool]] | None = None,
+    poll: Callable[[], tuple[list[int], bool]] | None = None,
 ) -> Prompt:
     """Assemble a prompt.
 
@@ -131,11 +146,13 @@ def build_prompt(
         words = talker.embed_text(mx.array(list(ids))) if ids else eos[:0]
         return mx.concatenate([words, eos]) if last else words
 
-    def following() -> tuple[mx.array, bool]:
-        assert more is not None, "all of the text is known"
-        ids, last = more()
-        words.tokens += len(ids)
-        return embed(ids, last), last
+    def embedded(source: Callable[[], tuple[list[int], bool]]) -> Callable[[], tuple[mx.array, bool]]:
+        def following() -> tuple[mx.array, bool]:
+            ids, last = source()
+            words.tokens += len(ids)
+            return embed(ids, last), last
+
+        return following
 
     parts = [talker.embed_text(mx.array(list(instruct)))] if instruct else []
     parts += [talker.embed_text(mx.array(list(role))), talker.embed_codec(mx.array(list(tags))) + pad]
@@ -146,7 +163,7 @@ def build_prompt(
     parts.append(codec_pad + bos)
 
     known = embed([*(reference[0] if reference else ()), *text], last=more is None)
-    words = Text(known, pad[0], following if more else None)
+    words = Text(known, pad[0], embedded(more) if more else None, embedded(poll) if poll else None)
     words.tokens = len(text)
     # What speech continues from: codec bos, in context followed by the reference's frames.
     spoken = mx.concatenate([codec_bos, talker.embed_frames(reference[1])]) if reference else codec_bos

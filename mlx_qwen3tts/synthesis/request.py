@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 LAYOUTS = ("streaming", "full")  # of the text: a token a frame, or all of it first
 MORPH_MODES = ("live", "sentences")
 KEEPS = ("none", "norm", "radius")  # what of its parents a blend keeps
+RATES = (0.5, 2.0)  # of speaking
 LEAST_TOKENS = 2  # for a frame: the last token is never spoken
 
 
@@ -125,6 +126,7 @@ class Options(SamplingOptions, total=False):
     seed: int | None
     sampling: Sampling
     keep: str
+    rate: float
     morph: MorphLike
     morph_seconds: float | None
     morph_mode: str
@@ -139,6 +141,7 @@ class BatchOptions(SamplingOptions, total=False):
     seeds: int | list[int] | list[int | None] | None
     sampling: Sampling
     keep: str
+    rates: float | list[float]
 
 
 @dataclass(frozen=True)
@@ -152,6 +155,8 @@ class Request:
     clones and vectors) or "full" (the whole text first; the default for presets and designed voices). seed: 0 to
     2**32 - 1, which makes the speech repeatable; None draws one. keep: what a blend expression keeps of its parents,
     "none", "norm" or "radius" (of the library's voice space).
+
+    rate: how fast it is spoken, 0.5 to 2, at the same pitch. The sound is stretched; the codes stay as they are.
 
     morph: a voice to change into while speaking, evenly over `morph_seconds` (default: what the text should take), or
     a function from the seconds spoken to a vector [D]; `voice` is where it starts. morph_mode: "live" rewrites the
@@ -167,6 +172,7 @@ class Request:
     seed: int | None = None
     sampling: Sampling = Sampling()
     keep: str = KEEPS[0]
+    rate: float = 1.0
     morph: MorphLike = None
     morph_seconds: float | None = None
     morph_mode: str = MORPH_MODES[0]
@@ -189,6 +195,7 @@ class Request:
         checks.word(self.keep, "keep", KEEPS)
         if self.keep != KEEPS[0] and not any(isinstance(voice, str) for voice in (self.voice, self.morph)):
             raise InvalidValue("keep belongs to a blend expression, and the voice is not one", param="keep")
+        object.__setattr__(self, "rate", checks.number(self.rate, "rate", *RATES))
         self._check_morph()
 
     def _check_morph(self) -> None:
@@ -259,7 +266,7 @@ def as_requests(
     own: dict[str, Any] = dict(options)
     sampling = _take_sampling(own)
     names = {"voices": "voice", "languages": "language", "instructs": "instruct", "text_modes": "text_mode"}
-    names["seeds"] = "seed"
+    names |= {"seeds": "seed", "rates": "rate"}
     shared = {"keep": own.pop("keep")} if "keep" in own else {}
     columns = {"voices": voices, **own}
     for name in columns:

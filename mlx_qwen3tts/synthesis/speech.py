@@ -15,12 +15,14 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import mlx.core as mx
 import numpy as np
 
+from ..audio.stretch import Stretch, stretched, stretched_length
 from ..audio.writing import wav_samples, write_audio
 from ..networks.process import computing
+from .decoding import Piece
 from .morph import FRAMES_PER_TOKEN
 
 if TYPE_CHECKING:
-    from .decoding import Decoding, Piece
+    from .decoding import Decoding
     from .planning import Plan
 
 
@@ -62,7 +64,10 @@ class Speech:
 
 @dataclass(eq=False, repr=False)
 class Chunk:
-    """A piece of a speech, decoded: audio [samples] float32 within ±1; sample_rate; codes [frames, codebooks] int32."""
+    """A piece of a speech, decoded: audio [samples] float32 within ±1; sample_rate; codes [frames, codebooks] int32.
+
+    At a rate other than 1 the sound lags 30 ms behind its codes, and a last chunk without codes brings the rest.
+    """
 
     audio: mx.array
     sample_rate: int
@@ -152,6 +157,11 @@ def note_cut(plan: Plan, called: str) -> None:
         plan.notes.warn(f"{called} did not end within {config.max_tokens} tokens and was cut; {way_out}")
 
 
+def ending(plan: Plan) -> Piece:
+    """A Piece without sound and codes, which says that there are no more."""
+    return Piece(plan.utterance, mx.zeros((0,)), mx.zeros((0, plan.codebooks), mx.int32))
+
+
 class Made:
     """What was made of one Plan so far, to be joined to a Speech."""
 
@@ -166,14 +176,14 @@ class Made:
 
     @property
     def seconds(self) -> float:
-        return sum(audio.shape[0] for audio in self.audio) / self.sample_rate
+        return stretched_length(sum(audio.shape[0] for audio in self.audio), self.plan.rate) / self.sample_rate
 
     def speech(self, stats: dict[str, Any]) -> Speech:
-        """All of it, evaluated, so that any thread may use it."""
-        nothing = mx.zeros((0,)), mx.zeros((0, self.plan.codebooks), mx.int32)  # where it was closed at once
-        audio, codes = (
-            mx.concatenate(parts or [none]) for parts, none in zip((self.audio, self.codes), nothing, strict=True)
-        )
+        """All of it at its rate, evaluated, so that any thread may use it."""
+        nothing = ending(self.plan)  # where it was closed at once
+        audio, codes = mx.concatenate(self.audio or [nothing.audio]), mx.concatenate(self.codes or [nothing.codes])
+        if self.plan.rate != 1:
+            audio = mx.array(stretched(np.array(audio), self.sample_rate, self.plan.rate))
         mx.eval(audio, codes)
         reason = self.plan.utterance.finish_reason or "interrupted"
         return Speech(audio, self.sample_rate, codes, reason, stats, tuple(self.plan.notes))
@@ -197,6 +207,7 @@ class SpeechStream:
         the number of frames made so far."""
         self._decoding: Decoding | None = decoding
         self._plan, self._rate, self._start, self._progress = plan, sample_rate, start, progress
+        self._stretch = None if plan.rate == 1 else Stretch(sample_rate, plan.rate)
         self._times: list[float] = []
         self._samples = self._frames = 0
         self.finish_reason: str | None = None
@@ -211,10 +222,7 @@ class SpeechStream:
     def __next__(self) -> Chunk:
         self._begun = True
         with self._taking():
-            piece = next(self._pieces)
-            mx.eval(piece.audio, piece.codes)
-            self._note_time()
-        return Chunk(piece.audio, self._rate, piece.codes)
+            return self._chunk(next(self._pieces))
 
     def __enter__(self) -> SpeechStream:
         return self
@@ -268,9 +276,7 @@ class SpeechStream:
         def take(piece: Piece) -> None:
             made.add(piece)
             if heard:
-                mx.eval(piece.audio, piece.codes)
-                self._note_time()
-                heard(Chunk(piece.audio, self._rate, piece.codes))
+                heard(self._chunk(piece))
 
         decoding = self._decoding
         assert decoding is not None, "it has not begun"
@@ -284,6 +290,8 @@ class SpeechStream:
                 take(piece)
             if not made.audio:
                 raise
+            for piece in self._rest():
+                take(piece)
             self._samples = sum(audio.shape[0] for audio in made.audio)
             self.stats = self._measure()
             raise Interrupted([made.speech(self.stats)]) from None
@@ -307,8 +315,23 @@ class SpeechStream:
                         self._samples += piece.audio.shape[0]
                         yield piece
             note_cut(self._plan, "the speech")
+            if self._samples:
+                yield from self._rest()
         finally:
             self._finish()
+
+    def _rest(self) -> list[Piece]:
+        """What is to come once everything is decoded: an ending, where sound is held back until then."""
+        return [ending(self._plan)] if self._stretch else []
+
+    def _chunk(self, piece: Piece) -> Chunk:
+        """What is heard of a piece at the speech's rate, evaluated."""
+        audio = piece.audio
+        if self._stretch:
+            audio = mx.array(self._stretch.step(np.array(audio), last=not len(piece.codes)))
+        mx.eval(audio, piece.codes)
+        self._note_time()
+        return Chunk(audio, self._rate, piece.codes)
 
     def _finish(self) -> None:
         self.finish_reason = self._plan.utterance.finish_reason or "interrupted"
@@ -318,8 +341,10 @@ class SpeechStream:
         self._times.append(time.perf_counter() - self._start)
 
     def _measure(self) -> dict[str, Any]:
-        seconds, frames = self._samples / self._rate, self._plan.utterance.frames
-        stats = make_stats(seconds, frames, self._start, seed=self._plan.seed)
+        stretch, frames = self._stretch, self._plan.utterance.frames
+        whole = stretched_length(self._samples, self._plan.rate)
+        samples = stretch.made if stretch and self._times else whole  # of what was heard, where somebody listened
+        stats = make_stats(samples / self._rate, frames, self._start, seed=self._plan.seed)
         if self._times:
             gaps = [later - earlier for earlier, later in itertools.pairwise(self._times)]
             stats |= {"first_audio": self._times[0], "largest_gap": max(gaps, default=0.0)}

@@ -217,11 +217,11 @@ class Qwen3TTS:
     ) -> list[Speech]:
         """Speak several Requests, or texts, at once. Returns a list of Speech, each as `generate` would give it.
 
-        voices, languages, instructs, text_modes, seeds: one for every text, or a list with one for each. batch_size: at
-        most so many at once; when one has ended the next one joins (default: all). numbers: of the texts, for `done`,
-        Interrupted and messages (default: from 0). progress: called with the number of
-        steps made so far. done: called with each text's number and Speech once it has ended. Interrupted has
-        what was spoken so far, in the texts' order. All are checked before the first is spoken.
+        voices, languages, instructs, text_modes, seeds, rates: one for every text, or a list with one for each.
+        batch_size: at most so many at once; when one has ended the next one joins (default: all). numbers: of the
+        texts, for `done`, Interrupted and messages (default: from 0). progress: called with the number of steps made
+        so far. done: called with each text's number and Speech once it has ended. Interrupted has what was spoken so
+        far, in the texts' order. All are checked before the first is spoken.
         """
         requests = as_requests(texts, voices, **options)
         size = len(requests) if batch_size is None else checks.whole(batch_size, "batch_size", 1)

@@ -1,0 +1,119 @@
+"""`mlx_qwen3tts.serve`: a local speech server that programs written for OpenAI's API can use."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import ipaddress
+import os
+import webbrowser
+from collections.abc import Sequence
+from pathlib import Path
+
+from . import cli
+from .errors import InvalidValue, MissingExtra
+from .server.settings import FORMATS, Settings
+
+NEEDED = ("starlette", "uvicorn", "websockets", "python_multipart")
+EXAMPLES = """\
+  mlx_qwen3tts.serve --model miniature
+  mlx_qwen3tts.serve --library voices --voice anna --port 8880
+  mlx_qwen3tts.serve --host 0.0.0.0 --api-key "$(cat key.txt)\""""
+
+
+def build_parser() -> argparse.ArgumentParser:
+    options = cli.parser("serve", __doc__, EXAMPLES)
+    cli.add_model(options, dtype=True)
+    add = options.add_argument
+    add(
+        "--host", default="127.0.0.1", metavar="H", help="address to listen on (default: 127.0.0.1, this machine alone)"
+    )
+    add("--port", type=int, default=8880, metavar="N", help="0 takes one that is free (default: 8880)")
+    add("--library", type=Path, default=None, metavar="DIR", help="folder of voices (default: voices)")
+    add("--voice", metavar="V", help="who speaks where a request names nobody (default: the first voice)")
+    add("--api-key", metavar="K", help="what clients must send; needed for other machines (also QWEN3TTS_API_KEY)")
+    add("--allow-host", action="append", default=[], metavar="H", help="a further name of this server")
+    add("--allow-origin", action="append", default=[], metavar="O", help="a web page's origin that may use it")
+    add("--max-batch", type=int, default=8, metavar="N", help="speeches at once (default: 8)")
+    add("--max-queue", type=int, default=16, metavar="N", help="speeches that may wait (default: 16)")
+    add("--max-characters", type=int, default=100_000, metavar="N", help="of a text (default: 100000)")
+    add("--default-format", choices=FORMATS, default="mp3", help="(default: mp3)")
+    add("--strict", action="store_true", help="refuse what is not understood instead of passing it over")
+    add("--voices-as-strings", action="store_true", help="list voices by name alone, as old clients expect")
+    add("--open", action="store_true", help="show the page in a browser")
+    return options
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    cli.run(serve, build_parser().parse_args(arguments))
+
+
+def settings(options: argparse.Namespace) -> Settings:
+    """The options, checked before a model is loaded."""
+    key = options.api_key or os.environ.get("QWEN3TTS_API_KEY") or None
+    if not is_loopback(options.host) and key is None:
+        raise InvalidValue(f"--host {options.host} lets other machines in; give --api-key too", param="api_key")
+    for name, least in (("max_batch", 1), ("max_queue", 0), ("max_characters", 1)):
+        if getattr(options, name) < least:
+            raise InvalidValue(
+                f"--{name.replace('_', '-')} {getattr(options, name)} is not {least} or more", param=name
+            )
+    if not 0 <= options.port < 65536:
+        raise InvalidValue(f"--port {options.port} is not within 0 to 65535", param="port")
+    for origin in options.allow_origin:
+        if origin in ("*", "null"):
+            raise InvalidValue(f"--allow-origin {origin} would let every page in; name one", param="allow_origin")
+    more = {} if options.library is None else {"library": options.library}
+    return Settings(
+        voice=options.voice,
+        api_key=key,
+        hosts=tuple(options.allow_host),
+        origins=tuple(options.allow_origin),
+        max_batch=options.max_batch,
+        max_queue=options.max_queue,
+        max_characters=options.max_characters,
+        default_format=options.default_format,
+        strict=options.strict,
+        voices_as_strings=options.voices_as_strings,
+        **more,
+    )
+
+
+def is_loopback(host: str) -> bool:
+    """Whether an address is reached from this machine alone."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def serve(options: argparse.Namespace) -> None:
+    chosen = settings(options)
+    for name in NEEDED:
+        if importlib.util.find_spec(name) is None:
+            raise MissingExtra(f"serve needs {name}: pip install 'mlx-qwen3tts[server]'")
+    from .server.app import Server, build
+    from .server.running import Running, address, listening
+    from .synthesis.tts import Qwen3TTS
+
+    with listening(options.host, options.port) as bound:
+        tts = Qwen3TTS.from_pretrained(options.model, options.dtype, chosen.library)
+        server = Server(tts, chosen, options.model)
+        if chosen.voice is not None:
+            server.voices.usual()  # which refuses what is not there
+        cli.note(f"loading: {address(bound)} answers, and speaks once everything is compiled")
+
+        def ready() -> None:
+            cli.note(server.greeting(address(bound)))
+            if options.open:
+                webbrowser.open(address(bound))
+
+        server.engine.told = ready
+        Running(build(server, anywhere=not is_loopback(options.host)), server.engine).run(sockets=[bound])
+    cli.note("stopped")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""The local server: one model, one running batch, any number of clients."""

@@ -1,0 +1,254 @@
+"""WS /v1/audio/speech/stream: text that is still being written, spoken as it comes.
+
+    client                          server
+    session.config {voice, …}
+    input.text {text}  …            audio.start {sentence_index, format, sample_rate}
+                                    binary …
+    input.done                      audio.done {sentence_index, finish_reason, usage}
+                                    session.done {total_sentences, seed}
+    (another input.text, or a new session.config, begins the next one)
+    session.close
+
+One utterance speaks on while its text is written; a text that grows beyond a piece (see `pieces`) goes on in the next
+one, from the end of a sentence on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import secrets
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
+
+from ..errors import InvalidValue, QwenTTSError, TextTooLong, WrongType
+from ..files.json_text import json_text
+from ..synthesis.live import Feed
+from ..synthesis.pieces import LIMIT, weight
+from ..synthesis.text import END, check_text
+from ..synthesis.text_stream import TextStream
+from . import asking
+from .answers import error_body
+from .engine import Busy
+from .speaking import Flow, speaking
+from .speech import usage
+
+if TYPE_CHECKING:
+    from ..synthesis.request import Request
+    from ..synthesis.tokenizer import TextTokenizer
+    from .app import Server
+
+FIRST_CONFIG, IDLE = 10.0, 30.0  # seconds to wait for the first message, and for each that follows
+MOST_TEXT, MOST_CONFIG = 128 << 10, 4 << 20  # characters of a message
+
+
+class Segment:
+    """A stretch of text that is spoken as one utterance. `begun` is set once there is enough to begin with, or all."""
+
+    def __init__(self, tokenizer: TextTokenizer, server: Server) -> None:
+        self.feed, self.text = Feed(server.engine.wake), ""
+        self.begun, self.complete = asyncio.Event(), asyncio.Event()
+        self._probe = TextStream(tokenizer)
+
+    def write(self, piece: str) -> None:
+        """Add text. Raises QwenTTSError for what cannot be spoken."""
+        if not self.begun.is_set() and self._probe.feed(piece) and self._probe.role is not None:
+            self.begun.set()
+        self.feed.write(piece)
+        self.text += piece
+
+    def close(self) -> None:
+        self.feed.close()
+        self.complete.set()
+        self.begun.set()
+
+
+class Session:
+    """One socket: a reader that takes text in, a speaker that sends sound out."""
+
+    def __init__(self, socket: WebSocket, server: Server) -> None:
+        self.socket, self.server = socket, server
+        self.config: dict[str, Any] = {}
+        self.segments: asyncio.Queue[Segment | None] = asyncio.Queue()
+        self.segment: Segment | None = None
+        self.characters = 0
+
+    async def run(self) -> None:
+        await self.socket.accept()
+        tasks = [asyncio.ensure_future(self._read()), asyncio.ensure_future(self._speak())]
+        try:
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
+        except WebSocketDisconnect:
+            return
+        except (QwenTTSError, RuntimeError) as error:
+            await self._refuse(error)
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+        await self._close(1000)
+
+    # In
+
+    async def _message(self, seconds: float | None) -> dict[str, Any]:
+        """The next message of the client's."""
+        try:
+            text = await asyncio.wait_for(self.socket.receive_text(), seconds)
+        except asyncio.TimeoutError:
+            raise InvalidValue(f"nothing came for {seconds:.0f} s; send text, input.done or session.close") from None
+        except KeyError:
+            raise WrongType("messages must be JSON text; audio goes the other way") from None
+        if len(text) > MOST_CONFIG:
+            raise InvalidValue("the message is too long")
+        try:
+            message = json.loads(text)
+        except (ValueError, RecursionError):
+            raise InvalidValue("the message is not JSON") from None
+        if not isinstance(message, dict) or not isinstance(message.get("type"), str):
+            raise WrongType("a message must be a JSON object with a type")
+        return message
+
+    async def _read(self) -> None:
+        """Take messages in until the client closes."""
+        first = True
+        while True:
+            waiting = FIRST_CONFIG if first else IDLE if self._open() else None
+            message, first = await self._message(waiting), False
+            kind = message.pop("type")
+            if kind == "session.close":
+                return
+            if kind == "session.config":
+                if self._open():
+                    raise InvalidValue("session.config came in the middle of a text; send input.done first")
+                self.config = message
+                self._asked("text")  # so that what is wrong with it is said now
+            elif kind == "input.text":
+                self._take(message.get("text"))
+            elif kind == "input.done":
+                self._finish()
+            else:
+                raise InvalidValue(f"message type {asking.shortened_repr(kind)} is not known", param="type")
+
+    def _open(self) -> bool:
+        """Whether a text has been begun and not ended."""
+        return self.segment is not None
+
+    def _take(self, text: object) -> None:
+        if not isinstance(text, str):
+            raise WrongType("input.text needs a string text", param="text")
+        if len(text) > MOST_TEXT:
+            raise TextTooLong(f"the message has {len(text)} characters; at most {MOST_TEXT} are taken", param="text")
+        self.characters += len(text)
+        if self.characters > self.server.settings.max_characters:
+            most = self.server.settings.max_characters
+            raise TextTooLong(f"the text has more than {most} characters (--max-characters)", param="text")
+        while text:
+            segment = self.segment or self._begin()
+            cut = self._cut(segment.text, text)
+            segment.write(text[:cut])
+            if cut is None:
+                return
+            segment.close()
+            self.segment, text = None, text[cut:]
+
+    def _cut(self, before: str, text: str) -> int | None:
+        """How much of a further text belongs to the segment that it fills; None where all of it does, and more."""
+        ends = (match.end() for match in END.finditer(before + text))
+        full = (end - len(before) for end in ends if end > len(before) and weight((before + text)[:end]) >= LIMIT // 2)
+        return next(full, None)
+
+    def _begin(self) -> Segment:
+        self.segment = Segment(self.server.tts.tokenizer, self.server)
+        self.segments.put_nowait(self.segment)
+        return self.segment
+
+    def _finish(self) -> None:
+        if self.segment is None:
+            raise InvalidValue("input.done came without any text", param="text")
+        self.segment.close()
+        self.segment, self.characters = None, 0
+        self.segments.put_nowait(None)
+
+    # Out
+
+    def _asked(self, text: str) -> asking.Asked:
+        values = {"response_format": "pcm", **self.config, "input": text}
+        return asking.parse(values, self.server.settings, self.server.facts)
+
+    async def _speak(self) -> None:
+        """Speak the segments in their order; None among them ends an utterance."""
+        number, seed = 0, None
+        while True:
+            segment = await self.segments.get()
+            if segment is None:
+                await self._send("session.done", total_sentences=number, seed=seed)
+                number, seed = 0, None
+                continue
+            asked = self._asked("text")
+            if seed is None:
+                seed = secrets.randbits(32) if asked.seed is None else asked.seed
+            await segment.begun.wait()
+            if number and segment.complete.is_set() and not any(c.isalnum() for c in segment.text):
+                continue  # what is left behind the last sentence
+            await self._utter(segment, asked, number, (seed + number) % 2**32)
+            number += 1
+
+    async def _utter(self, segment: Segment, asked: asking.Asked, number: int, seed: int) -> None:
+        server = self.server
+        request = await self._request(segment, asked)
+        flow = Flow(asked.format, server.sample_rate, asked.sample_rate, asked.rate)
+        async with speaking(server.engine, [request], True, seed) as listener:
+            begun = False
+            async for samples in listener:
+                if not begun:
+                    begun = True
+                    more = {"format": asked.format, "sample_rate": flow.rate, "ignored": list(asked.ignored)}
+                    await self._send("audio.start", sentence_index=number, **more)
+                if data := flow.add(samples):
+                    await self.socket.send_bytes(data)
+            if data := flow.finish():
+                await self.socket.send_bytes(data)
+        ended = listener.ended
+        assert ended is not None, "it was heard to its end"
+        told = {"finish_reason": ended.finish_reason, "usage": usage(ended), "error": False}
+        await self._send("audio.done", sentence_index=number, sentence_text=segment.text, **told)
+
+    async def _request(self, segment: Segment, asked: asking.Asked) -> Request:
+        """The Request of a segment: with its Feed where words are spoken as they come, else with all of its text."""
+        server = self.server
+        requests = await server.prepare(asked)
+        request = requests[0]
+        voice: Any = request.voice
+        in_context = voice is not None and voice.ref_codes is not None
+        layout = request.text_mode or ("full" if voice is None or "preset" in voice.other else "streaming")
+        changing = request.morph is not None and request.morph_seconds is None
+        text: Any = segment.feed
+        if in_context or layout == "full" or changing or segment.complete.is_set():
+            await segment.complete.wait()
+            text = check_text(segment.text)
+        return replace(request, text=text)
+
+    async def _send(self, kind: str, **values: Any) -> None:
+        await self.socket.send_text(json_text({"type": kind, **values}))
+
+    async def _refuse(self, error: Exception) -> None:
+        """Tell what is wrong, and close."""
+        body = error_body(error, 400 if isinstance(error, QwenTTSError) else 500)["error"]
+        with contextlib.suppress(WebSocketDisconnect, RuntimeError):  # it may have gone already
+            await self._send("error", message=body["message"], error=body)
+        await self._close(1013 if isinstance(error, Busy) else 1008 if isinstance(error, QwenTTSError) else 1011)
+
+    async def _close(self, code: int) -> None:
+        if self.socket.application_state == WebSocketState.CONNECTED:
+            with contextlib.suppress(WebSocketDisconnect, RuntimeError):
+                await self.socket.close(code)
+
+
+async def stream(socket: WebSocket) -> None:
+    """Speak text as it is written."""
+    await Session(socket, socket.app.state.server).run()

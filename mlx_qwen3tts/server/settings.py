@@ -1,0 +1,33 @@
+"""What a server was started with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..voices import FOLDER
+
+FORMATS = ("mp3", "opus", "aac", "flac", "wav", "pcm")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """library: the folder of voices; voice: who speaks where a request names nobody; api_key: what clients must send;
+    hosts, origins: further names of this server, and pages that may use it; strict: refuse what is not understood
+    instead of naming it in x-ignored; voices_as_strings: list voices by name alone; media_root: a folder whose files
+    requests may name; url_hosts: hosts whose sound may be fetched.
+    """
+
+    library: Path = Path(FOLDER)
+    voice: str | None = None
+    api_key: str | None = None
+    hosts: tuple[str, ...] = ()
+    origins: tuple[str, ...] = ()
+    max_batch: int = 8
+    max_queue: int = 16
+    max_characters: int = 100_000
+    default_format: str = "mp3"
+    strict: bool = False
+    voices_as_strings: bool = False
+    media_root: Path | None = None
+    url_hosts: tuple[str, ...] = ()

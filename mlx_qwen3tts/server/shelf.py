@@ -1,0 +1,296 @@
+"""The voices over HTTP: list, keep, read, delete, combine, search, embed. MLX runs in the engine's thread alone."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from starlette.datastructures import UploadFile
+from starlette.exceptions import HTTPException
+from starlette.requests import Request as HttpRequest
+from starlette.responses import JSONResponse, Response
+
+from ..errors import InvalidValue, VoiceNotFound, WrongType
+from ..voices.library.names import check_name
+from ..voices.library.rights import CONSENT
+from ..voices.lookup import Offset
+from ..voices.voice import Voice
+from .answers import Refusal, error_response
+from .asking import Body
+from .speaking import called
+from .speech import json_body
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from .app import Server
+
+MOST_VOICES = 1000  # that clients may keep
+MOST_UPLOAD = 10 << 20  # bytes
+FIELDS = 12
+FORMATS = {"safetensors": "application/octet-stream", "npy": "application/octet-stream", "json": "application/json"}
+
+
+def card(server: Server, name: str) -> dict[str, Any]:
+    """What a client is told of a voice."""
+    voices = server.voices
+    if name in voices.library:
+        info = voices.library.info(name)
+        made = voices.library.path(name).stat().st_mtime
+    else:
+        voice = voices.named(name)
+        info = {"dimension": voice.dimension, "in_context": voice.ref_codes is not None, "metadata": voice.metadata}
+        info["attributes"], made = dict(voice.attributes), server.started
+    told = info.get("metadata", {})
+    found: dict[str, Any] = {
+        "id": name,
+        "object": "audio.voice",
+        "name": name,
+        "type": "custom" if name in voices.library else "preset",
+        "created_at": int(made),
+        "language": told.get("language"),
+        "consent": told.get("consent"),
+        "license": told.get("license"),
+        "attributes": info.get("attributes", {}),
+        "dimension": info["dimension"],
+        "has_reference": bool(info.get("in_context")),
+        "preset": name not in voices.library,
+    }
+    if info.get("recipe"):
+        found["recipe"] = info["recipe"]
+    return found
+
+
+def shelf(server: Server, as_strings: bool) -> dict[str, Any]:
+    """All voices, in the shapes that the clients of four servers look for."""
+    names = server.voices.names
+    kept = [name for name in names if name in server.voices.library]
+    cards = [card(server, name) for name in names]
+    aliases = [{"id": alias, "name": alias, "alias_of": voice} for alias, voice in server.voices.aliases().items()]
+    listed: list[Any] = [*names, *(alias["id"] for alias in aliases)] if as_strings else [*cards, *aliases]
+    more = {"names": names, "uploaded_voices": [one for one in cards if one["name"] in kept]}
+    return {"object": "list", "voices": listed, "data": [*cards, *aliases], **more}
+
+
+async def voices(request: HttpRequest) -> Response:
+    """List the voices, or keep one."""
+    server: Server = request.app.state.server
+    if request.method == "POST":
+        return await keep(request)
+    as_strings = server.settings.voices_as_strings or request.query_params.get("legacy") == "true"
+    return JSONResponse(await called(server.engine, lambda: shelf(server, as_strings)))
+
+
+@asynccontextmanager
+async def form(request: HttpRequest) -> AsyncIterator[tuple[Body, bytes | None]]:
+    """The fields of a multipart form, and the one file in it."""
+    if not request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
+        raise Refusal("media_type", "send a multipart/form-data body")
+    try:
+        async with request.form(max_files=1, max_fields=FIELDS, max_part_size=1 << 20) as fields:
+            texts: dict[str, Any] = {}
+            data: bytes | None = None
+            for name, value in fields.multi_items():
+                if isinstance(value, UploadFile):
+                    data = await value.read(MOST_UPLOAD + 1)
+                    if len(data) > MOST_UPLOAD:
+                        raise Refusal("payload_too_large", f"the recording is larger than {MOST_UPLOAD >> 20} MB", name)
+                elif name in texts:
+                    raise InvalidValue(f"{name} is given twice", param=name)
+                else:
+                    texts[name] = value
+            yield Body(texts), data
+    except HTTPException as error:  # how Starlette says that a form is malformed or too large
+        raise InvalidValue(f"the form cannot be read: {error.detail}") from None
+
+
+async def keep(request: HttpRequest) -> JSONResponse:
+    """Keep a voice made of a recording, a vector or words."""
+    server: Server = request.app.state.server
+    async with form(request) as (body, recording):
+        name = check_name(body.text("name") or "")
+        consent, consent_id = body.text("consent"), None
+        if consent is None:
+            raise InvalidValue(f"consent is missing: one of {', '.join(CONSENT)}", param="consent")
+        if consent not in CONSENT:
+            consent, consent_id = "given", consent
+        vector, prompt = body.text("speaker_embedding"), body.text("prompt", most=2000)
+        if sum(given is not None for given in (recording, vector, prompt)) != 1:
+            raise InvalidValue("give one of audio_sample, speaker_embedding and prompt", param="audio_sample")
+        ref_text, language = body.text("ref_text"), body.text("language")
+        told = {"language": language, "license": body.text("license"), "description": body.text("speaker_description")}
+        overwrite = flag(body, "overwrite")
+        attributes = {"consent": consent, "consent_id": consent_id, **told}
+
+        def make() -> dict[str, Any]:
+            library = server.voices.library
+            if len(library) >= MOST_VOICES and name not in library:
+                raise InvalidValue(
+                    f"the library has {MOST_VOICES} voices, which is all it takes this way", param="name"
+                )
+            if recording is not None:
+                voice = server.voices.of_recording(recording, ref_text or None)
+            elif vector is not None:
+                voice = server.voices.of_vector(numbers(vector, server.tts.embedding_dim))
+            else:
+                voice = server.voices.designed(str(prompt), language)
+            entered = {key: value for key, value in attributes.items() if value is not None}
+            library.add(name, voice, overwrite=overwrite, **entered)
+            return {**card(server, name), "warnings": list(voice.notes)}
+
+        made = await called(server.engine, make)
+    return JSONResponse({"success": True, "voice": made, **made})
+
+
+def flag(body: Body, name: str) -> bool:
+    """A field of a form that is true or false."""
+    value = body.text(name, "false")
+    if value not in ("true", "false"):
+        raise WrongType(f"{name} must be true or false, not {value!r}", param=name)
+    return value == "true"
+
+
+def numbers(text: str, dimension: int) -> list[float]:
+    """The list of numbers of a form's field, as many as the model's vectors have."""
+    try:
+        values = json.loads(text)
+    except (ValueError, RecursionError):
+        raise InvalidValue("speaker_embedding is not a JSON list", param="speaker_embedding") from None
+    vector = Body({"speaker_embedding": values}).numbers("speaker_embedding", 8192)
+    if vector is None or len(vector) != dimension:
+        count = 0 if vector is None else len(vector)
+        raise InvalidValue(
+            f"speaker_embedding has {count} numbers; the model takes {dimension}", param="speaker_embedding"
+        )
+    return vector
+
+
+async def voice(request: HttpRequest) -> Response:
+    """Read a voice, as metadata or as its file, or delete it."""
+    server: Server = request.app.state.server
+    name = request.path_params["name"]
+    try:
+        if request.method == "DELETE":
+            await called(server.engine, lambda: server.voices.library.remove(known(server, name)))
+            done = {"message": f"voice {name!r} is deleted", "id": name, "object": "audio.voice", "deleted": True}
+            return JSONResponse({"success": True, **done})
+        kind = request.query_params.get("format")
+        if kind is None:
+            return JSONResponse(await called(server.engine, lambda: card(server, found(server, name))))
+        return await called(server.engine, lambda: voice_file(server.voices.named(found(server, name)), kind))
+    except VoiceNotFound as error:
+        response = error_response(error, 404)
+        if request.method != "DELETE":
+            return response
+        return JSONResponse({"success": False, **json.loads(bytes(response.body))}, 404)
+
+
+def known(server: Server, name: str) -> str:
+    """A name of the library; what the model brings along cannot be deleted."""
+    if name in server.voices.library:
+        return name
+    if name in server.voices.names:
+        raise InvalidValue(f"voice {name!r} comes with the model and cannot be deleted", param="name")
+    raise VoiceNotFound(f"voice {name!r} is not here", param="name")
+
+
+def found(server: Server, name: str) -> str:
+    """A name that is a voice's, not an expression or an alias."""
+    if name not in server.voices.names:
+        raise VoiceNotFound(f"voice {name!r} is not here", param="name")
+    return name
+
+
+def voice_file(voice: Voice, kind: str) -> Response:
+    """A voice as a file. Rights and recipe go along in a .safetensors alone."""
+    if kind not in FORMATS:
+        raise InvalidValue(f"format {kind!r} is not one of {', '.join(FORMATS)}", param="format")
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / f"voice.{kind}"
+        voice.save(path)
+        return Response(path.read_bytes(), media_type=FORMATS[kind])
+
+
+async def combine(request: HttpRequest) -> Response:
+    """A blend: "a+b" or ["a", "b"] in equal parts, or {"expression", "keep", "name"}. With a name it is kept."""
+    server: Server = request.app.state.server
+    values = await json_body(request, (str, list, dict))
+    if isinstance(values, list):
+        if not values or not all(isinstance(name, str) for name in values):
+            raise WrongType("the voices must be a list of names")
+        values = {"expression": " + ".join(quoted(name) for name in values)}
+    elif isinstance(values, str):
+        values = {"expression": values if "*" in values or "@" in values else " + ".join(values.split("+"))}
+    body = Body(values)
+    expression, keep, name = body.text("expression"), body.word("keep", ("none", "norm", "radius")), body.text("name")
+    overwrite = body.flag("overwrite")
+    if not expression:
+        raise InvalidValue("expression is missing", param="expression")
+
+    def make() -> Response:
+        made = server.voices.blend(expression, keep or "none")
+        if name is None:
+            return voice_file(made, "safetensors")
+        server.voices.library.add(check_name(name), made, overwrite=overwrite)
+        return JSONResponse({"success": True, "voice": card(server, name)})
+
+    return await called(server.engine, make)
+
+
+def quoted(name: str) -> str:
+    """A name as an expression takes it."""
+    return '"' + name + '"'
+
+
+async def search(request: HttpRequest) -> JSONResponse:
+    """The voices that are most like a voice, a vector or a recording, or that score highest along a direction."""
+    server: Server = request.app.state.server
+    if request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
+        async with form(request) as (body, recording):
+            pass
+    else:
+        body, recording = Body(await json_body(request)), None
+    name, k = body.text("voice"), body.values.pop("k", 5)
+    if isinstance(k, str) and k.isdigit() and len(k) < 6:
+        k = int(k)
+    k = Body({"k": k}).whole("k", 1, 1000) or 5
+    where = body.values.pop("where", None)
+    if where is not None and not isinstance(where, Mapping):
+        raise WrongType("where must be an object of attributes", param="where")
+    vector = body.numbers("speaker_embedding", 8192)
+    if sum(given is not None for given in (recording, vector, name)) != 1:
+        raise InvalidValue("give one of voice, speaker_embedding and a recording", param="voice")
+
+    def find() -> list[dict[str, Any]]:
+        voices = server.voices
+        query: Voice | Offset
+        if recording is not None:
+            query = voices.of_recording(recording)
+        elif vector is not None:
+            query = voices.of_vector(vector)
+        else:
+            query = voices.lookup.find(voices.aliases().get(str(name), str(name)))
+        return [{"name": name, "score": score} for name, score in voices.nearest(query, k, where)]
+
+    return JSONResponse(await called(server.engine, find))
+
+
+async def embedding(request: HttpRequest) -> JSONResponse:
+    """The vector of a recording."""
+    server: Server = request.app.state.server
+    async with form(request) as (_, recording):
+        if recording is None:
+            raise InvalidValue("the form has no file", param="file")
+    data = recording
+
+    def embed() -> dict[str, Any]:
+        vector = np.array(server.voices.of_recording(data).embedding)
+        norm = float(np.linalg.norm(vector))
+        return {"embedding": [float(x) for x in vector], "dim": vector.size, "norm": norm}
+
+    return JSONResponse(await called(server.engine, embed))

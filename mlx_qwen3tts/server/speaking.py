@@ -1,0 +1,119 @@
+"""A job of the engine as the event loop sees it, and its sound on the way to the client."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, TypeVar
+
+import numpy as np
+
+from ..audio.encoding import encoded, encoder
+from ..audio.stretch import Stretch
+from .engine import Ended, Engine, Event, Failed, Job, Sound
+
+if TYPE_CHECKING:
+    from ..synthesis.request import Request
+
+T = TypeVar("T")
+
+
+class Listener:
+    """Events of one job. Iterate to get its samples [n] as they come; `ended` says afterwards how it went."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine, self.ended = engine, None
+        self._loop, self._events = asyncio.get_running_loop(), asyncio.Queue[Event]()
+        self.ended: Ended | None = None
+        self.job: Job | None = None
+
+    def deliver(self, event: Event) -> None:
+        """Called in the engine's thread."""
+        if not self._loop.is_closed():  # it is once the server has gone while a speech was cut
+            self._loop.call_soon_threadsafe(self._events.put_nowait, event)
+
+    async def event(self) -> Event:
+        """The next event."""
+        return await self._events.get()
+
+    async def __aiter__(self) -> AsyncIterator[np.ndarray]:
+        """Raises what the speech failed with."""
+        while True:
+            event = await self.event()
+            if isinstance(event, Sound):
+                yield event.samples
+            elif isinstance(event, Failed):
+                raise event.error
+            else:
+                self.ended = event
+                return
+
+
+@asynccontextmanager
+async def speaking(
+    engine: Engine, requests: Sequence[Request], stream: bool, seed: int | None
+) -> AsyncIterator[Listener]:
+    """Have Requests spoken; where the block is left before the end, nobody listens any more and the row is freed."""
+    listener = Listener(engine)
+    listener.job = engine.submit(requests, listener.deliver, stream, seed)
+    try:
+        yield listener
+    finally:
+        engine.cancel(listener.job)  # nothing happens where it is over
+
+
+async def called(engine: Engine, function: Callable[[], T]) -> T:
+    """What a function gives that runs in the engine's thread."""
+    return await asyncio.wrap_future(engine.call(function))
+
+
+async def unless(gone: Awaitable[object], work: Awaitable[T]) -> T | None:
+    """What `work` gives; None, and the work is cancelled, where `gone` is done first."""
+    doing, leaving = asyncio.ensure_future(work), asyncio.ensure_future(gone)
+    try:
+        await asyncio.wait({doing, leaving}, return_when=asyncio.FIRST_COMPLETED)
+        return doing.result() if doing.done() else None
+    finally:
+        for task in (doing, leaving):
+            if not task.done():
+                task.cancel()
+        await asyncio.gather(doing, leaving, return_exceptions=True)
+
+
+class Flow:
+    """Samples at the model's rate to the bytes of what was asked for: stretched, resampled, encoded.
+
+    The server's requests have the rate 1: OpenAI's `speed` goes from 0.25 to 4, and is nothing to the engine.
+    """
+
+    def __init__(self, kind: str, source_rate: int, rate: int | None = None, speed: float = 1.0) -> None:
+        """kind: of CONTENT_TYPES; rate: in Hz, None for the model's; speed: 1 leaves the speech as it is."""
+        self.kind, self.rate = kind, rate or source_rate
+        self._steps: list[Callable[[np.ndarray, bool], np.ndarray]] = []
+        if speed != 1.0:
+            self._steps.append(Stretch(source_rate, speed).step)
+        if self.rate != source_rate:
+            import soxr
+
+            resampler = soxr.ResampleStream(source_rate, self.rate, 1, dtype="float32", quality="HQ")
+            self._steps.append(lambda samples, last: resampler.resample_chunk(samples, last=last))
+        self._encoder = encoder(kind, self.rate)
+
+    def samples(self, samples: np.ndarray, last: bool = False) -> np.ndarray:
+        """What the samples become before they are encoded."""
+        for step in self._steps:
+            samples = step(samples, last)
+        return np.clip(samples, -1, 1) if self._steps else samples
+
+    def add(self, samples: np.ndarray) -> bytes:
+        made = self.samples(samples)
+        return self._encoder.add(made) if made.size else b""
+
+    def finish(self) -> bytes:
+        made = self.samples(np.zeros(0, np.float32), last=True) if self._steps else np.zeros(0, np.float32)
+        return (self._encoder.add(made) if made.size else b"") + self._encoder.finish()
+
+    def whole(self, samples: np.ndarray) -> bytes:
+        """A whole speech, its head complete."""
+        return encoded(self.kind, self.samples(samples, last=True), self.rate)

@@ -1,0 +1,197 @@
+"""POST /v1/audio/speech and its batch."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import secrets
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from starlette.requests import Request as HttpRequest
+from starlette.responses import JSONResponse, Response, StreamingResponse
+
+from ..audio.encoding import CONTENT_TYPES
+from ..errors import InvalidValue, QwenTTSError, WrongType
+from ..files.json_text import json_text
+from . import asking
+from .answers import Refusal, error_body, error_response
+from .engine import Ended
+from .speaking import Flow, Listener, speaking, unless
+
+if TYPE_CHECKING:
+    from .app import Server
+
+MOST_ITEMS = 32  # of a batch
+QUEUED_COMMENT = 10.0  # seconds; clients give up after 30 without a byte
+
+
+async def json_body(request: HttpRequest, kinds: tuple[type, ...] = (dict,)) -> Any:
+    """The JSON value of a body, an object unless other kinds will do; the guard has limited its size."""
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind != "application/json":  # what a form on a foreign page can send without asking is not this
+        raise Refusal("media_type", "send the body as content-type: application/json")
+    data = await request.body()
+    try:
+        body = json.loads(data, parse_constant=_refuse_constant)
+    except (ValueError, RecursionError) as error:
+        raise InvalidValue(f"the body is not JSON: {shortened(error)}") from None
+    if not isinstance(body, kinds):
+        raise WrongType(f"the body must be a JSON object, not {type(body).__name__}")
+    return body
+
+
+def _refuse_constant(name: str) -> float:
+    raise ValueError(f"{name} is not JSON")
+
+
+def shortened(error: Exception) -> str:
+    """An error's words, not too many."""
+    words = " ".join(str(error).split()) or type(error).__name__
+    return words if len(words) <= 120 else f"{words[:117]}…"
+
+
+async def gone(request: HttpRequest) -> None:
+    """Returns once the client has left. The body has been read already."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+async def speech(request: HttpRequest) -> Response:
+    """Speak a text: whole, as chunks, or as server-sent events."""
+    server: Server = request.app.state.server
+    asked = asking.parse(await json_body(request), server.settings, server.facts)
+    seed = secrets.randbits(32) if asked.seed is None else asked.seed
+    prepared = await unless(gone(request), server.prepare(asked))
+    if prepared is None:
+        return Response(status_code=499)  # nobody reads it
+    flow = Flow(asked.format, server.sample_rate, asked.sample_rate, asked.rate)
+    headers = {"x-seed": str(seed), "x-sample-rate": str(flow.rate)}
+    if asked.ignored:
+        headers["x-ignored"] = ", ".join(name for name in asked.ignored if name.isascii() and name.isprintable())[:500]
+    kind = CONTENT_TYPES[asked.format] + (f";rate={flow.rate};channels=1" if asked.format == "pcm" else "")
+    async with AsyncExitStack() as stack:
+        spoken = speaking(server.engine, prepared, asked.stream is not None, seed)
+        listener = await stack.enter_async_context(spoken)
+        if asked.stream is None:
+            sound = await unless(gone(request), _collect(listener))
+            if sound is None:
+                return Response(status_code=499)
+            assert listener.ended is not None, "it was heard to its end"
+            headers["x-finish-reason"] = listener.ended.finish_reason
+            return Response(await asyncio.to_thread(flow.whole, sound), 200, headers, kind)
+        if asked.stream == "audio":
+            # A speech that fails before its first sound is an error with a status of its own.
+            sounds = aiter(listener)
+            first = await unless(gone(request), _first(sounds))
+            if first is None:
+                return Response(status_code=499)
+            stream = _chunks(first, sounds, flow, stack.pop_all())
+            return StreamingResponse(stream, 200, headers, kind)
+        stream = _events(listener, flow, asked.format, stack.pop_all())
+        return StreamingResponse(stream, 200, headers, "text/event-stream")
+
+
+async def _collect(listener: Listener) -> np.ndarray:
+    parts = [samples async for samples in listener]
+    return np.concatenate(parts) if parts else np.zeros(0, np.float32)
+
+
+async def _first(sounds: AsyncIterator[np.ndarray]) -> np.ndarray:
+    """The first samples; none where there is no sound at all."""
+    return await anext(sounds, np.zeros(0, np.float32))
+
+
+async def _chunks(
+    first: np.ndarray, sounds: AsyncIterator[np.ndarray], flow: Flow, stack: AsyncExitStack
+) -> AsyncIterator[bytes]:
+    async with stack:
+        if data := flow.add(first):
+            yield data
+        async for samples in sounds:
+            if data := flow.add(samples):
+                yield data
+        yield flow.finish()
+
+
+async def _events(listener: Listener, flow: Flow, kind: str, stack: AsyncExitStack) -> AsyncIterator[str]:
+    """Server-sent events as OpenAI's: deltas of one container, then its end or an error."""
+    async with stack:
+        sounds = aiter(listener)
+        waiting: asyncio.Future[np.ndarray | None] | None = None
+        try:
+            while True:
+                waiting = waiting or asyncio.ensure_future(anext(sounds, None))
+                done, _ = await asyncio.wait({waiting}, timeout=QUEUED_COMMENT)
+                if not done:
+                    yield ": queued\n\n"
+                    continue
+                samples, waiting = waiting.result(), None
+                data = flow.finish() if samples is None else flow.add(samples)
+                if data:
+                    delta = base64.b64encode(data).decode()
+                    yield event("speech.audio.delta", audio=delta, response_format=kind)
+                if samples is None:
+                    break
+        except (QwenTTSError, RuntimeError) as error:
+            yield event("speech.audio.error", **error_body(error, 400 if isinstance(error, QwenTTSError) else 500))
+            return
+        finally:
+            if waiting is not None:
+                waiting.cancel()
+        assert listener.ended is not None, "it was heard to its end"
+        yield event("speech.audio.done", usage=usage(listener.ended))
+
+
+def event(kind: str, **values: Any) -> str:
+    """A server-sent event. Some clients read its first line, others the data alone."""
+    return f"event: {kind}\ndata: {json_text({'type': kind, **values})}\n\n"
+
+
+def usage(ended: Ended) -> dict[str, Any]:
+    """What a speech took: positions of the prompt, frames of sound."""
+    return {
+        "input_tokens": ended.tokens,
+        "output_tokens": ended.frames,
+        "total_tokens": ended.tokens + ended.frames,
+        "input_token_details": {"text_tokens": ended.tokens, "audio_tokens": 0},
+    }
+
+
+async def batch(request: HttpRequest) -> JSONResponse:
+    """Several texts at once; each succeeds or fails by itself."""
+    server: Server = request.app.state.server
+    body = await json_body(request)
+    items = body.pop("items", None)
+    if not isinstance(items, list) or not 1 <= len(items) <= MOST_ITEMS:
+        raise InvalidValue(f"items must be a list of 1 to {MOST_ITEMS} speech requests", param="items")
+    if not all(isinstance(item, dict) for item in items):
+        raise WrongType("items must be JSON objects", param="items")
+    work = asyncio.gather(*(_item(server, {**body, **item}, number) for number, item in enumerate(items)))
+    results = await unless(gone(request), work)
+    if results is None:
+        return JSONResponse({}, 499)
+    done = sum(result["status"] == "success" for result in results)
+    counts = {"total": len(results), "succeeded": done, "failed": len(results) - done}
+    return JSONResponse({"id": f"batch-{secrets.token_hex(8)}", "results": results, **counts})
+
+
+async def _item(server: Server, values: dict[str, Any], number: int) -> dict[str, Any]:
+    """One result of a batch."""
+    result: dict[str, Any] = {"index": number, "status": "error", "audio_data": None, "media_type": None}
+    try:
+        asked = asking.parse(values, server.settings, server.facts)
+        flow = Flow(asked.format, server.sample_rate, asked.sample_rate, asked.rate)
+        requests = await server.prepare(asked)
+        async with server.turn, speaking(server.engine, requests, False, asked.seed) as listener:
+            sound = await _collect(listener)
+    except (QwenTTSError, RuntimeError) as error:
+        status = error_response(error).status_code
+        return {**result, "usage": None, **error_body(error, status)}
+    data = await asyncio.to_thread(flow.whole, sound)
+    assert listener.ended is not None, "it was heard to its end"
+    media = {"audio_data": base64.b64encode(data).decode(), "media_type": CONTENT_TYPES[asked.format]}
+    return {**result, "status": "success", **media, "usage": usage(listener.ended), "error": None}

@@ -1,0 +1,142 @@
+"""Who can speak here: names, aliases, recordings and vectors to Voices. Runs in the engine's thread.
+
+Names are names: nothing a client sends is ever opened as a path.
+"""
+
+from __future__ import annotations
+
+import collections
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import mlx.core as mx
+import numpy as np
+
+from ..audio.reading import LONGEST
+from ..audio.upload import read_upload
+from ..errors import InvalidValue, QwenTTSError, UnsupportedValue, VoiceNotFound
+from ..networks.speaker.mel import SAMPLE_RATE
+from ..voices.library.library import Library
+from ..voices.lookup import Lookup, Offset
+from ..voices.voice import Voice
+
+if TYPE_CHECKING:
+    from ..synthesis.tts import Qwen3TTS
+
+ALIASES = (
+    "alloy", "ash", "ballad", "cedar", "coral", "echo", "fable", "marin", "nova", "onyx", "sage", "shimmer", "verse",
+)  # OpenAI's names, which some of its clients insist on  # fmt: skip
+ALIAS_FILE = "aliases.json"
+KEPT = 32  # voices of recordings that are kept for the next request
+
+
+class Voices:
+    """The voices of a server: its library's, the model's presets, those that came with the model, and aliases."""
+
+    def __init__(self, tts: Qwen3TTS, library: Library, default: str | None = None) -> None:
+        self.tts, self.library, self.default = tts, library, default
+        packaged = tts.folder.folder / "voices"
+        self.packaged = Library(packaged) if packaged.is_dir() else None
+        self.lookup = Lookup(library, self._preset, tts.speakers, files=False)
+        self._heard: collections.OrderedDict[str, Voice] = collections.OrderedDict()
+
+    def _preset(self, name: str) -> Voice | None:
+        """What the model brings along under a name."""
+        if self.packaged is not None and name in self.packaged:
+            return self.packaged[name]
+        return self.tts.casting.lookup.preset(name) if self.tts.casting.lookup.preset else None
+
+    @property
+    def names(self) -> list[str]:
+        """Every name, the library's first."""
+        own = self.library.names
+        more = [*(self.packaged.names if self.packaged is not None else []), *self.tts.speakers]
+        return [*own, *(name for name in more if name not in own)]
+
+    def aliases(self) -> dict[str, str]:
+        """{OpenAI's name: a voice here}: those of aliases.json in the library, and where there is no such file spread
+        over the voices in the order of their names. A voice that has such a name itself is no alias."""
+        names = self.names
+        try:
+            chosen = json.loads((self.library.folder / ALIAS_FILE).read_text("utf-8"))
+        except FileNotFoundError:
+            chosen = {alias: sorted(names)[i % len(names)] for i, alias in enumerate(ALIASES)} if names else {}
+        except ValueError as error:
+            raise InvalidValue(f"{ALIAS_FILE} of the library is not JSON: {error}") from None
+        if not isinstance(chosen, dict) or not all(isinstance(voice, str) for voice in chosen.values()):
+            raise InvalidValue(f"{ALIAS_FILE} of the library is not an object of names")
+        return {alias: voice for alias, voice in chosen.items() if alias not in names}
+
+    def named(self, name: str) -> Voice:
+        """The Voice of a name, an alias or a blend expression. VoiceNotFound, ExpressionError."""
+        voice = self.lookup.voice(self.aliases().get(name, name))
+        if voice.consent == "refused":
+            message = f"voice {name!r} belongs to somebody who refused; it is not spoken"
+            raise InvalidValue(message, param="voice")
+        return voice
+
+    def blend(self, expression: str, keep: str) -> Voice:
+        """The Voice of an expression; keep: as of `algebra.blend`, in the library's space for "radius"."""
+        space = self.library.space(self.tts.embedding_dim) if keep == "radius" else None
+        return self.lookup.voice(expression, space, keep)
+
+    def nearest(self, query: Voice | Offset, k: int, where: Mapping[str, str | None] | None) -> list[tuple[str, float]]:
+        """(name, score) of the library's voices that are most like a voice, or score highest along a direction."""
+        if isinstance(query, Voice):
+            return self.library.search(query, k, where=where)
+        if query.direction is None:
+            raise InvalidValue("search along a direction of the library, @NAME, or by a voice", param="voice")
+        names = self.library.names if where is None else self.library.where(where)
+        if not names:
+            return []
+        scores = np.array(query.direction.score(self.library.vectors(names)))
+        order = np.argsort(-scores)[:k]
+        return [(names[i], float(scores[i])) for i in order]
+
+    def designed(self, prompt: str, language: str | None) -> Voice:
+        """The Voice of a description; needs a VoiceDesign model beside the one that speaks."""
+        message = "this server makes no voices from words: start it with --design MODEL, a VoiceDesign checkpoint"
+        raise UnsupportedValue(message, param="prompt")
+
+    def usual(self) -> Voice | None:
+        """Who speaks where nobody is named; None where the model designs its voices."""
+        if self.tts.model_type == "voice_design":
+            return None
+        if self.default is not None:
+            return self.named(self.default)
+        names = self.names
+        if not names:
+            raise VoiceNotFound("no voice is named, and the server has none; add one to its library", param="voice")
+        return self.named(names[0])
+
+    def of_vector(self, values: list[float]) -> Voice:
+        """The Voice of a list of numbers."""
+        try:
+            return Voice(mx.array(values, mx.float32))
+        except QwenTTSError as error:
+            error.param = "speaker_embedding"
+            raise
+
+    def of_recording(self, data: bytes, ref_text: str | None = None, prepare: bool = False) -> Voice:
+        """The Voice of a recording's bytes, with its transcript to be cloned in context; kept for the next time."""
+        key = hashlib.sha256(data + b"\0" + (ref_text or "").encode() + bytes([ref_text is None, prepare])).hexdigest()
+        if key in self._heard:
+            self._heard.move_to_end(key)
+            return self._heard[key]
+        try:
+            samples = read_upload(data, SAMPLE_RATE, LONGEST)
+            voice = self._heard[key] = self.tts.clone((samples, SAMPLE_RATE), ref_text, prepare=prepare)
+        except QwenTTSError as error:
+            error.param = error.param or "ref_audio"
+            raise
+        while len(self._heard) > KEPT:
+            self._heard.popitem(last=False)
+        return voice
+
+
+def open_library(folder: Path) -> Library:
+    """The library of a server; a folder that is not there yet is made when the first voice is kept."""
+    return Library(folder)

@@ -1,0 +1,88 @@
+"""A server on a free port of this machine, in a thread, as clients meet it."""
+
+import contextlib
+import threading
+import time
+
+import httpx
+import pytest
+
+from convert.parity import vector
+from mlx_qwen3tts import Library, Qwen3TTS
+from mlx_qwen3tts.server.app import Server, build
+from mlx_qwen3tts.server.running import Running, address, listening
+from mlx_qwen3tts.server.settings import Settings
+
+
+@contextlib.contextmanager
+def running(tts, settings, model=None, anywhere=False):
+    """Run a server as long as the block lasts. Yields (url, Server)."""
+    server = Server(tts, settings, model)
+    with listening("127.0.0.1", 0) as bound:
+        uvicorn = Running(build(server, anywhere), server.engine)
+        thread = threading.Thread(target=uvicorn.run, kwargs={"sockets": [bound]})
+        thread.start()
+        url = address(bound)
+        try:
+            assert server.engine.ready.wait(60)
+            for _ in range(100):
+                with contextlib.suppress(httpx.ConnectError):
+                    httpx.get(f"{url}/health")
+                    break
+                time.sleep(0.05)
+            yield url, server
+        finally:
+            server.engine.stop(1)
+            uvicorn.should_exit = True
+            thread.join(30)
+            assert not thread.is_alive()
+
+
+@pytest.fixture(scope="session")
+def serving():
+    """A context manager: (model, Settings) to the (url, Server) that runs meanwhile."""
+    return running
+
+
+@pytest.fixture(scope="session")
+def library(tmp_path_factory):
+    """A library of three voices for the suite's `base`."""
+    made = Library(tmp_path_factory.mktemp("served") / "voices")
+    for number, name in enumerate(("anna", "ben", "cleo")):
+        made.add(name, vector(64, number), consent="not-needed", gender="female" if number != 1 else "male")
+    return made
+
+
+@pytest.fixture(scope="session")
+def served(model, library):
+    """(url, Server) of a server with random weights and a library of three voices."""
+    with running(model("base"), Settings(library=library.folder, max_batch=4, max_queue=8)) as made:
+        yield made
+
+
+@pytest.fixture(scope="session")
+def url(served):
+    return served[0]
+
+
+@pytest.fixture
+def client(url):
+    with httpx.Client(base_url=url, timeout=60) as made:
+        yield made
+
+
+@pytest.fixture(scope="session")
+def ending_url(model, tmp_path_factory):
+    """The address of a server whose random weights end by themselves, for clients that cannot say how long."""
+    voices = Library(tmp_path_factory.mktemp("ending") / "voices")
+    voices.add("anna", vector(model("base-ends").embedding_dim, 0), consent="not-needed")
+    with running(model("base-ends"), Settings(library=voices.folder)) as (address, _):
+        yield address
+
+
+@pytest.fixture(scope="session")
+def speaking_url(tmp_path_factory):
+    """The address of a server that speaks: the miniature."""
+    settings = Settings(library=tmp_path_factory.mktemp("speaking") / "voices")
+    with running(Qwen3TTS.from_pretrained("miniature", dtype="float32"), settings, "miniature") as (address, _):
+        yield address

@@ -1,0 +1,210 @@
+"""The worker that owns the model: what is spoken together is what is spoken alone, and nobody waits for nothing."""
+
+import queue
+import random
+import threading
+import time
+
+import numpy as np
+import pytest
+
+from convert.parity import vector
+from mlx_qwen3tts import Request, Voice
+from mlx_qwen3tts.server.engine import Busy, Ended, Engine, EngineFault, Failed, Sound, Stopping
+from mlx_qwen3tts.synthesis.live import Feed
+from mlx_qwen3tts.synthesis.request import Sampling
+
+TEXTS = ["One.", "Hello, the weather is fine today.", "The user, as is, in the assistant; hello hello hello."]
+SHORT = Sampling(max_tokens=16)
+
+
+class Listener:
+    """Collects the events of a job."""
+
+    def __init__(self):
+        self.events = queue.Queue()
+
+    def deliver(self, event):
+        assert threading.current_thread().name == "mlx_qwen3tts engine"
+        self.events.put(event)
+
+    def all(self, seconds=60):
+        """(samples, the last event)."""
+        parts = []
+        while isinstance(event := self.events.get(timeout=seconds), Sound):
+            parts.append(event.samples)
+        return np.concatenate(parts) if parts else np.zeros(0, np.float32), event
+
+
+@pytest.fixture(scope="module")
+def tts(model):
+    return model("base")
+
+
+@pytest.fixture(scope="module")
+def voice():
+    return Voice(vector(64, 1))
+
+
+@pytest.fixture(scope="module")
+def engine(tts):
+    with Engine(tts, max_batch=4, max_queue=4) as running:
+        assert running.ready.wait(60)
+        yield running
+    assert not running.alive and running.load == 0
+
+
+@pytest.fixture(scope="module")
+def alone(tts, voice):
+    """What a request speaks by itself."""
+
+    def spoken(text, seed, sampling=SHORT):
+        return np.array(tts.generate(Request(text, voice, sampling=sampling, seed=seed)).audio)
+
+    return spoken
+
+
+def test_speeches_from_several_threads_are_what_they_are_alone(engine, alone, voice):
+    wanted = {
+        seed: (TEXTS[seed % 3], Sampling(max_tokens=12 + seed, temperature=[None, 0.6][seed % 2])) for seed in range(7)
+    }
+    heard = {seed: Listener() for seed in wanted}
+
+    def ask(seed):
+        time.sleep(random.Random(seed).random() / 10)
+        text, sampling = wanted[seed]
+        engine.submit([Request(text, voice, sampling=sampling)], heard[seed].deliver, stream=seed % 3 > 0, seed=seed)
+
+    threads = [threading.Thread(target=ask, args=[seed]) for seed in wanted]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for seed, (text, sampling) in wanted.items():
+        samples, end = heard[seed].all()
+        np.testing.assert_allclose(samples, alone(text, seed, sampling), atol=1e-5)
+        assert isinstance(end, Ended) and end.frames * 1920 == len(samples)
+        assert end.finish_reason == "length" and "was cut" in end.warnings[0]
+
+
+def test_a_full_queue_is_refused_at_once_and_says_when_to_come_back(engine, voice):
+    long = Request(TEXTS[2], voice, sampling=Sampling(max_tokens=400))
+    listeners = [Listener() for _ in range(8)]
+    jobs = [engine.submit([long], listener.deliver) for listener in listeners]
+    start = time.perf_counter()
+    with pytest.raises(Busy, match="8 speeches") as refused:
+        engine.submit([long], Listener().deliver)
+    assert time.perf_counter() - start < 0.1 and 1 <= refused.value.retry_after <= 600
+    for job in jobs:
+        engine.cancel(job)
+    assert engine.call(lambda: engine.load).result(10) == 0
+    listener = Listener()
+    engine.submit([Request(TEXTS[0], voice, sampling=SHORT)], listener.deliver)
+    assert isinstance(listener.all()[1], Ended)
+
+
+def test_who_leaves_frees_the_row_within_two_frames(engine, voice):
+    listener = Listener()
+    job = engine.submit([Request(TEXTS[2], voice, sampling=Sampling(max_tokens=2000))], listener.deliver)
+    assert isinstance(listener.events.get(timeout=30), Sound)
+    steps = engine.counts["steps"]
+    engine.cancel(job)
+    engine.call(lambda: None).result(10)
+    assert engine.running == 0 and engine.counts["steps"] - steps <= 2
+    assert engine.call(lambda: engine.decoding.generation.unfinished).result(10) is False
+
+
+def test_a_long_text_gives_its_row_to_those_who_wait(tts, voice, alone):
+    """With one row: two pieces of a long text, and a short text that came later and is heard between them."""
+    order, done = [], threading.Semaphore(0)
+
+    def listener(name):
+        def deliver(event):
+            order.append(name)
+            if not isinstance(event, Sound):
+                done.release()
+
+        return deliver
+
+    with Engine(tts, max_batch=1) as engine:
+        assert engine.ready.wait(60)
+        ends = Sampling(max_tokens=16)
+        # A stand-in for a text that ends by itself, which random weights seldom do.
+        original = engine._next_piece
+
+        def next_piece(utterance, job):
+            utterance.finish_reason = "stop"
+            original(utterance, job)
+
+        engine._next_piece = next_piece
+        engine.submit([Request(text, voice, sampling=ends) for text in TEXTS], listener("long"), seed=5)
+        engine.submit([Request("Short.", voice, sampling=ends)], listener("short"))
+        for _ in range(2):
+            assert done.acquire(timeout=60)
+    first = order.index("short")
+    assert 0 < first < len(order) - 2 and "long" in order[order.index("short") :]
+
+
+def test_what_cannot_be_spoken_fails_alone(engine, alone, voice):
+    good, bad = Listener(), Listener()
+    engine.submit([Request("word " * 10_000, voice)], bad.deliver)
+    engine.submit([Request(TEXTS[1], voice, sampling=SHORT)], good.deliver, seed=3)
+    assert bad.all()[1].error.code == "text_too_long"
+    assert len(good.all()[0]) == len(alone(TEXTS[1], 3))
+
+
+def test_a_fault_of_ours_is_told_and_the_next_request_served(tts, voice, alone, monkeypatch, caplog):
+    with Engine(tts) as engine:
+        assert engine.ready.wait(60)
+        step = engine.decoding.step
+        monkeypatch.setattr(engine.decoding, "step", lambda: 1 / 0)
+        lost = Listener()
+        engine.submit([Request(TEXTS[1], voice, sampling=SHORT)], lost.deliver)
+        event = lost.all()[1]
+        assert isinstance(event, Failed) and isinstance(event.error, EngineFault)
+        assert "division" not in str(event.error) and "ZeroDivisionError" in caplog.text
+        assert step is not None
+        served = Listener()
+        engine.submit([Request(TEXTS[1], voice, sampling=SHORT)], served.deliver, seed=3)
+        np.testing.assert_allclose(served.all()[0], alone(TEXTS[1], 3), atol=1e-5)
+        with pytest.raises(ZeroDivisionError):
+            engine.call(lambda: 1 / 0).result(10)
+        assert engine.alive
+
+
+def test_text_that_is_being_written_holds_up_nobody(engine, alone, voice):
+    """Four live texts, as many as there are rows, wait for their writers; others speak meanwhile."""
+    feeds, listeners = [], []
+    for seed in range(4):
+        feeds.append(Feed(engine.wake))
+        listeners.append(Listener())
+        feeds[-1].write(TEXTS[2][:14])
+        engine.submit([Request(feeds[-1], voice, sampling=SHORT)], listeners[-1].deliver, seed=seed)
+    for seed in range(5, 8):
+        other = Listener()
+        engine.submit([Request(TEXTS[1], voice, sampling=SHORT)], other.deliver, seed=seed)
+        np.testing.assert_allclose(other.all()[0], alone(TEXTS[1], seed), atol=1e-5)
+    for feed in feeds:
+        feed.write(TEXTS[2][14:])
+        feed.close()
+    for seed, listener in enumerate(listeners):
+        np.testing.assert_allclose(listener.all()[0], alone(TEXTS[2], seed), atol=1e-5)
+
+
+def test_stopping_cuts_what_is_spoken_and_refuses_what_waits(tts, voice):
+    endless = Request(TEXTS[2], voice, sampling=Sampling(max_tokens=30_000))
+    spoken, waiting = Listener(), Listener()
+    engine = Engine(tts, max_batch=1).__enter__()
+    assert engine.ready.wait(60)
+    engine.submit([endless], spoken.deliver)
+    engine.submit([endless], waiting.deliver)
+    assert isinstance(spoken.events.get(timeout=30), Sound)
+    start = time.perf_counter()
+    engine.close(0.3)
+    assert time.perf_counter() - start < 3 and not engine.alive
+    assert spoken.all()[1].finish_reason == "interrupted"
+    assert isinstance(waiting.all()[1].error, Stopping)
+    with pytest.raises(Stopping):
+        engine.submit([endless], spoken.deliver)
+    with pytest.raises(Stopping):
+        engine.call(lambda: None).result(1)
