@@ -12,8 +12,8 @@ the repository's files are linked there, `demo/` has been made and the environme
   ```console fails, and there one that does not fail stops everything. `cd` holds for the blocks below it.
 - ```python blocks, each in a process of its own; what one prints is the ```text block after it.
 
-A block is skipped where the document says that the reader may lack something: by **Needs …** (one of NEEDS) in the
-paragraph before the block, or in the first paragraph of the section, which then holds for all its blocks.
+A block is skipped where the document says that the reader may lack something (one of NEEDS): by "**Needs …**" in the
+paragraph before the block, or by "This section **needs …**", which holds for the blocks up to the next heading.
 
 Then every picture that the document shows from `pictures/` is copied from where the commands made it. With --check
 nothing is written: the exit status is 1 where something differs. Pictures are not compared, as they depend on fonts.
@@ -41,6 +41,7 @@ TIMED = re.compile(r"(?<= s of speech in )\S+ s: RTF [\d.]+(, [\d.]+ frames/s, p
 FENCE = re.compile(r"^```(\w*)( fails)?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 HEADING = re.compile(r"^#+ .*$", re.MULTILINE)
 NEEDED = re.compile(r"\*\*Needs ([^*:]+?):?\*\*")
+SECTION = re.compile(r"This section \*\*needs ([^*:]+?)\*\*")
 VECTORS = "36 vectors"
 NEEDS = ("a network", "a published checkpoint", "a Mac", "a GPU", "a sound device", VECTORS)
 PICTURE = re.compile(r"!\[[^\]]*\]\((pictures/([^)]+))\)")
@@ -67,21 +68,21 @@ def read(text):
     """The fenced blocks of a document, in order."""
     blocks, after, section = [], 0, None
     for match in FENCE.finditer(text):
-        *parts, prose = HEADING.split(text[after : match.start()])
-        paragraphs = [paragraph for paragraph in prose.split("\n\n") if paragraph.strip()]
-        if parts:
-            section = _need(paragraphs[:1])
-        needs = section or _need(paragraphs[-1:])
+        *headings, prose = HEADING.split(text[after : match.start()])
+        if headings:
+            section = None
+        section = _need(SECTION, prose) or section
+        needs = section or _need(NEEDED, prose.strip().split("\n\n")[-1])
         blocks.append(Block(match[1], bool(match[2]), match[3], match.start(3), match.end(3), needs))
         after = match.end()
     return blocks
 
 
-def _need(paragraphs):
-    """What **Needs …** names in the paragraphs given, or None; RefreshError where that is not one of NEEDS."""
-    found = NEEDED.search(" ".join("\n".join(paragraphs).split()))
+def _need(pattern, prose):
+    """What a marker in the prose says is needed, or None; RefreshError where it is not one of NEEDS."""
+    found = pattern.search(" ".join(prose.split()))
     if found and found[1] not in NEEDS:
-        raise RefreshError(f"{found[0]} is not one of {', '.join(NEEDS)}")
+        raise RefreshError(f"{found[0]!r} does not name one of {', '.join(NEEDS)}")
     return found[1] if found else None
 
 
@@ -120,13 +121,13 @@ class Runner:
 
     def snippet(self, code):
         """What a piece of Python prints."""
-        return self._run([sys.executable, "-"], code, False, code)
+        return self._run([sys.executable, "-c", code], code, False)
 
-    def _run(self, arguments, shown, fails, given=""):
+    def _run(self, arguments, shown, fails):
         print(shown.splitlines()[0], file=sys.stderr)
         done = subprocess.run(
             arguments,
-            input=given,
+            stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
