@@ -37,7 +37,9 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 LARGEST = 150_000  # bytes of a picture
-TIMED = re.compile(r"(?<= s of speech in )\S+ s: RTF [\d.]+(, [\d.]+ frames/s, peak memory [\d.]+ GB)?")
+TIMED = re.compile(
+    r"(?<= s of speech in )\S+ s: RTF [\d.]+(, [\d.]+ frames/s, peak memory [\d.]+ GB)?|(?<= s in )[\d.]+(?= s, stop)"
+)
 FENCE = re.compile(r"^```(\w*)( fails)?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 HEADING = re.compile(r"^#+ .*$", re.MULTILINE)
 NEEDED = re.compile(r"\*\*Needs ([^*:]+?):?\*\*")
