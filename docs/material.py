@@ -1,18 +1,18 @@
-"""Make what the walk of docs/voices.md starts from: recordings of a dozen made-up people, tables, a library.
+"""Make what docs/voices.md starts from: recordings of a dozen made-up people and tables, or a library of real vectors.
 
+    python docs/material.py FOLDER
     python docs/material.py FOLDER --real DIR
 
 The people are espeak-ng with voices of our own, so what they are is known: a pitch, a vocal tract and a pace each, and
-three manners of speaking. The shipped miniature knows the words of PEOPLE_SAY, TWO_SAY and LINES. DIR holds real
-x-vectors, NAME.npy, and labels.json with the attributes of each; they become the library `real`. All of it is made in
-FOLDER and none of it belongs into the repository.
+three manners of speaking. The shipped miniature knows the words of PEOPLE_SAY, TWO_SAY and LINES. With --real, FOLDER
+gets the library `real` and the table `real.csv` instead: DIR holds real x-vectors, NAME.npy, and labels.json with the
+attributes of each. None of it belongs into the repository.
 """
 
 import argparse
 import csv
 import io
 import json
-import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -67,14 +67,13 @@ def names():
 
 
 def files():
-    """What `make` puts into its folder, but for the voices of `real`."""
+    """What `make` and `make_real` put into their folder, but for the voices of `real`."""
     recordings = [f"people/{name}.wav" for name, *_ in names()] + [f"{name}.wav" for name in TWO]
     return [*recordings, "meeting.wav", "manners.csv", "lines.txt", "real", "real.csv"]
 
 
-def make(folder, real):
-    """Make it all in an empty folder."""
-    folder = Path(folder)
+def make(folder):
+    """Make the people's recordings and tables in an empty folder."""
     espeak = Espeak(folder / "espeak")
     (folder / "people").mkdir()
     for name, person, manner in names():
@@ -86,7 +85,6 @@ def make(folder, real):
     rows = [(f"people/{name}.wav", name, person, manner, *YES_NO[manner]) for name, person, manner in names()]
     write_csv(folder / "manners.csv", ("file", "name", "speaker", "manner", "robotic", "angry"), rows)
     (folder / "lines.txt").write_text("".join(f"{line}\n" for line in LINES))
-    make_real(folder, Path(real))
 
 
 def join(path, recordings):
@@ -99,7 +97,7 @@ def join(path, recordings):
 
 
 def make_real(folder, source):
-    """The library of real voices and their labels as a table."""
+    """Make the library of real voices and the table of their labels. Returns how many there are."""
     from mlx_qwen3tts import Library
 
     labels = json.loads((source / "labels.json").read_text())
@@ -108,6 +106,7 @@ def make_real(folder, source):
         library.add(name, np.load(source / f"{name}.npy"), license="MIT", **own)
     columns = list(next(iter(labels.values())))
     write_csv(folder / "real.csv", ("name", *columns), [(name, *own.values()) for name, own in labels.items()])
+    return len(labels)
 
 
 def write_csv(path, columns, rows):
@@ -146,19 +145,28 @@ class Espeak:
         soundfile.write(path, samples * (peak / np.abs(samples).max()), RATE)
 
 
-def main():
+def main(arguments=None):
     options = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    options.add_argument("folder", help="made, or empty")
-    options.add_argument("--real", required=True, help="folder of real x-vectors with labels.json")
-    given = options.parse_args()
+    options.add_argument("folder", type=Path, help="made, or empty; with --real it may have files")
+    options.add_argument("--real", type=Path, help="folder of real x-vectors with labels.json")
+    given = options.parse_args(arguments)
+    folder, real = given.folder, given.real
+    if real is not None:
+        if not (real / "labels.json").is_file():
+            options.error(f"{real} has no labels.json")
+        if (folder / "real").exists():
+            options.error(f"{folder / 'real'} is there already")
+        folder.mkdir(exist_ok=True)
+        print(f"real, real.csv: {make_real(folder, real)} voices")
+        return
     if shutil.which("espeak-ng") is None:
-        options.error("espeak-ng is not installed")
-    if not (Path(given.real) / "labels.json").is_file():
-        options.error(f"{given.real} has no labels.json")
-    os.makedirs(given.folder, exist_ok=True)
-    if os.listdir(given.folder):
-        options.error(f"{given.folder} is not empty")
-    make(given.folder, given.real)
+        options.error("espeak-ng is not installed (brew install espeak-ng, or apt install espeak-ng)")
+    folder.mkdir(exist_ok=True)
+    if any(folder.iterdir()):
+        options.error(f"{folder} is not empty")
+    make(folder)
+    two = ", ".join(f"{name}.wav" for name in TWO)
+    print(f"{folder}: {len(names())} recordings in people, {two}, meeting.wav, manners.csv, lines.txt")
 
 
 if __name__ == "__main__":

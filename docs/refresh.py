@@ -3,19 +3,24 @@
     python docs/refresh.py docs/voices.md --real DIR [--work FOLDER] [--check]
     python docs/refresh.py docs/server.md --serve [--work FOLDER] [--check]
 
-`docs/material.py` makes what the commands start from, out of DIR, in FOLDER (default: a temporary one), where
-they run in the document's order. What is run:
+The document's blocks run in its order in FOLDER (default: a temporary one), which looks like a clone after `make demo`:
+the repository's files are linked there, `demo/` has been made and the environment is active. With --real, the folder
+`vectors` is there as well. What is run:
 
+- ```bash blocks: commands, as a reader would paste them; what they print is not shown.
 - ```console blocks: lines that begin with `$ ` are commands for bash, continued by a backslash at a line's end; the
   rest is what they print, stdout and stderr together. A command that fails stops everything unless its block is marked
-  ```console fails, and there one that does not fail stops everything.
+  ```console fails, and there one that does not fail stops everything. `cd` holds for the blocks below it.
 - ```python blocks, each in a process of its own; what one prints is the ```text block after it.
+
+A block is skipped where the document says that the reader may lack something (one of NEEDS): by "**Needs …**" in the
+paragraph before the block, or by "This section **needs …**", which holds for the blocks up to the next heading.
 
 With --serve there is a server of the miniature for them instead of the material. The document shows it at PORT; it runs
 on a free one.
 
-Then every picture that the document shows from `pictures/` is copied from FOLDER. With --check nothing is written: the
-exit status is 1 where something differs, and pictures are not compared, as they depend on fonts.
+Then every picture that the document shows from `pictures/` is copied from where the commands made it. With --check
+nothing is written: the exit status is 1 where something differs. Pictures are not compared, as they depend on fonts.
 
 What is timed (TIMED) is not compared, and stays as it is where nothing else has changed. Other numbers may differ in
 their last digits, and sampled speech altogether, on another machine. The sentences around the blocks are written by
@@ -27,6 +32,7 @@ import contextlib
 import difflib
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -37,8 +43,15 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 PORT = ":8880"  # of a server, as documents show it
 LARGEST = 150_000  # bytes of a picture
-TIMED = re.compile(r"(?<= s of speech in )\S+ s: RTF [\d.]+(, [\d.]+ frames/s, peak memory [\d.]+ GB)?")
+TIMED = re.compile(
+    r"(?<= s of speech in )\S+ s: RTF [\d.]+(, [\d.]+ frames/s, peak memory [\d.]+ GB)?|(?<= s in )[\d.]+(?= s, stop)"
+)
 FENCE = re.compile(r"^```(\w*)( fails)?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+HEADING = re.compile(r"^#+ .*$", re.MULTILINE)
+NEEDED = re.compile(r"\*\*Needs ([^*:]+?):?\*\*")
+SECTION = re.compile(r"This section \*\*needs ([^*:]+?)\*\*")
+VECTORS = "36 vectors"
+NEEDS = ("a network", "a published checkpoint", "a Mac", "a GPU", "a sound device", VECTORS)
 PICTURE = re.compile(r"!\[[^\]]*\]\((pictures/([^)]+))\)")
 
 
@@ -48,19 +61,37 @@ class RefreshError(Exception):
 
 @dataclass
 class Block:
-    """kind: console, python, text or another language; body: the lines between the fences, which begin at `start` and
-    end at `end` in the document; fails: whether its commands are to fail."""
+    """kind: bash, console, python, text or another language; body: the lines between the fences, which begin at `start`
+    and end at `end` in the document; fails: whether its commands are to fail; needs: what readers may lack."""
 
     kind: str
     fails: bool
     body: str
     start: int
     end: int
+    needs: str | None = None
 
 
 def read(text):
     """The fenced blocks of a document, in order."""
-    return [Block(m[1], bool(m[2]), m[3], m.start(3), m.end(3)) for m in FENCE.finditer(text)]
+    blocks, after, section = [], 0, None
+    for match in FENCE.finditer(text):
+        *headings, prose = HEADING.split(text[after : match.start()])
+        if headings:
+            section = None
+        section = _need(SECTION, prose) or section
+        needs = section or _need(NEEDED, prose.strip().split("\n\n")[-1])
+        blocks.append(Block(match[1], bool(match[2]), match[3], match.start(3), match.end(3), needs))
+        after = match.end()
+    return blocks
+
+
+def _need(pattern, prose):
+    """What a marker in the prose says is needed, or None; RefreshError where it is not one of NEEDS."""
+    found = pattern.search(" ".join(prose.split()))
+    if found and found[1] not in NEEDS:
+        raise RefreshError(f"{found[0]!r} does not name one of {', '.join(NEEDS)}")
+    return found[1] if found else None
 
 
 def commands(body):
@@ -82,24 +113,29 @@ class Runner:
     """Runs commands and snippets in a folder, with this Python as `python` and this repository's package."""
 
     def __init__(self, folder):
+        folder = Path(folder)
         path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
         own = {"COLUMNS": "100", "PYTHONUNBUFFERED": "1", "PYTHONPATH": path, "PYTHON": sys.executable}
         self.folder, self.environment = folder, {**os.environ, **own}
 
     def command(self, command, fails=False):
-        """What a bash command prints, on stdout and stderr."""
-        script = f'set -o pipefail; python() {{ "$PYTHON" "$@"; }}\n{command}'
-        return self._run(["bash", "-c", script], command, fails)
+        """What a bash command prints, on stdout and stderr. The folder that it goes to is where the next one runs."""
+        with tempfile.NamedTemporaryFile("r", encoding="utf-8") as place:
+            ends = f"trap 'pwd > {shlex.quote(place.name)}' EXIT"
+            script = f'set -eo pipefail; {ends}; python() {{ "$PYTHON" "$@"; }}\n{command}'
+            printed = self._run(["bash", "-c", script], command, fails)
+            self.folder = Path(place.read().strip())
+        return printed
 
     def snippet(self, code):
         """What a piece of Python prints."""
-        return self._run([sys.executable, "-"], code, False, code)
+        return self._run([sys.executable, "-c", code], code, False)
 
-    def _run(self, arguments, shown, fails, given=""):
+    def _run(self, arguments, shown, fails):
         print(shown.splitlines()[0], file=sys.stderr)
         done = subprocess.run(
             arguments,
-            input=given,
+            stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -112,11 +148,15 @@ class Runner:
         return "".join(f"{line.rstrip()}\n" for line in done.stdout.splitlines())
 
 
-def run(text, runner):
-    """The document with what its blocks print now."""
+def run(text, runner, has=()):
+    """The document with what its blocks print now; has: those of NEEDS that are there."""
     blocks, changes = read(text), []
     for i, block in enumerate(blocks):
-        if block.kind == "console":
+        if block.needs is not None and block.needs not in has:
+            continue
+        if block.kind == "bash":
+            runner.command(block.body)
+        elif block.kind == "console":
             printed = (f"$ {command}\n{runner.command(command, block.fails)}" for command in commands(block.body))
             changes.append((block, "".join(printed)))
         elif block.kind == "python":
@@ -139,11 +179,12 @@ def pictures(text):
 
 
 def copy_pictures(text, work, folder):
-    """Copy the pictures that the commands made to where the document shows them."""
+    """Copy the pictures that the commands made, in `work` or a folder in it, to where the document shows them."""
+    folders = [path for path in sorted(work.iterdir()) if path.is_dir() and not path.is_symlink()]
     for name in pictures(text):
-        source = work / Path(name).name
-        if not source.is_file():
-            raise RefreshError(f"the document shows {name}, and no command made {source.name}")
+        source = next((file for place in (work, *folders) if (file := place / Path(name).name).is_file()), None)
+        if source is None:
+            raise RefreshError(f"the document shows {name}, and no command made {Path(name).name}")
         if source.stat().st_size > LARGEST:
             raise RefreshError(f"{source.name} has {source.stat().st_size} bytes, more than {LARGEST}")
         (folder / name).parent.mkdir(exist_ok=True)
@@ -165,29 +206,38 @@ def serving(work):
         server.communicate(timeout=30)
 
 
-def refresh(document, work, check=False, port=PORT):
+def refresh(document, work, check=False, has=(), port=PORT):
     """Run a document in a prepared folder. Returns the lines of a diff, none where it was true; with `check` nothing
     is written. port: of the server that it talks to."""
     old = document.read_text(encoding="utf-8")
-    new = run(old.replace(PORT, port), Runner(work)).replace(port, PORT)
+    new = run(old.replace(PORT, port), Runner(work), has).replace(port, PORT)
     if not check:
         copy_pictures(new, work, document.parent)
         document.write_text(new, encoding="utf-8")
     return list(difflib.unified_diff(old.splitlines(), new.splitlines(), "before", "now", n=1, lineterm=""))
 
 
-def prepare(work, real):
-    """Make the material of the walk in a new folder."""
-    command = [sys.executable, ROOT / "docs" / "material.py", work, "--real", real]
-    subprocess.run(command, check=True, env=Runner(work).environment)
+def link(work, real=None):
+    """Make a folder look like a clone: links to what the repository has, and to the real vectors as `vectors`."""
+    for part in ROOT.iterdir():
+        if part.name == ".venv" or not part.name.startswith("."):
+            (work / part.name).symlink_to(part)
+    if real is not None:
+        (work / "vectors").symlink_to(Path(real).resolve())
+
+
+def prepare(work, real=None):
+    """Make a folder look like a clone after `make demo`."""
+    work.mkdir(exist_ok=True)
+    link(work, real)
+    Runner(work).command("python -m mlx_qwen3tts.demo")
 
 
 def main(arguments=None):
     options = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     options.add_argument("document", type=Path)
-    source = options.add_mutually_exclusive_group(required=True)
-    source.add_argument("--real", help="folder of real x-vectors with labels.json")
-    source.add_argument("--serve", action="store_true", help="a server of the miniature instead of the material")
+    options.add_argument("--real", help="folder of real x-vectors with labels.json; without it some blocks are skipped")
+    options.add_argument("--serve", action="store_true", help="a server of the miniature instead of the material")
     options.add_argument("--work", type=Path, help="folder to work in, new or empty (default: a temporary one)")
     options.add_argument("--check", action="store_true", help="write nothing; exit status 1 where something differs")
     given = options.parse_args(arguments)
@@ -196,10 +246,10 @@ def main(arguments=None):
         try:
             if given.serve:
                 with serving(work) as port:
-                    differences = refresh(given.document, work, given.check, port)
+                    differences = refresh(given.document, work, given.check, port=port)
             else:
                 prepare(work, given.real)
-                differences = refresh(given.document, work, given.check)
+                differences = refresh(given.document, work, given.check, (VECTORS,) if given.real else ())
         except (RefreshError, subprocess.CalledProcessError) as error:
             sys.exit(f"{given.document}: {error}")
     print("\n".join(differences) or f"{given.document}: all as it was")

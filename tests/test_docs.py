@@ -38,7 +38,7 @@ def words(command):
 def shown(document):
     """(module, its arguments, whether it is to fail) of all our commands in a document's blocks, in order."""
     for block in refresh.read(document.read_text(encoding="utf-8")):
-        if block.kind in ("", "console"):
+        if block.kind in ("bash", "console"):
             for line in block.body.replace("\\\n", "").splitlines():
                 if match := OURS.match(line):
                     yield match[1], words(line[match.end() :]), block.fails
@@ -138,7 +138,7 @@ def others(world, options):
     world.file(options.model)
     given = getattr(options, "audio", [])
     for audio in [given] if isinstance(given, str) else given:
-        world.file(audio)
+        world.file(audio.removeprefix("walk/"))  # from the folder above
         if options.output.endswith("/"):  # embed into a library
             stems = {Path(file).stem for file in world.files if fnmatch.fnmatch(file, audio)}
             world.voices.setdefault(options.output.rstrip("/"), set()).update(stems)
@@ -152,6 +152,8 @@ def others(world, options):
 
 def test_the_walk_names_only_what_is_there():
     world = World()
+    first = [line for block in refresh.read(WALK.read_text(encoding="utf-8")) for line in block.body.splitlines()][:5]
+    assert [line for line in first if line.startswith("$ ")] == ["$ python docs/material.py walk", "$ cd walk"]
     for module, arguments, fails in shown(WALK):
         if not fails:
             options = import_module(module).build_parser().parse_args(arguments)
@@ -199,9 +201,40 @@ silent = True
 $ is run by nobody
 ```
 
+```bash
+cd below
+echo and printed by nobody
+```
+
+```console
+$ basename "$PWD"
+```
+
+Readers may lack this. **Needs a network:**
+
+```console
+$ false
+```
+
 ```console fails
 $ echo so far && exit 3
 ```
+
+## Elsewhere
+
+This section **needs 36 vectors**.
+
+```console
+$ echo these
+```
+
+In words.
+
+```bash
+echo the section goes on; false
+```
+
+## At the end
 
 ![A picture](pictures/dot.png) in words.
 """
@@ -237,10 +270,42 @@ silent = True
 $ is run by nobody
 ```
 
+```bash
+cd below
+echo and printed by nobody
+```
+
+```console
+$ basename "$PWD"
+below
+```
+
+Readers may lack this. **Needs a network:**
+
+```console
+$ false
+```
+
 ```console fails
 $ echo so far && exit 3
 so far
 ```
+
+## Elsewhere
+
+This section **needs 36 vectors**.
+
+```console
+$ echo these
+```
+
+In words.
+
+```bash
+echo the section goes on; false
+```
+
+## At the end
 
 ![A picture](pictures/dot.png) in words.
 """
@@ -262,16 +327,20 @@ def page(tmp_path):
 
 def test_refresh(page):
     document, work = page(DOCUMENT)
-    (work / "dot.png").write_bytes(b"dot")
+    (work / "below").mkdir()  # where a command made it
+    (work / "below" / "dot.png").write_bytes(b"dot")
     differences = refresh.refresh(document, work)
     assert document.read_text() == REFRESHED
     assert (document.parent / "pictures" / "dot.png").read_bytes() == b"dot"
     assert "-what it printed once" in differences and "+42" in differences
     assert refresh.refresh(document, work) == []
+    with pytest.raises(refresh.RefreshError, match="the section goes on"):
+        refresh.refresh(document, work, has=("36 vectors",))
 
 
 def test_check_writes_nothing(page):
     document, work = page(DOCUMENT)
+    (work / "below").mkdir()
     assert "+42" in refresh.refresh(document, work, check=True)
     assert document.read_text() == DOCUMENT
     assert not (document.parent / "pictures").exists()
@@ -280,9 +349,10 @@ def test_check_writes_nothing(page):
 @pytest.mark.parametrize(("text", "status"), [(DOCUMENT, 1), (REFRESHED, 0)])
 def test_check_from_the_command_line(page, monkeypatch, capsys, text, status):
     document, work = page(text)
+    (work / "below").mkdir()
     monkeypatch.setattr(refresh, "prepare", lambda *given: None)
     with pytest.raises(SystemExit) as stopped:
-        refresh.main([str(document), "--real", "r", "--work", str(work), "--check"])
+        refresh.main([str(document), "--work", str(work), "--check"])
     assert stopped.value.code == status
     assert ("+42" in capsys.readouterr().out) == (status == 1)
 
@@ -296,6 +366,8 @@ def test_check_from_the_command_line(page, monkeypatch, capsys, text, status):
         ("```console\nprinted by nothing\n```\n", "begins with 'printed by nothing'"),
         ("```python\nprint(1)\n```\n\nA sentence.\n\n```text\n1\n```\n", "no text block follows"),
         ("```python\n1 / 0\n```\n", "ZeroDivisionError"),
+        ("```bash\nfalse\ntrue\n```\n", "this failed with status 1"),
+        ("**Needs a miracle:**\n\n```bash\ntrue\n```\n", "**Needs a miracle:**' does not name one of a network"),
         ("![Nothing](pictures/nothing.png)\n", "no command made nothing.png"),
     ],
 )
@@ -323,6 +395,14 @@ def test_timings_are_not_compared(page):
     assert document.read_text() == before
     document, work = page(text.format(told.format("1.27", "0.69", "18.1").replace("1.84", "1.92")))
     assert len(refresh.refresh(document, work)) > 0
+
+
+def test_a_folder_that_looks_like_a_clone(tmp_path):
+    (tmp_path / "real").mkdir()
+    (tmp_path / "work").mkdir()
+    refresh.link(tmp_path / "work", tmp_path / "real")
+    assert (tmp_path / "work" / "docs" / "refresh.py").is_file() and (tmp_path / "work" / "vectors").is_dir()
+    assert (tmp_path / "work" / "Makefile").is_file() and not (tmp_path / "work" / ".git").exists()
 
 
 def test_python_is_this_one(page):

@@ -177,7 +177,7 @@ def write_csv(path: str | Path, rows: Iterable[Mapping[str, str | float]]) -> No
     for new in added:
         same = [old for old in kept if _same(old, new)]
         if len(same) > 1:
-            raise InvalidValue(f"labels {path}: {len(same)} rows are those of {new['file']}; give them their 'file'")
+            raise InvalidValue(f"labels {path}: {len(same)} rows match {new['file']}; fill in their 'file'")
         if same:
             own = {key: same[0][key] for key in KEYS if same[0].get(key)}
             same[0].update({**new, **own})
@@ -208,16 +208,16 @@ def _read(path: str | Path) -> tuple[list[str], list[dict[str, str]], str]:
     try:
         lines = [line for line in csv.reader(io.StringIO(data.decode(encoding), newline=""), strict=True) if line]
     except UnicodeDecodeError:
-        raise InvalidValue(f"labels {path}: is not UTF-8 text; save it as CSV UTF-8") from None
+        raise InvalidValue(f"labels {path}: not UTF-8 text; save it as CSV UTF-8") from None
     except csv.Error as error:
-        raise InvalidValue(f"labels {path}: is not a CSV file ({error})") from None
+        raise InvalidValue(f"labels {path}: not a CSV file ({error})") from None
     columns = [name.strip() for name in lines[0]] if lines else []
     if not set(KEYS) & set(columns):
         found = f"its columns are {', '.join(map(repr, columns))}" if columns else "it is empty"
         raise InvalidValue(f"labels {path}: needs a column 'file' or 'name', separated by commas; {found}")
     for name in columns:
         if not name or columns.count(name) > 1:
-            raise InvalidValue(f"labels {path}: the column name {name!r} is empty or there twice")
+            raise InvalidValue(f"labels {path}: the column name {name!r} is empty or occurs twice")
     for number, line in enumerate(lines[1:], 2):
         if len(line) != len(columns):
             raise InvalidValue(f"labels {path}: row {number} has {len(line)} cells, the first {len(columns)}")

@@ -83,7 +83,7 @@ class Codec:
             raise WrongType(f"{what} must be integers, not {codes.dtype}", param="codes")
         low, high, size = int(codes.min()), int(codes.max()), self.config.decoder.codebook_size
         if low < 0 or high >= size:
-            raise InvalidValue(f"{what} lie between {low} and {high}; expected 0 to {size - 1}", param="codes")
+            raise InvalidValue(f"{what} range from {low} to {high}; expected 0 to {size - 1}", param="codes")
         return codes.astype(mx.int32)
 
 

@@ -53,7 +53,7 @@ def plan(
     if block or any(name.endswith((".scales", ".biases")) for name in read_folder(folder)):
         name = next((name for name, shipped in SHIPPED.items() if shipped == folder), folder)
         raise CheckpointError(
-            f"{name} is quantised already, and what that rounded off does not come back; use it as it is, as --model "
+            f"{name} is quantised already, and its rounding cannot be undone; use it as it is, as --model "
             f"{name}, or convert the checkpoint it was made from"
         )
 

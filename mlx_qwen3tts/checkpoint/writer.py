@@ -201,7 +201,7 @@ def check_destination(path: Path, overwrite: bool) -> None:
                 raise OutputError(f"output {path} is not overwritten, as it holds {name}; move that elsewhere first")
     for other in left_behind(path):
         if not remove_abandoned(other):
-            warnings.warn(f"{other} is of another run for the same folder, which is under way", stacklevel=3)
+            warnings.warn(f"another run is writing the same folder: {other} is its work", stacklevel=3)
 
 
 def check_apart(source: Path, destination: Path) -> None:

@@ -195,13 +195,13 @@ def nuisance_basis(X: mx.array, labels: Sequence[Hashable], groups: Sequence[Has
     means = mx.stack([X[rows].mean(axis=0) for rows in indices(labels).values()])
     if means.shape[0] < 2:
         raise InvalidValue(
-            f"nuisance has one label alone, {labels[0]!r}: nothing varies that could be ignored", param="nuisance"
+            f"nuisance has only one label, {labels[0]!r}, so there is nothing to ignore", param="nuisance"
         )
     _, sizes, rows = mx.linalg.svd(means - means.mean(axis=0), stream=mx.cpu)
     kept = int((sizes > 1e-5 * sizes[0]).sum())
     if float(sizes[0]) == 0:
         raise InvalidValue(
-            "the voices of all nuisance labels have the same mean: nothing varies that could be ignored",
+            "the voices of all nuisance labels have the same mean, so there is nothing to ignore",
             param="nuisance",
         )
     return rows[:kept]

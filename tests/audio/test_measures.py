@@ -199,7 +199,7 @@ def test_recordings_of_one_name_in_two_folders(tmp_path):
         ("more/anna.wav", "5.0"),
     ]
     path.write_text("name,gender\nanna,f\nanna,m\n")
-    with pytest.raises(InvalidValue, match=r"2 rows are those of rec/anna\.wav; give them their 'file'"):
+    with pytest.raises(InvalidValue, match=r"2 rows match rec/anna\.wav; fill in their 'file'"):
         write_csv(path, [ANNA])
     assert path.read_text() == "name,gender\nanna,f\nanna,m\n"
 
@@ -210,11 +210,11 @@ def test_recordings_of_one_name_in_two_folders(tmp_path):
         (b"", "needs a column 'file' or 'name', separated by commas; it is empty"),
         (b"name;gender\nanna;f\n", "separated by commas; its columns are 'name;gender'"),
         (b"speaker,gender\nanna,f\n", "its columns are 'speaker', 'gender'"),
-        (b"name,gender,gender\nanna,f,f\n", "the column name 'gender' is empty or there twice"),
-        (b"name,,gender\nanna,,f\n", "the column name '' is empty or there twice"),
+        (b"name,gender,gender\nanna,f,f\n", "the column name 'gender' is empty or occurs twice"),
+        (b"name,,gender\nanna,,f\n", "the column name '' is empty or occurs twice"),
         (b"name,gender\nanna,f\nben\n", "row 3 has 1 cells, the first 2"),
-        (b'name,gender\n"anna"x,f\n', "is not a CSV file"),
-        (b"name,gender\nann\xe4,f\n", "is not UTF-8 text; save it as CSV UTF-8"),
+        (b'name,gender\n"anna"x,f\n', "not a CSV file"),
+        (b"name,gender\nann\xe4,f\n", "not UTF-8 text; save it as CSV UTF-8"),
     ],
 )
 def test_what_is_no_file_of_labels(data, message, tmp_path):

@@ -136,7 +136,7 @@ EMBEDDINGS = [
     (
         "range.safetensors",
         tensors({"ref_text": "Hi."}, **EMBEDDING, ref_codes=("I32", [1, 16], b"\0\x08\0\0" * 16)),
-        "reference codes lie between 2048 and 2048; expected 0 to 2047",
+        "reference codes range from 2048 to 2048; expected 0 to 2047",
     ),
     (
         "dialect.safetensors",

@@ -68,7 +68,7 @@ def test_the_index_reads_only_what_has_changed(library, monkeypatch):
     assert again.names == third.names and again.search("anna", k=2) == third.search("anna", k=2)
     for damaged in (b"", b"nothing", (library.folder / "anna.safetensors").read_bytes()):
         (library.folder / INDEX).write_bytes(damaged)
-        with pytest.warns(UserWarning, match="its index cannot be read and is made anew"):
+        with pytest.warns(UserWarning, match="its index cannot be read and is rebuilt"):
             assert Library(library.folder).names == third.names
         assert Library(library.folder).names == third.names
 
@@ -82,7 +82,7 @@ def test_files_that_are_no_voices(library):
         assert set(Library(library.folder).names) == set(NAMES)
     said = [str(warning.message) for warning in told]
     assert len(said) == 2 and "broken.npy" in said[1]
-    assert f"{NAMES[0]}.npy is passed over, as {NAMES[0]}.safetensors has the same name" in said[0]
+    assert f"skipped {NAMES[0]}.npy: {NAMES[0]}.safetensors has the same name" in said[0]
 
 
 def test_names_that_only_spelling_tells_apart(tmp_path):
@@ -115,7 +115,9 @@ def test_adding_removing_and_tagging(library):
     library.remove("icl")
     assert "icl" not in library
     np.save(library.folder / "bare.npy", np.array(X[0]))
-    with pytest.raises(UnsupportedValue, match=r"lies in bare.npy, which holds a vector alone"):
+    with pytest.raises(
+        UnsupportedValue, match=r"is stored in bare.npy, .*: voices add bare \S+bare\.npy --library \S+ --overwrite"
+    ):
         library.tag("bare", a="b")
     library.add("bare", X[2], overwrite=True)  # takes the other file's place
     assert not (library.folder / "bare.npy").exists() and library.info("bare")["dimension"] == 64
@@ -464,7 +466,7 @@ def test_recipes_that_are_none_of_ours(library, tmp_path):
         write_tensors(odd, {"speaker_embedding": X[0]}, {"recipe": recipe})
         with pytest.raises(VoiceError, match=r"odd.safetensors: .*recipe"):
             Voice.load(odd)
-        with pytest.warns(UserWarning, match=r"passed over: embedding .*odd.safetensors: .*recipe"):
+        with pytest.warns(UserWarning, match=r"skipped embedding .*odd.safetensors: .*recipe"):
             assert "odd" not in Library(library.folder)
         (library.folder / "odd.safetensors").unlink()
 

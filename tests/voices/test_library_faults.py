@@ -139,7 +139,7 @@ def test_flipped_bits_of_the_index_change_no_result(library):
             other = Library(library.folder)
             assert other.search(X[3], k=12) == wanted and other.names == names
             assert [other.info(name) for name in names] == [library.info(name) for name in names]
-        assert len(messages) == 1 and "its index cannot be read and is made anew" in messages[0], at
+        assert len(messages) == 1 and "its index cannot be read and is rebuilt" in messages[0], at
 
 
 @pytest.mark.parametrize("change", ["file", "digest", "dimension", "norm", "metadata", "attributes", "recipe", "row"])
@@ -235,7 +235,7 @@ def test_an_unreadable_file_is_passed_over(library, monkeypatch):
         return read(path)
 
     monkeypatch.setattr(Path, "read_bytes", fail)
-    with pytest.warns(UserWarning, match=r"s0_e0.safetensors is passed over, as it cannot be read: Input/output error"):
+    with pytest.warns(UserWarning, match=r"skipped s0_e0.safetensors: it cannot be read: Input/output error"):
         assert Library(library.folder).names == NAMES[1:]
 
 
@@ -243,12 +243,12 @@ def test_a_bad_space_or_direction_does_not_stop_the_others(library, command):
     (library.folder / "space.safetensors").write_bytes(b"x")
     library.add_direction("gender", Direction.fit(X, LABELS["gender"]))
     (library.folder / "directions" / "bad.safetensors").write_bytes(b"x")
-    with pytest.warns(UserWarning, match=r"passed over: voice space .*space.safetensors"):
+    with pytest.warns(UserWarning, match=r"skipped voice space .*space.safetensors"):
         found = library.search(X[0], k=3)
     (library.folder / "space.safetensors").unlink()
     assert library.search(X[0], k=3) == found
     ran = command("voices", "show", NAMES[0])
-    assert ran.status == 0 and "@gender" in ran.out and "passed over: direction" in ran.err
+    assert ran.status == 0 and "@gender" in ran.out and "skipped direction" in ran.err
     with pytest.raises(QwenTTSError, match=r"direction .*bad.safetensors"):
         library.search("@bad")
 

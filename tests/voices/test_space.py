@@ -107,7 +107,7 @@ def test_saved_and_loaded(tmp_path):
         (lambda path: VoiceSpace.fit(X[:1]), "two voices or more"),
         (lambda path: VoiceSpace.fit(mx.stack([X[0], X[0]])), "all voices are the same"),
         (lambda path: VoiceSpace.fit(X, ["e0"]), "nuisance has 1 labels for 32 voices"),
-        (lambda path: VoiceSpace.fit(X, ["e0"] * 32), "one label alone, 'e0'"),
+        (lambda path: VoiceSpace.fit(X, ["e0"] * 32), "only one label, 'e0', so there is nothing to ignore"),
         (lambda path: VoiceSpace.fit(X, LABELS["emotion"], ["a"]), "groups has 1 labels"),
         (lambda path: VoiceSpace.fit(mx.full((12, 4), float("nan"))), "voices has values that are NaN"),
         (

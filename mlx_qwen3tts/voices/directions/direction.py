@@ -144,7 +144,7 @@ class Direction:
         length = float(mx.linalg.norm(rest))
         if length < 1e-3:
             raise InvalidValue(
-                "the two directions are the same: nothing is left of one without the other", param="other"
+                "the two directions are the same, so nothing of one remains without the other", param="other"
             )
         return replace(self, vector=rest / length, report=self.report.without_figures(length))
 

@@ -124,7 +124,7 @@ class Index:
             if wrong is None and name in stamps:
                 wrong = f"{stamps[name][0]} has the same name"
             if wrong is not None or state is None:
-                self._warn(f"{shown(file.name)} is passed over, as {wrong}")
+                self._warn(f"skipped {shown(file.name)}: {wrong}")
                 continue
             stamps[name] = (file.name, state.st_mtime_ns, state.st_size, state.st_ino, state.st_ctime_ns)
         return stamps
@@ -180,10 +180,10 @@ class Index:
         except (FileNotFoundError, VoiceNotFound):  # removed since the folder was listed
             return False
         except OSError as error:
-            self._warn(f"{stamp[0]} is passed over, as it cannot be read: {error.strerror}")
+            self._warn(f"skipped {stamp[0]}: it cannot be read: {error.strerror}")
             return False
         except QwenTTSError as error:
-            self._warn(f"passed over: {error}")
+            self._warn(f"skipped {error}")
             return False
         return True
 
@@ -202,7 +202,7 @@ class Index:
         try:
             return *_load(self.folder / INDEX), True
         except QwenTTSError as error:
-            self._warn(f"its index cannot be read and is made anew ({error})")
+            self._warn(f"its index cannot be read and is rebuilt ({error})")
             return {}, {}, False
 
     def _write(self) -> None:

@@ -9,6 +9,7 @@ Whatever reads sees the voices of one moment, and leaves nothing in a folder tha
 from __future__ import annotations
 
 import os
+import shlex
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
@@ -173,7 +174,9 @@ class Library:
             taken = [file for file in self._there(new) if not file.samefile(source)]
             if taken and not overwrite:
                 raise NameTaken(
-                    f"library {self.folder} has a voice {new!r} already; remove it or overwrite it", param="new"
+                    f"library {self.folder} has a voice {new!r} already; --overwrite (in Python overwrite=True) "
+                    "replaces it",
+                    param="new",
                 )
             if reason := unportable(new, others):
                 warnings.warn(f"voice name {new!r}: {reason}; such a library cannot be imported", stacklevel=2)
@@ -200,7 +203,10 @@ class Library:
         path = self.path(name)
         if path.suffix != ".safetensors":
             raise UnsupportedValue(
-                f"voice {name!r} lies in {path.name}, which holds a vector alone; add it to the library", param="name"
+                f"voice {name!r} is stored in {path.name}, which cannot hold attributes; store it as .safetensors: "
+                f"voices add {shlex.quote(name)} {shlex.quote(str(path))} --library {shlex.quote(str(self.folder))} "
+                "--overwrite",
+                param="name",
             )
         with self.locked():
             described(self[name], attributes).save(path)
@@ -209,7 +215,7 @@ class Library:
         """Keep a Direction for `@name`. Returns its path."""
         name = check_name(name)
         if not isinstance(direction, Direction):
-            raise WrongType(f"a direction is kept, not {direction!r}", param="direction")
+            raise WrongType(f"direction must be a Direction, not {direction!r}", param="direction")
         with self.locked():
             if reason := unportable(name, self.directions):
                 warnings.warn(f"direction name {name!r}: {reason}; such a library cannot be imported", stacklevel=2)
@@ -258,7 +264,7 @@ class Library:
                     return space
             except InvalidValue as error:
                 if (self.folder / SPACE).exists():  # else it was removed just now
-                    warnings.warn(f"library {self.folder}: passed over: {error}", stacklevel=3)
+                    warnings.warn(f"library {self.folder}: skipped {error}", stacklevel=3)
         matrix = snapshot.matrices.get(dimension)
         if matrix is not None and matrix.shape[0] >= FEWEST:
             try:

@@ -66,7 +66,7 @@ def readable(library: Library) -> dict[str, Direction]:
         except DirectionNotFound:  # removed since they were listed
             continue
         except QwenTTSError as error:
-            warnings.warn(f"library {library.folder}: passed over: {error}", stacklevel=2)
+            warnings.warn(f"library {library.folder}: skipped {error}", stacklevel=2)
     return found
 
 
