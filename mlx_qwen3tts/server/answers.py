@@ -71,5 +71,6 @@ def error_response(error: Exception, status: int | None = None, headers: Mapping
         more["connection"] = "close"  # the rest of the body is not wanted
     if status == 409:
         more["x-should-retry"] = "false"  # the official clients would, as a conflict may pass; a taken name does not
-    body = json_text(error_body(error, status))  # in ASCII, as a message may quote what UTF-8 has no bytes for
+    # In ASCII, as a message may quote what UTF-8 has no bytes for.
+    body = json_text(error_body(error, status), separators=(",", ":"))
     return Response(body, status, more, "application/json")
