@@ -8,7 +8,7 @@ from starlette.responses import Response
 
 from ..errors import QwenTTSError
 from ..files.json_text import json_text
-from .engine import Busy
+from .jobs import Busy
 
 # By code: what is not here is 400. SDKs try again after 408, 409, 429 and from 500 on, so a bad request is never one.
 STATUS = {

@@ -14,7 +14,7 @@ import mlx.core as mx
 from ..errors import UnsupportedValue
 from ..networks.speaker.mel import SAMPLE_RATE
 from ..synthesis.design import designing
-from .engine import Busy
+from .jobs import Busy
 from .speaking import called
 
 if TYPE_CHECKING:

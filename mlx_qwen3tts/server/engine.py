@@ -24,7 +24,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar
 
 import mlx.core as mx
@@ -33,9 +33,10 @@ import numpy as np
 from ..errors import QwenTTSError
 from ..synthesis.decoding import SCHEDULE, Decoding, Utterance
 from ..synthesis.frame import bucket
-from ..synthesis.planning import Notes, Plan
+from ..synthesis.planning import Notes
 from ..synthesis.request import Request, Sampling
 from ..synthesis.speech import note_cut, wired_limit
+from .jobs import Busy, Ended, EngineFault, Event, Failed, Job, Sound, Stopping
 
 if TYPE_CHECKING:
     from ..synthesis.tts import Qwen3TTS
@@ -47,77 +48,6 @@ log = logging.getLogger(__name__)
 WHOLE = (16,)  # frames of every chunk where nobody listens yet: fewer calls of the decoder, none of them long
 PATIENCE = 0.02  # seconds of each turn for functions, while speech is under way
 WARM_TEXT = "Hello."
-
-
-class Busy(QwenTTSError):
-    """There is no place in the queue, or the server is stopping. retry_after: seconds until it makes sense to try."""
-
-    code = "queue_full"
-
-    def __init__(self, message: str, retry_after: int) -> None:
-        super().__init__(message)
-        self.retry_after = retry_after
-
-
-class Stopping(Busy):
-    """The server is being stopped, or has not started yet."""
-
-    code = "busy"
-
-
-class EngineFault(RuntimeError):
-    """A fault of ours ended a speech; its traceback is in the log."""
-
-
-@dataclass(frozen=True, eq=False)
-class Sound:
-    """samples [n] float32 within ±1, which follow those before; frames: of codes that they are."""
-
-    samples: np.ndarray
-    frames: int
-
-
-@dataclass(frozen=True)
-class Ended:
-    """The end of a speech. finish_reason: "stop", "length" (cut at max_tokens) or "interrupted" (the server stopped).
-
-    tokens: positions of the prompts; frames: spoken; elapsed: seconds since it was handed in; warnings: what was said
-    about it.
-    """
-
-    finish_reason: str
-    tokens: int
-    frames: int
-    elapsed: float
-    warnings: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Failed:
-    """The end of a speech that could not be spoken, or not to its end."""
-
-    error: Exception
-
-
-Event = Sound | Ended | Failed
-
-
-@dataclass(eq=False)
-class Job:
-    """A speech that was asked for, and how far it is. `deliver` is called in the engine's thread with each Event; it
-    must neither wait nor raise."""
-
-    requests: collections.deque[Request]
-    deliver: Callable[[Event], object]
-    schedule: Sequence[int]
-    seed: int
-    asked: float = field(default_factory=time.perf_counter)
-    plan: Plan | None = None
-    tokens: int = 0
-    frames: int = 0
-    first_sound: float | None = None  # seconds after it was asked for
-    warnings: dict[str, None] = field(default_factory=dict)  # in order, each once
-    over: bool = False
 
 
 class Engine:
@@ -143,13 +73,13 @@ class Engine:
         self._inbox: queue.SimpleQueue[Callable[[], object]] = queue.SimpleQueue()
         self._queue: collections.deque[Job] = collections.deque()
         self._running: dict[Utterance, Job] = {}
-        self._places = threading.Lock()  # of `_load` and `_closed`, and of what may still come into the inbox
-        self._load = 0  # jobs handed in and not over
+        self._places = threading.Lock()  # of `taken` and `_closed`, and of what may still come into the inbox
+        self.taken = 0  # jobs handed in and not over
         self._silent = 0  # those among them that wait for text
         self._closed = False  # nobody looks into the inbox any more
         self._job_seconds = 5.0  # how long a job takes, a running mean, to tell when to try again
         self._deadline: float | None = None  # once it is being stopped
-        self._thread = threading.Thread(target=self._run, name="mlx_qwen3tts engine")
+        self.thread = threading.Thread(target=self._run, name="mlx_qwen3tts engine")
         self.decoding = self._new_decoding()
 
     def _new_decoding(self) -> Decoding:
@@ -160,7 +90,7 @@ class Engine:
     # For other threads
 
     def __enter__(self) -> Engine:
-        self._thread.start()
+        self.thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -169,7 +99,7 @@ class Engine:
     @property
     def load(self) -> int:
         """How many speeches are being spoken or wait."""
-        return self._load
+        return self.taken
 
     @property
     def queued(self) -> int:
@@ -183,7 +113,7 @@ class Engine:
 
     @property
     def alive(self) -> bool:
-        return self._thread.is_alive() and not self._closed
+        return self.thread.is_alive() and not self._closed
 
     def check_room(self) -> None:
         """Busy where a speech would be refused now."""
@@ -191,9 +121,9 @@ class Engine:
             raise Stopping("the server is starting or stopping; try again in a moment", 2)
         # Who waits for text holds up nobody, but a row that stands aside takes memory: as many again may.
         places = self.max_batch + self.max_queue
-        if self._load - self._silent >= places or self._load >= 2 * places:
-            wait = math.ceil(self._job_seconds * (1 + self._load - self.max_batch) / self.max_batch)
-            message = f"{self._load} speeches are spoken or waiting, which is all there is room for"
+        if self.taken - self._silent >= places or self.taken >= 2 * places:
+            wait = math.ceil(self._job_seconds * (1 + self.taken - self.max_batch) / self.max_batch)
+            message = f"{self.taken} speeches are spoken or waiting, which is all there is room for"
             raise Busy(message, min(600, max(1, wait)))
 
     def submit(
@@ -215,7 +145,7 @@ class Engine:
         )
         with self._places:
             self.check_room()
-            self._load += 1
+            self.taken += 1
             self._inbox.put(lambda: self._queue.append(job))  # under the lock: nothing comes after the end
         return job
 
@@ -256,30 +186,30 @@ class Engine:
     def close(self, seconds: float = 5.0) -> None:
         """`stop`, and wait for it."""
         self.stop(seconds)
-        if self._thread.ident is not None:  # it was started
-            self._thread.join()
+        if self.thread.ident is not None:  # it was started
+            self.thread.join()
 
     # The worker
 
     def _run(self) -> None:
         with wired_limit():
             try:
-                self._warm_up()
+                self.warm_up()
                 if self.warm and self._deadline is None:
                     self.warm()
                 if self._deadline is None:
                     self.ready.set()
                     if self.told:
                         self.told()
-                while self._deadline is None or (self._load and time.perf_counter() < self._deadline):
+                while self._deadline is None or (self.taken and time.perf_counter() < self._deadline):
                     self._turn()
             except Exception as error:
                 log.exception("the worker that owns the model ends with a fault")
                 self.fault = error
             finally:
-                self._end()
+                self.end()
 
-    def _warm_up(self) -> None:
+    def warm_up(self) -> None:
         """Compile what a request would otherwise wait for: the steps of every batch size, with equal and with mixed
         sampling, and the decoder."""
         size, mixed = 1, self.tts.sampling.sampled(Sampling(temperature=0.8))
@@ -300,7 +230,7 @@ class Engine:
 
     def _turn(self) -> None:
         """Do what came in, let waiting jobs join, and make a frame of every row."""
-        self._take(wait=not (self._running or self._queue))
+        self.take(wait=not (self._running or self._queue))
         self._admit()
         if not self._running:
             self._silent = 0
@@ -319,7 +249,7 @@ class Engine:
         self.decoding.generation.failed.clear()
         if pieces is None:  # all wait for text
             self._silent = len(self._running)
-            self._take(wait=True)
+            self.take(wait=True)
             return
         self.counts["steps"] += 1
         self.counts["rows"] += len(self._running)
@@ -331,7 +261,7 @@ class Engine:
                 self._next_piece(utterance, job)
         self._silent = min(len(self._running), len(self.decoding.generation.aside))
 
-    def _take(self, wait: bool) -> None:
+    def take(self, wait: bool) -> None:
         """Do what came in; wait: for something to come, or for the end of the time to stop. Functions that need the
         model have a little time each turn while others speak, the rest of them waits for the next."""
         limit = None if self._deadline is None else max(0.0, self._deadline - time.perf_counter())
@@ -405,7 +335,7 @@ class Engine:
             return
         job.over = True
         with self._places:
-            self._load -= 1
+            self.taken -= 1
         seconds = time.perf_counter() - job.asked
         self._job_seconds += 0.2 * (seconds - self._job_seconds)
         self.counts[event.finish_reason if isinstance(event, Ended) else "failed"] += 1
@@ -417,7 +347,7 @@ class Engine:
             return
         job.over, job.deliver = True, _ignore
         with self._places:
-            self._load -= 1
+            self.taken -= 1
         self.counts["cancelled"] += 1
         if job in self._queue:
             self._queue.remove(job)
@@ -433,7 +363,7 @@ class Engine:
         for job in jobs:
             self._finish(job, Failed(error))
 
-    def _end(self) -> None:
+    def end(self) -> None:
         """Cut what is spoken, refuse what waits, answer every function that was handed in."""
         with self._places:
             self._closed = True

@@ -32,7 +32,7 @@ from ..synthesis.text import END, check_text
 from ..synthesis.text_stream import TextStream
 from . import asking
 from .answers import error_body, status_of
-from .engine import Busy
+from .jobs import Busy
 from .speaking import Flow, speaking
 from .speech import usage
 
@@ -66,6 +66,24 @@ class Segment:
         self.feed.close()
         self.complete.set()
         self.begun.set()
+
+
+def cut(before: str, text: str) -> int | None:
+    """How much of a further text belongs to the segment that it fills; None where all of it does, and more.
+
+    A segment ends with a sentence; where none does, between words once it is full, and where there are none either,
+    between characters.
+    """
+    size = weight(before)
+    together = before + text[: 2 * LIMIT]  # which is more than a segment takes
+    ends = {match.end() for match in END.finditer(together, max(0, len(before) - MOST_MARKS))}
+    for place, char in enumerate(text[: 2 * LIMIT], 1):
+        size += weight(char)
+        if len(before) + place in ends and size >= LIMIT // 2:
+            return place
+        if size >= 2 * LIMIT or (size >= LIMIT and char.isspace()):
+            return place
+    return None
 
 
 class Session:
@@ -158,29 +176,12 @@ class Session:
             raise TextTooLong(f"the text has more than {most} characters (--max-characters)", param="text")
         while text:
             segment = self.segment or self._begin()
-            cut = self._cut(segment.text, text)
-            segment.write(text[:cut])
-            if cut is None:
+            end = cut(segment.text, text)
+            segment.write(text[:end])
+            if end is None:
                 return
             segment.close()
-            self.segment, text = None, text[cut:]
-
-    def _cut(self, before: str, text: str) -> int | None:
-        """How much of a further text belongs to the segment that it fills; None where all of it does, and more.
-
-        A segment ends with a sentence; where none does, between words once it is full, and where there are none either,
-        between characters.
-        """
-        size = weight(before)
-        together = before + text[: 2 * LIMIT]  # which is more than a segment takes
-        ends = {match.end() for match in END.finditer(together, max(0, len(before) - MOST_MARKS))}
-        for place, char in enumerate(text[: 2 * LIMIT], 1):
-            size += weight(char)
-            if len(before) + place in ends and size >= LIMIT // 2:
-                return place
-            if size >= 2 * LIMIT or (size >= LIMIT and char.isspace()):
-                return place
-        return None
+            self.segment, text = None, text[end:]
 
     def _begin(self) -> Segment:
         self.segment = Segment(self.server.tts.tokenizer, self.server, self._asked("text"))

@@ -12,7 +12,8 @@ import numpy as np
 
 from ..audio.encoding import encoded, encoder
 from ..audio.stretch import Stretch
-from .engine import Ended, Engine, Event, Failed, Job, Sound
+from .engine import Engine
+from .jobs import Ended, Event, Failed, Job, Sound
 
 if TYPE_CHECKING:
     from ..synthesis.request import Request

@@ -19,7 +19,7 @@ from ..errors import InvalidValue, QwenTTSError, WrongType
 from ..files.json_text import json_text
 from . import asking
 from .answers import Refusal, error_body, status_of
-from .engine import Ended
+from .jobs import Ended
 from .speaking import Flow, Listener, speaking, unless
 
 if TYPE_CHECKING:

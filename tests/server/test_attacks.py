@@ -12,7 +12,7 @@ import pytest
 from websockets.sync.client import connect
 
 from mlx_qwen3tts.server import live
-from mlx_qwen3tts.server.live import Session, whole_characters
+from mlx_qwen3tts.server.live import whole_characters
 from mlx_qwen3tts.server.settings import Settings
 from tests.server.test_live import CONFIG, heard, send
 
@@ -110,7 +110,7 @@ def test_a_browser_gets_one_of_the_protocols_it_offers(model, library, serving):
 
 def test_a_full_server_refuses_before_it_looks_for_a_voice(client, served, monkeypatch):
     engine, held = served[1].engine, threading.Event()
-    monkeypatch.setattr(engine, "_load", engine.max_batch + engine.max_queue)
+    monkeypatch.setattr(engine, "taken", engine.max_batch + engine.max_queue)
     engine.call(lambda: held.wait(20))  # a frame that takes long
     try:
         answer = client.post("/v1/audio/speech", json=SPEAK, timeout=5)
@@ -159,7 +159,7 @@ def test_segments_are_bounded_and_lose_nothing(text, step):
     for start in range(0, len(text), step):
         rest = text[start : start + step]
         while rest:
-            cut = Session._cut(None, before, rest)
+            cut = live.cut(before, rest)
             before += rest[:cut]
             if cut is None:
                 break

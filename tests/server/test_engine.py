@@ -11,7 +11,8 @@ import pytest
 
 from convert.parity import vector
 from mlx_qwen3tts import Request, Voice
-from mlx_qwen3tts.server.engine import Busy, Ended, Engine, EngineFault, Failed, Sound, Stopping
+from mlx_qwen3tts.server.engine import Engine
+from mlx_qwen3tts.server.jobs import Busy, Ended, EngineFault, Failed, Sound, Stopping
 from mlx_qwen3tts.synthesis.live import Feed
 from mlx_qwen3tts.synthesis.request import Sampling
 
@@ -245,10 +246,10 @@ def test_what_comes_between_the_end_and_the_thread_s_last_breath_is_refused(tts,
     held, ending = threading.Event(), threading.Event()
     engine = Engine(tts, max_batch=1).__enter__()
     assert engine.ready.wait(60)
-    end = engine._end
-    monkeypatch.setattr(engine, "_end", lambda: (end(), ending.set(), held.wait(20)))
+    end = engine.end
+    monkeypatch.setattr(engine, "end", lambda: (end(), ending.set(), held.wait(20)))
     engine.stop(0)
-    assert ending.wait(20) and engine._thread.is_alive() and not engine.alive
+    assert ending.wait(20) and engine.thread.is_alive() and not engine.alive
     with pytest.raises(Stopping):
         engine.call(lambda: None).result(1)
     held.set()
@@ -263,20 +264,20 @@ def test_a_listener_that_fails_harms_nobody_else(engine, alone, voice, caplog):
     assert engine.call(lambda: engine.load).result(10) == 0 and "a listener failed" in caplog.text
 
 
-@pytest.mark.parametrize("where", ["_warm_up", "_take"])
+@pytest.mark.parametrize("where", ["warm_up", "take"])
 def test_a_worker_that_ends_with_a_fault_says_so(tts, voice, monkeypatch, where, caplog):
     engine, listener = Engine(tts, max_batch=1), Listener()
-    if where == "_warm_up":
-        monkeypatch.setattr(engine, "_warm_up", lambda: 1 / 0)
+    if where == "warm_up":
+        monkeypatch.setattr(engine, "warm_up", lambda: 1 / 0)
         engine.__enter__()
     else:
         engine.__enter__()
         assert engine.ready.wait(60)
         engine.submit([Request(TEXTS[2], voice, sampling=Sampling(max_tokens=2000))], listener.deliver)
         assert isinstance(listener.events.get(timeout=30), Sound)
-        monkeypatch.setattr(engine, "_take", lambda wait: 1 / 0)
+        monkeypatch.setattr(engine, "take", lambda wait: 1 / 0)
         assert isinstance(listener.all()[1].error, EngineFault)
-    engine._thread.join(20)
+    engine.thread.join(20)
     assert isinstance(engine.fault, ZeroDivisionError) and not engine.alive and engine.load == 0
     with pytest.raises(Stopping):
         engine.submit([Request("One.", voice)], listener.deliver)
@@ -290,4 +291,4 @@ def test_the_worker_leaves_no_streams_of_its_thread_behind(tts, monkeypatch):
     monkeypatch.setattr(mx, "clear_streams", lambda: (cleared.append(threading.current_thread().name), clear()))
     with Engine(tts, max_batch=1) as engine:
         assert engine.ready.wait(60)
-    assert cleared == ["mlx_qwen3tts engine"]
+    assert "mlx_qwen3tts engine" in cleared

@@ -45,7 +45,7 @@ def test_a_port_that_is_taken_and_a_host_that_is_not_ours():
 
 def test_a_server_whose_worker_has_failed_ends(model, tmp_path, monkeypatch, caplog):
     server = Server(model("base"), Settings(library=tmp_path / "voices"))
-    monkeypatch.setattr(server.engine, "_warm_up", lambda: 1 / 0)
+    monkeypatch.setattr(server.engine, "warm_up", lambda: 1 / 0)
     with listening("127.0.0.1", 0) as bound:
         running = Running(build(server), server.engine)
         asyncio.run(asyncio.wait_for(running.serve(sockets=[bound]), 20))
