@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: test lint demo wheel-check api goldens
+.PHONY: test test-studio lint demo wheel-check api goldens
 
 $(VENV)/installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -12,6 +12,11 @@ $(VENV)/installed: pyproject.toml
 
 test: $(VENV)/installed lint
 	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+# The studio in a real browser; needs chromium (Debian: apt-get install chromium). STUDIO_PICTURES=docs/pictures keeps the
+# pictures of docs/studio.md.
+test-studio: $(VENV)/installed
+	$(BIN)/python -m pytest -m studio tests/studio
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check .

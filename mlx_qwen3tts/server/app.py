@@ -103,8 +103,13 @@ async def model(request: HttpRequest) -> JSONResponse:
 
 def model_card(server: Server) -> dict[str, Any]:
     card = {"id": server.model, "object": "model", "created": int(server.started), "owned_by": "mlx_qwen3tts"}
-    return {**card, "name": server.model, "type": server.tts.model_type, "languages": list(server.tts.languages),
-        "takes_instruct": server.tts.takes_instruct}
+    return {
+        **card,
+        "name": server.model,
+        "type": server.tts.model_type,
+        "languages": list(server.tts.languages),
+        "takes_instruct": server.tts.takes_instruct,
+    }
 
 
 async def metrics(request: HttpRequest) -> PlainTextResponse:

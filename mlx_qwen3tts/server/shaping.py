@@ -1,4 +1,4 @@
-"""What a page needs to shape a voice: the directions with what they were shown to do, and the terms of an expression."""
+"""What a page needs to shape a voice: directions with what they were shown to do, and the terms of an expression."""
 
 from __future__ import annotations
 
@@ -97,16 +97,17 @@ async def expressions(request: HttpRequest) -> JSONResponse:
     """Read an expression: its terms, or what is wrong with it and where."""
     server: Server = request.app.state.server
     text = Body(await json_body(request)).text("expression", most=LONGEST)
-    if not text:
+    if text is None:
         raise InvalidValue("expression is missing", param="expression")
 
     def read() -> JSONResponse:
         try:
             server.voices.named(text)
             known = [*server.voices.names, *server.voices.aliases()]
-            return JSONResponse({"expression": text, "terms": terms(text, known)})
-        except QwenTTSError as error:
+            return JSONResponse({"expression": text, "terms": terms(text, known), "error": None})
+        except QwenTTSError as error:  # what was asked is answered all the same: nothing is wrong with the request
             place = error.place if isinstance(error, ExpressionError) else 0
-            return JSONResponse({**error_body(error, 400), "place": place}, 400)
+            wrong = {**error_body(error, 400)["error"], "place": place}
+            return JSONResponse({"expression": text, "terms": None, "error": wrong})
 
     return await called(server.engine, read)

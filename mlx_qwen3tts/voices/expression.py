@@ -30,7 +30,8 @@ DEEPEST = 100  # parentheses within each other
 class ExpressionError(QwenTTSError):
     """A blend expression that cannot be read, or has a name that cannot be found.
 
-    place: the index of the character at fault; pointer: the expression with a caret under it; code: where a name is at fault, that of the name's own error.
+    place: the index of the character at fault; pointer: the expression with a caret under it; code: where a name is at
+    fault, that of the name's own error.
     """
 
     code = "invalid_expression"

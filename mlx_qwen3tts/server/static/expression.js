@@ -27,12 +27,10 @@ export const read = async (expression) => {
   const own = ++asked;
   set({ expression });
   try {
-    const { terms } = await (await post("/v1/audio/expressions", { expression })).json();
-    if (own === asked) set({ terms, error: null });
+    const { terms, error } = await (await post("/v1/audio/expressions", { expression })).json();
+    if (own === asked) set(error ? { error: error.message } : { terms, error: null });
   } catch (error) {
-    if (own !== asked) return;
-    if (!error.body) told(error);
-    else set({ error: error.message });
+    if (own === asked) told(error);
   }
 };
 

@@ -24,6 +24,10 @@ export const state = {
   speaking: false,
   playing: null, // id of the take that is heard
   takes: [],
+  recording: null, // {seconds, level} while the microphone is open
+  recorded: null, // {file, samples or name, faults} to be kept or not
+  newName: "",
+  consent: "",
 };
 
 let changed = () => {};
@@ -47,7 +51,8 @@ export const begin = async () => {
     const [models, directions] = await Promise.all([server.get("/v1/models"), server.get("/v1/audio/directions")]);
     set({ model: models.data[0], directions: directions.data });
     await loadVoices();
-    if (state.voices.length) await read(quoted(state.voices[0].name));
+    const first = state.voices.find((voice) => voice.consent !== "refused");
+    if (first) await read(quoted(first.name));
   } catch (error) {
     told(error);
   }
@@ -112,13 +117,14 @@ export const halt = () => {
   set({ speaking: false, playing: null });
 };
 
-export const hear = async (take) => {
+export const hear = async ({ id, samples }) => {
   halt();
-  set({ playing: take.id, status: "" });
-  const sound = await play(() => state.playing === take.id && set({ playing: null }));
-  sound.add(take.samples.slice());
+  set({ playing: id, status: "" });
+  const sound = await play(() => state.playing === id && set({ playing: null }));
+  sound.add(samples.slice());
   sound.finish();
 };
+export const hearSamples = (samples) => hear({ id: "recording", samples });
 
 export const forget = async (take) => {
   if (state.playing === take.id) halt();
