@@ -46,9 +46,9 @@ class Lookup:
 
     library: Library or None; preset: function from a name to a preset's Voice or None; presets: their names, for
     messages; brought: Library of what came with the model, whose directions are found after the library's. files:
-    whether a path is a name too. Without, nothing outside the library is looked at, so its messages are the same whether
-    a file exists or not, and they name no folder: for a server, whose clients may name what it offers but must not
-    reach into its disk.
+    whether a path is a name too. Without, nothing outside the library is looked at, so its messages are the same
+    whether a file exists or not, and they name no folder: for a server, whose clients may name what it offers but must
+    not reach into its disk.
     """
 
     def __init__(

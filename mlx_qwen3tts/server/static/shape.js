@@ -18,7 +18,7 @@ const number = (value) => (value > 0 ? "+" : "") + Number(value.toFixed(3));
 const Slider = ({ direction }) => {
   const [least, most] = direction.range;
   const value = strength(direction);
-  const id = `direction-${direction.name}`;
+  const id = `direction-${encodeURIComponent(direction.name)}`;
   return html`<div class=${direction.proven ? "slider" : "slider unproven"} title=${direction.report}>
     <label for=${id}>@${direction.name}</label>
     <input id=${id} type="range" min=${least} max=${most} step=${(most - least) / 40} value=${value}

@@ -68,7 +68,7 @@ const settings = () => {
 const newSeed = () => crypto.getRandomValues(new Uint32Array(1))[0];
 
 export const speak = () => {
-  const given = /^\d+$/.test(state.seed.trim()) ? Number(state.seed) : null;
+  const given = /^\d{1,15}$/.test(state.seed.trim()) ? Number(state.seed) : null;
   if (state.keepSeed && given === null) return set({ status: t("seedIsNumber") });
   const seed = state.keepSeed ? given : newSeed();
   set({ seed: String(seed) });
