@@ -161,7 +161,7 @@ def test_a_direction_that_guesses_is_greyed_and_says_so(studio):
 def test_two_voices_are_blended(studio):
     blend = studio.get_by_role("slider", name="Blend")
     expect(blend).to_be_disabled()
-    studio.get_by_role("combobox", name="Second voice").select_option("voice10")
+    studio.get_by_role("combobox", name="Blend with").select_option("voice10")
     expect(expression(studio)).to_have_value("0.5*voice01 + 0.5*voice10")
     for _ in range(4):
         blend.press("ArrowRight")
@@ -206,7 +206,7 @@ def test_a_voice_is_recorded_kept_spoken_and_deleted(studio, address):
 
 
 def test_a_file_can_be_kept_instead_and_who_refused_is_not_spoken(studio, microphone):
-    studio.get_by_label("Recording as a file").set_input_files(microphone)
+    studio.get_by_label("Or choose a file").set_input_files(microphone)
     studio.get_by_role("textbox", name="Name").fill("refuser")
     studio.get_by_label("Its owner has refused").check()
     button(studio, "Keep voice").click()
@@ -251,6 +251,18 @@ def test_it_is_a_page_for_the_keyboard_and_the_phone(studio):
     expect(studio.get_by_role("list", name="Takes").get_by_role("listitem")).to_have_count(1, timeout=30_000)
     studio.set_viewport_size({"width": 360, "height": 740})
     assert studio.evaluate("document.documentElement.scrollWidth") <= 360
+
+
+NAMES = [
+    ("textbox", "Text"), ("textbox", "Expression"), ("textbox", "Seed"), ("button", "Speak"), ("button", "Stop"),
+    ("button", "Record"), ("combobox", "Voice"), ("slider", "@pitch"), ("slider", "Blend"),
+    ("checkbox", "Keep this seed"), ("list", "Library"), ("list", "Takes"),
+]  # fmt: skip
+
+
+def test_controls_are_found_by_their_names(studio):
+    for role, name in NAMES:
+        expect(studio.get_by_role(role, name=name)).to_have_count(1)
 
 
 def test_it_speaks_chinese_to_its_user(studio):
