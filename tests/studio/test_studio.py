@@ -234,7 +234,7 @@ LATE = """async () => {
 
 
 def test_a_part_that_comes_late_leaves_no_gap(studio):
-    assert min(studio.evaluate(LATE) for _ in range(3)) == 0, "a busy machine may delay more than that one"
+    assert any(studio.evaluate(LATE) == 0 for _ in range(3)), "a busy machine may delay more than that one"
 
 
 def test_it_is_a_page_for_the_keyboard_and_the_phone(studio):
