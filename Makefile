@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: test test-clients lint demo wheel-check api goldens
+.PHONY: test test-clients test-studio lint demo wheel-check api goldens
 
 $(VENV)/installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -23,6 +23,11 @@ test-clients: $(VENV)/installed $(CLIENTS)/installed
 $(CLIENTS)/installed: $(CLIENTS_DIR)/setup.sh
 	PYTHON=$(PYTHON) $(CLIENTS_DIR)/setup.sh $(CLIENTS)
 	touch $@
+
+# The studio in a real browser; needs chromium (Debian: apt-get install chromium). STUDIO_PICTURES=docs/pictures keeps the
+# pictures of docs/studio.md.
+test-studio: $(VENV)/installed
+	$(BIN)/python -m pytest -m studio tests/studio
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check .

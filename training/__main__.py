@@ -91,6 +91,7 @@ def main():
             "some gates are missed; `python -m training.ship WORK` would ship it all the same, with them in its card"
         )
     subprocess.run([sys.executable, "-m", "training.ship", str(options.work)], check=True)
+    subprocess.run([sys.executable, "-m", "training.directions"], check=True)
     golden = ["-m", "training.golden", str(options.work), "--torch-python", options.torch_python]
     subprocess.run([sys.executable, *golden], check=True)
 

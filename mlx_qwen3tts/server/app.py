@@ -17,7 +17,7 @@ from starlette.routing import Route, WebSocketRoute
 from .. import __version__
 from ..errors import QwenTTSError, UnsupportedValue
 from ..files.json_text import json_text
-from . import asking, live, pages, shelf, speech
+from . import asking, live, pages, shaping, shelf, speech
 from .answers import Refusal, error_response
 from .designing import Designer
 from .engine import Engine
@@ -109,7 +109,13 @@ async def model(request: HttpRequest) -> JSONResponse:
 
 def model_card(server: Server) -> dict[str, Any]:
     card = {"id": server.model, "object": "model", "created": int(server.started), "owned_by": "mlx_qwen3tts"}
-    return {**card, "name": server.model, "type": server.tts.model_type, "languages": list(server.tts.languages)}
+    return {
+        **card,
+        "name": server.model,
+        "type": server.tts.model_type,
+        "languages": list(server.tts.languages),
+        "takes_instruct": server.tts.takes_instruct,
+    }
 
 
 async def metrics(request: HttpRequest) -> PlainTextResponse:
@@ -171,6 +177,8 @@ def build(server: Server, anywhere: bool = False) -> Guard:
         Route("/v1/audio/voices/combine", shelf.combine, methods=["POST"]),
         Route("/v1/audio/voices/search", shelf.search, methods=["POST"]),
         Route("/v1/audio/voices/{name:path}", shelf.voice, methods=["GET", "DELETE"]),
+        Route("/v1/audio/directions", shaping.directions),
+        Route("/v1/audio/expressions", shaping.expressions, methods=["POST"]),
         Route("/v1/embeddings/voice", shelf.embedding, methods=["POST"]),
         Route("/v1/models", models),
         Route("/v1/audio/models", models),

@@ -40,7 +40,7 @@ class Voices:
         self.tts, self.library, self.default = tts, library, default
         packaged = tts.folder.folder / "voices"
         self.packaged = Library(packaged) if packaged.is_dir() else None
-        self.lookup = Lookup(library, self._preset, tts.speakers, files=False)
+        self.lookup = Lookup(library, self._preset, tts.speakers, files=False, brought=self.packaged)
         self._heard: collections.OrderedDict[str, Voice] = collections.OrderedDict()
 
     def _preset(self, name: str) -> Voice | None:
@@ -54,6 +54,13 @@ class Voices:
         """Every name, the library's first."""
         own = self.library.names
         more = [*(self.packaged.names if self.packaged is not None else []), *self.tts.speakers]
+        return [*own, *(name for name in more if name not in own)]
+
+    @property
+    def directions(self) -> list[str]:
+        """Names of the directions, the library's first."""
+        own = self.library.directions
+        more = self.packaged.directions if self.packaged is not None else []
         return [*own, *(name for name in more if name not in own)]
 
     def aliases(self) -> dict[str, str]:

@@ -30,13 +30,15 @@ DEEPEST = 100  # parentheses within each other
 class ExpressionError(QwenTTSError):
     """A blend expression that cannot be read, or has a name that cannot be found.
 
-    pointer: the expression with a caret under the place; code: where a name is at fault, that of the name's own error.
+    place: the index of the character at fault; pointer: the expression with a caret under it; code: where a name is at
+    fault, that of the name's own error.
     """
 
     code = "invalid_expression"
 
     def __init__(self, message: str, text: str, place: int, code: str | None = None) -> None:
         self.code = code or self.code
+        self.place = place
         before = "".join("\t" if c == "\t" else " " * _width(c) for c in text[:place])
         self.pointer = f"  {text}\n  {before}^"
         super().__init__(f"blend expression: {message}", param="voice")

@@ -45,9 +45,10 @@ class Lookup:
     """Finds voices and directions by name.
 
     library: Library or None; preset: function from a name to a preset's Voice or None; presets: their names, for
-    messages. files: whether a path is a name too. Without, nothing outside the library is looked at, so its messages
-    are the same whether a file exists or not, and they name no folder: for a server, whose clients may name what it
-    offers but must not reach into its disk.
+    messages; brought: Library of what came with the model, whose directions are found after the library's. files:
+    whether a path is a name too. Without, nothing outside the library is looked at, so its messages are the same
+    whether a file exists or not, and they name no folder: for a server, whose clients may name what it offers but must
+    not reach into its disk.
     """
 
     def __init__(
@@ -57,12 +58,14 @@ class Lookup:
         presets: Iterable[str] = (),
         *,
         files: bool = True,
+        brought: Library | None = None,
     ) -> None:
         self.library, self.preset, self.presets, self.files = library, preset, list(presets), files
+        self.brought = brought
 
     def names_only(self) -> Lookup:
         """The same without files."""
-        return Lookup(self.library, self.preset, self.presets, files=False)
+        return Lookup(self.library, self.preset, self.presets, files=False, brought=self.brought)
 
     def voice(self, text: str | Path | Sum, space: VoiceSpace | None = None, keep: str = "none") -> Voice:
         """The Voice that a string means: a file, a library voice, a preset, or a blend expression of them.
@@ -124,9 +127,12 @@ class Lookup:
         """The Direction of a file, of the library, or of a file named without its extension; else DirectionNotFound."""
         if self.files and Path(name).suffix and _is_file(name):
             return Direction.load(name)
-        known = self.library.directions if self.library is not None else []
-        if self.library is not None and name in known:
-            return self._kept(self.library.direction, name, "direction")
+        known: list[str] = []
+        for library in (self.library, self.brought):
+            held = library.directions if library is not None else []
+            if library is not None and name in held:
+                return self._kept(library.direction, name, "direction")
+            known += [one for one in held if one not in known]
         if self.files and _is_file(f"{name}.safetensors"):
             return Direction.load(f"{name}.safetensors")
         way = "fit one with voices direction fit" if self.files or not known else f"it has {shortened(known)}"

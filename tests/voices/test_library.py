@@ -489,3 +489,12 @@ def test_opening_is_not_slowed_by_what_has_settled(library, monkeypatch):
     library.refresh()
     monkeypatch.setattr(os, "scandir", lambda *_: pytest.fail("the folder was read again"))
     assert len(library) == 32 and library.search(X[0], k=1)
+
+
+def test_a_voice_that_goes_as_soon_as_it_came_is_gone(tmp_path):
+    """Within the clock's grain a file is read anew each time; one that went in that time must not stay listed."""
+    library = Library(tmp_path / "voices")
+    library.add("anna", X[0])
+    assert library.names == ["anna"]
+    library.remove("anna")
+    assert library.names == [] and "anna" not in library

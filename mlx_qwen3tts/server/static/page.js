@@ -1,59 +1,31 @@
-// The page: choose a voice, type, hear it; and the line with which a program does the same.
+// The studio: what is on the page, and in which order.
 
-const at = (id) => document.getElementById(id);
-const [form, text, voice, speak, stop, status, sound, curl] =
-  ["form", "text", "voice", "speak", "stop", "status", "sound", "curl"].map(at);
-let running = null;
+import { html, render, useEffect, useState } from "./htm.js";
+import { LANGUAGES, choose, language, loadWords, t } from "./words.js";
+import { begin, state, watch } from "./store.js";
+import { Library } from "./library.js";
+import { Record } from "./record.js";
+import { Shape } from "./shape.js";
+import { Speak } from "./speak.js";
+import { Takes } from "./takes.js";
 
-const answer = async (response) => {
-  if (response.ok) return response;
-  const body = await response.json().catch(() => ({}));
-  throw new Error(body.error?.message ?? `${response.status} ${response.statusText}`);
+const Page = () => {
+  const [, again] = useState(0);
+  useEffect(() => watch(() => again((n) => n + 1)), []);
+  return html`
+    <header>
+      <h1>mlx_qwen3tts <small>${state.model?.id}</small></h1>
+      <select aria-label=${t("pageLanguage")} onChange=${(event) => choose(event.target.value)}>
+        ${Object.entries(LANGUAGES).map(([code, name]) => html`<option value=${code} selected=${code === language}>${name}</option>`)}
+      </select>
+    </header>
+    <p class="status" role="status">${state.status}</p>
+    <main>
+      <div class="column"><${Speak} />${state.voices.length > 0 && html`<${Shape} />`}</div>
+      <div class="column"><${Takes} />${state.model && state.model.type !== "voice_design" && html`<${Record} />`}<${Library} /></div>
+    </main>`;
 };
 
-const quoted = (words) => `'${words.replaceAll("'", "'\\''")}'`;
-
-const body = () => JSON.stringify({ input: text.value, ...(voice.value && { voice: voice.value }) });
-
-const showLine = () => {
-  const head = `curl ${location.origin}/v1/audio/speech -H content-type:application/json`;
-  curl.textContent = `${head} -d ${quoted(body())} -o speech.mp3`;
-};
-
-const begin = async () => {
-  at("base").textContent = `${location.origin}/v1`;
-  const [models, voices] = await Promise.all(
-    ["/v1/models", "/v1/audio/voices"].map(async (path) => (await answer(await fetch(path))).json()),
-  );
-  at("model").textContent = models.data[0].id;
-  voice.replaceChildren(...voices.names.map((name) => new Option(name, name)));
-  voice.disabled = voices.names.length === 0;
-  showLine();
-};
-
-form.addEventListener("submit", async (event) => {
-  event.preventDefault();
-  running?.abort();
-  const own = (running = new AbortController());
-  [speak.disabled, stop.disabled, status.textContent] = [true, false, "Speaking …"];
-  try {
-    const headers = { "content-type": "application/json" };
-    const options = { method: "POST", headers, body: body(), signal: own.signal };
-    const made = await (await answer(await fetch("/v1/audio/speech", options))).blob();
-    URL.revokeObjectURL(sound.src);
-    [sound.src, sound.hidden, status.textContent] = [URL.createObjectURL(made), false, ""];
-    await sound.play();
-  } catch (error) {
-    status.textContent = error.name === "AbortError" ? "Stopped." : error.message;
-  } finally {
-    if (running === own) [speak.disabled, stop.disabled] = [false, true];
-  }
-});
-
-stop.addEventListener("click", () => {
-  running?.abort();
-  sound.pause();
-});
-text.addEventListener("input", showLine);
-voice.addEventListener("change", showLine);
-begin().catch((error) => { status.textContent = error.message; });
+await loadWords();
+render(html`<${Page} />`, document.getElementById("page"));
+await begin();

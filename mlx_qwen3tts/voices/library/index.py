@@ -130,7 +130,8 @@ class Index:
         return stamps
 
     def _read(self, stamps: Mapping[str, Stamp]) -> bool:
-        if self.snapshot.entries and stamps == self._stamps:
+        # A file that had not settled is no stamp yet, but one that went is an entry still.
+        if stamps and stamps == self._stamps and stamps.keys() == self.snapshot.entries.keys():
             return False
         known, rows, stored = self._known()
         entries: dict[str, Entry] = {}

@@ -1,0 +1,89 @@
+// The expression is the one truth: what the server read in it becomes the sliders, and a slider that moves writes it anew.
+
+import { post } from "./server.js";
+import { set, state, told } from "./store.js";
+
+const PLAIN = /^[^\s+*@()",:]+$/;
+const NUMBER = /^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$/;
+const PAUSE = 150; // ms without a change before the server is asked
+
+// A name as an expression takes it.
+export const quoted = (name) =>
+  PLAIN.test(name) && !NUMBER.test(name) && !/^[+-]/.test(name) ? name : `"${name.replace(/[\\"]/g, "\\$&")}"`;
+
+export const written = (terms) =>
+  terms
+    .map(({ weight, factor }, i) => {
+      const shown = String(Number((i ? Math.abs(weight) : weight).toFixed(3)));
+      const sign = i ? (weight < 0 ? " - " : " + ") : "";
+      return sign + (shown === "1" ? factor : `${shown}*${factor}`);
+    })
+    .join("");
+
+let asked = 0;
+
+// Lets the server read an expression.
+export const read = async (expression) => {
+  const own = ++asked;
+  set({ expression });
+  try {
+    const { terms, error } = await (await post("/v1/audio/expressions", { expression })).json();
+    if (own === asked) set(error ? { error: error.message } : { terms, error: null });
+  } catch (error) {
+    if (own === asked) told(error);
+  }
+};
+
+let timer = null;
+export const type = (expression) => {
+  asked += 1;
+  set({ expression });
+  clearTimeout(timer);
+  timer = setTimeout(() => read(expression), PAUSE);
+};
+
+const write = (terms) => {
+  set({ terms, error: null });
+  type(written(terms));
+};
+
+const isVoice = (term) => term.kind !== "direction";
+export const voices = () => state.terms.filter(isVoice);
+const moves = () => state.terms.filter((term) => !isVoice(term));
+const voice = (name, weight) => ({ weight, factor: quoted(name), name, kind: "voice" });
+
+export const strength = (direction) =>
+  state.terms.filter((one) => one.kind === "direction" && one.name === direction.name).reduce((sum, one) => sum + one.weight, 0);
+
+export const move = ({ name, factor }, weight) => {
+  const at = state.terms.findIndex((one) => one.kind === "direction" && one.name === name);
+  const rest = state.terms.filter((one) => one.kind !== "direction" || one.name !== name);
+  const place = at < 0 ? rest.length : Math.min(at, rest.length);
+  if (weight) rest.splice(place, 0, { weight, factor, name, kind: "direction" });
+  write(rest);
+};
+
+export const reset = () => write(state.terms.filter(isVoice));
+
+// The first voice alone, in the place of all others.
+export const choose = (name) => write([voice(name, 1), ...moves()]);
+
+// What the fader shows: the two voices and how far it is from the first to the second; null for three voices and more.
+export const fader = () => {
+  const [one, other, ...more] = voices();
+  if (!one || more.length || one.weight < 0 || (other && other.weight < 0)) return null;
+  if (!other) return { one, other: null, t: 0 };
+  const total = one.weight + other.weight;
+  return total > 0 ? { one, other, t: other.weight / total } : null;
+};
+
+export const fade = (t) => {
+  const { one, other } = fader();
+  write([{ ...one, weight: 1 - t }, { ...other, weight: t }, ...moves()]);
+};
+
+export const second = (name) => {
+  const { one, t } = fader();
+  const share = t || 0.5;
+  write(name ? [{ ...one, weight: 1 - share }, voice(name, share), ...moves()] : [{ ...one, weight: 1 }, ...moves()]);
+};

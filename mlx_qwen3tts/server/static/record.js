@@ -1,0 +1,84 @@
+// A voice of one's own: recorded here or dropped as a file, and kept only with a name and a statement of consent.
+
+import { html } from "./htm.js";
+import { quoted, read } from "./expression.js";
+import { LEAST, MOST, faults, record } from "./microphone.js";
+import { send } from "./server.js";
+import { RATE, wav } from "./sound.js";
+import { halt, hearSamples, loadVoices, set, state, told } from "./store.js";
+import { t } from "./words.js";
+
+let end = null; // of the recording that is being made
+
+const begin = async () => {
+  halt();
+  set({ recording: { seconds: 0, level: 0 }, recorded: null });
+  try {
+    end = await record((seconds, level) => {
+      set({ recording: { seconds, level } });
+      if (seconds >= MOST) finish();
+    });
+  } catch (error) {
+    set({ recording: null });
+    told(error);
+  }
+};
+
+const finish = async () => {
+  const stop = end;
+  end = null;
+  if (!stop) return;
+  const samples = await stop();
+  set({ recording: null, recorded: { samples, file: wav(samples), faults: faults(samples) } });
+};
+
+const take = (file) => file && set({ recorded: { file, name: file.name, faults: [] } });
+
+const drop = (event) => {
+  event.preventDefault();
+  take(event.dataTransfer.files[0]);
+};
+
+const keep = async (event) => {
+  event.preventDefault();
+  const name = state.newName.trim();
+  try {
+    const { name: kept } = await send("/v1/audio/voices", { name, consent: state.consent, audio_sample: state.recorded.file });
+    set({ recorded: null, newName: "", consent: "", status: t("kept", { name: kept }) });
+    await loadVoices();
+    await read(quoted(kept));
+  } catch (error) {
+    told(error);
+  }
+};
+
+const Meter = ({ seconds, level }) => html`<div class="meter">
+  <meter aria-label=${t("level")} min="0" max="1" low="0.02" high="0.98" optimum="0.5" value=${level}></meter>
+  <progress aria-label=${t("length")} max=${MOST} value=${seconds}></progress>
+  <span>${seconds.toFixed(0)} s${seconds < LEAST ? ` · ${t("atLeast", { x: LEAST })}` : ""}</span>
+</div>`;
+
+const Recorded = ({ recorded }) => html`<form onSubmit=${keep}>
+  <div class="row small"><span>${recorded.name ?? t("recorded", { x: (recorded.samples.length / RATE).toFixed(1) })}</span>
+    ${recorded.samples && html`<button type="button" onClick=${() => hearSamples(recorded.samples)}>${t("play")}</button>`}
+    <button type="button" onClick=${() => set({ recorded: null })}>${t("discard")}</button></div>
+  ${recorded.faults.map((fault) => html`<p class="wrong" role="alert">${t(fault, { x: LEAST })}</p>`)}
+  <label>${t("name")}<input required maxlength="64" value=${state.newName} onInput=${(event) => set({ newName: event.target.value })} /></label>
+  <fieldset><legend>${t("consent")}</legend>
+    ${["given", "not-needed", "refused"].map((word) => html`<label class="check"><input type="radio" name="consent" required
+      checked=${state.consent === word} onChange=${() => set({ consent: word })} />${t(`consent-${word}`)}</label>`)}
+  </fieldset>
+  <div class="row"><button type="submit" class="main"
+    disabled=${!state.newName.trim() || !state.consent || recorded.faults.includes("tooShort")}>${t("keepVoice")}</button></div>
+</form>`;
+
+export const Record = () => html`<section onDragOver=${(event) => event.preventDefault()} onDrop=${drop}>
+  <h2>${t("recordTitle")}</h2>
+  <p class="about">${t("recordHelp", { least: LEAST, most: MOST })}</p>
+  <div class="row">
+    <button onClick=${state.recording ? finish : begin}>${state.recording ? t("finish") : t("record")}</button>
+    <label class="file">${t("file")}<input type="file" accept="audio/*" onChange=${(event) => take(event.target.files[0])} /></label>
+  </div>
+  ${state.recording && html`<${Meter} ...${state.recording} />`}
+  ${state.recorded && html`<${Recorded} recorded=${state.recorded} />`}
+</section>`;

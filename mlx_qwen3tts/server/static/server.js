@@ -1,0 +1,47 @@
+// What the page asks of the server.
+
+export class Refused extends Error {
+  constructor(message, body) {
+    super(message);
+    this.body = body;
+  }
+}
+
+const checked = async (response) => {
+  if (response.ok) return response;
+  const body = await response.json().catch(() => ({}));
+  throw new Refused(body.error?.message ?? `${response.status} ${response.statusText}`, body);
+};
+
+export const get = async (path) => (await checked(await fetch(path))).json();
+
+export const post = async (path, values, signal) => {
+  const headers = { "content-type": "application/json" };
+  return checked(await fetch(path, { method: "POST", headers, body: JSON.stringify(values), signal }));
+};
+
+export const send = async (path, fields) => {
+  const body = new FormData();
+  for (const [name, value] of Object.entries(fields)) body.append(name, value);
+  return (await checked(await fetch(path, { method: "POST", body }))).json();
+};
+
+export const remove = async (path) => (await checked(await fetch(path, { method: "DELETE" }))).json();
+
+// The samples of a speech as they come: Float32Arrays. began(seed) is called with the first ones.
+export async function* spoken(values, signal, began) {
+  const response = await post("/v1/audio/speech", { ...values, response_format: "pcm", stream_format: "audio" }, signal);
+  began(response.headers.get("x-seed"));
+  const reader = response.body.getReader();
+  let rest = new Uint8Array(0);
+  for (;;) {
+    const { done, value } = await reader.read();
+    if (done) return;
+    const bytes = new Uint8Array(rest.length + value.length);
+    bytes.set(rest);
+    bytes.set(value, rest.length);
+    const whole = bytes.length - (bytes.length % 2);
+    rest = bytes.slice(whole);
+    yield Float32Array.from(new Int16Array(bytes.buffer, 0, whole / 2), (x) => x / 32768);
+  }
+}

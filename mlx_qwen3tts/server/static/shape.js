@@ -1,0 +1,64 @@
+// The voice as an expression, and the sliders that are views of it.
+
+import { html } from "./htm.js";
+import { fade, fader, move, reset, second, strength, type } from "./expression.js";
+import { state } from "./store.js";
+import { t } from "./words.js";
+
+// What a direction was shown to do, in words.
+const shown = (direction) => {
+  const { correlation, accuracy, right, scored, chance, n } = direction;
+  if (!direction.proven) return t(correlation === null && accuracy === null ? "unmeasured" : "guessing");
+  if (correlation !== null) return t("heldOutCorrelation", { r: correlation.toFixed(2), n: scored });
+  return t("heldOutRight", { right, scored, chance: Math.round(chance * n) });
+};
+
+const number = (value) => (value > 0 ? "+" : "") + Number(value.toFixed(3));
+
+const Slider = ({ direction }) => {
+  const [least, most] = direction.range;
+  const value = strength(direction);
+  const id = `direction-${encodeURIComponent(direction.name)}`;
+  return html`<div class=${direction.proven ? "slider" : "slider unproven"} title=${direction.report}>
+    <label for=${id}>@${direction.name}</label>
+    <input id=${id} type="range" min=${least} max=${most} step=${(most - least) / 40} value=${value}
+      disabled=${!direction.proven || state.error !== null} aria-valuetext=${t("radii", { x: number(value) })}
+      aria-describedby=${`${id}-report`} onInput=${(event) => move(direction, Number(Number(event.target.value).toFixed(3)))} />
+    <output for=${id}>${number(value)}</output>
+    <p id=${`${id}-report`} class="about">${shown(direction)}${direction.proven && `; ${t("range", { x: most })}`}</p>
+  </div>`;
+};
+
+const Fader = () => {
+  const both = fader();
+  const others = state.voices.filter((voice) => voice.name !== both?.one.name);
+  if (!both) return html`<p class="about">${t("noFader")}</p>`;
+  const wrong = state.error !== null;
+  return html`<div class="slider">
+    <label for="blend">${t("blend")}</label>
+    <input id="blend" type="range" min="0" max="1" step="0.05" value=${both.t} disabled=${!both.other || wrong}
+      aria-valuetext=${both.other ? t("share", { x: Math.round(100 * both.t), name: both.other.factor }) : t("noSecond")}
+      onInput=${(event) => fade(Number(event.target.value))} />
+    <output for="blend">${Math.round(100 * both.t)} %</output>
+    <label class="about wide">${t("with")}<select aria-label=${t("secondVoice")} disabled=${wrong} onChange=${(event) => second(event.target.value)}>
+      <option value="">${t("nobody")}</option>
+      ${both.other && !both.other.name && html`<option selected value="">${both.other.factor}</option>`}
+      ${others.map(({ name }) => html`<option value=${name} selected=${name === both.other?.name}>${name}</option>`)}
+    </select></label>
+  </div>`;
+};
+
+export const Shape = () => {
+  const [message, ...pointer] = (state.error ?? "").split("\n");
+  return html`<section>
+    <h2>${t("shape")}</h2>
+    <label>${t("expression")}<input spellcheck="false" autocomplete="off" value=${state.expression}
+      aria-invalid=${state.error !== null} aria-describedby="expression-error" onInput=${(event) => type(event.target.value)} /></label>
+    <div id="expression-error" aria-live="polite">${state.error !== null &&
+    html`<pre class="wrong">${pointer.join("\n")}</pre><p class="wrong">${message}</p>`}</div>
+    <${Fader} />
+    ${state.directions.map((direction) => html`<${Slider} key=${direction.name} direction=${direction} />`)}
+    <div class="row"><button disabled=${state.error !== null || !state.terms.some((one) => one.kind === "direction")} onClick=${reset}>
+      ${t("reset")}</button></div>
+  </section>`;
+};

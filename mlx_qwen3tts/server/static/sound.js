@@ -1,0 +1,84 @@
+// One player for everything that is heard, and samples to files.
+
+export const RATE = 24000;
+let node = null;
+let context = null;
+let ended = null; // what to call once the present sound is over
+let count = 0;
+
+const ready = async () => {
+  if (!node) {
+    context = new AudioContext({ sampleRate: RATE });
+    await context.audioWorklet.addModule("/static/player.js");
+    node = new AudioWorkletNode(context, "player", { numberOfInputs: 0, outputChannelCount: [1] });
+    node.port.onmessage = ({ data }) => {
+      if (data.ended === count) over(data.gaps);
+    };
+    node.connect(context.destination);
+  }
+  await context.resume();
+};
+
+const over = (gaps) => {
+  const call = ended;
+  ended = null;
+  call?.(gaps);
+};
+
+// Begins a sound; whatever is heard ends. Gives what adds samples to it, and what says that it is whole. done(gaps) is
+// called when it was heard or was stopped.
+export const play = async (done) => {
+  stop();
+  const id = ++count;
+  ended = done;
+  await ready();
+  if (id === count) node.port.postMessage({ begin: id });
+  return {
+    add: (samples) => node.port.postMessage({ id, samples }),
+    finish: () => node.port.postMessage({ id, finish: true }),
+  };
+};
+
+export const stop = () => {
+  count += 1;
+  node?.port.postMessage({ begin: null });
+  over(0);
+};
+
+export const joined = (parts) => {
+  const whole = new Float32Array(parts.reduce((sum, part) => sum + part.length, 0));
+  let at = 0;
+  for (const part of parts) {
+    whole.set(part, at);
+    at += part.length;
+  }
+  return whole;
+};
+
+// A WAV file of 16 bits, one channel.
+export const wav = (samples, rate = RATE) => {
+  const view = new DataView(new ArrayBuffer(44 + 2 * samples.length));
+  const text = (at, word) => [...word].forEach((c, i) => view.setUint8(at + i, c.charCodeAt(0)));
+  text(0, "RIFF");
+  view.setUint32(4, 36 + 2 * samples.length, true);
+  text(8, "WAVEfmt ");
+  view.setUint32(16, 16, true);
+  view.setUint16(20, 1, true);
+  view.setUint16(22, 1, true);
+  view.setUint32(24, rate, true);
+  view.setUint32(28, 2 * rate, true);
+  view.setUint16(32, 2, true);
+  view.setUint16(34, 16, true);
+  text(36, "data");
+  view.setUint32(40, 2 * samples.length, true);
+  samples.forEach((x, i) => view.setInt16(44 + 2 * i, Math.max(-32768, Math.min(32767, Math.round(32768 * x))), true));
+  return new Blob([view], { type: "audio/wav" });
+};
+
+export const download = (blob, name) => {
+  const link = document.createElement("a");
+  link.href = URL.createObjectURL(blob);
+  link.download = name;
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 60000);
+};

@@ -1,0 +1,135 @@
+// What the page knows, and what can be done with it. Every change goes through `set`.
+
+import * as server from "./server.js";
+import * as shelf from "./shelf.js";
+import { RATE, joined, play, stop } from "./sound.js";
+import { quoted, read } from "./expression.js";
+import { t } from "./words.js";
+
+export const state = {
+  status: "",
+  model: null,
+  voices: [], // cards of the server
+  directions: [],
+  text: "",
+  language: "",
+  instructions: "",
+  expression: "",
+  terms: [], // of the expression, as the server read them
+  error: null, // why it cannot be read
+  keepSeed: false,
+  seed: "",
+  temperature: "",
+  speed: "",
+  speaking: false,
+  playing: null, // id of the take that is heard
+  takes: [],
+  recording: null, // {seconds, level} while the microphone is open
+  recorded: null, // {file, samples or name, faults} to be kept or not
+  newName: "",
+  consent: "",
+};
+
+let changed = () => {};
+export const watch = (call) => {
+  changed = call;
+};
+export const set = (values) => {
+  Object.assign(state, values);
+  changed();
+};
+export const told = (error) => set({ status: error.message });
+
+export const loadVoices = async () => {
+  const listed = await server.get("/v1/audio/voices");
+  set({ voices: listed.data.filter((voice) => !voice.alias_of) });
+};
+
+export const begin = async () => {
+  try {
+    set({ text: t("firstText"), takes: (await shelf.takes()).reverse() });
+    const [models, directions] = await Promise.all([server.get("/v1/models"), server.get("/v1/audio/directions")]);
+    set({ model: models.data[0], directions: directions.data });
+    await loadVoices();
+    const first = state.voices.find((voice) => voice.consent !== "refused");
+    if (first) await read(quoted(first.name));
+  } catch (error) {
+    told(error);
+  }
+};
+
+const settings = () => {
+  const { text, language, instructions, expression, temperature, speed } = state;
+  const made = { input: text, voice: expression, language, instructions };
+  for (const [name, value] of Object.entries({ temperature, speed })) if (value !== "") made[name] = Number(value);
+  return Object.fromEntries(Object.entries(made).filter(([, value]) => value !== ""));
+};
+
+const newSeed = () => crypto.getRandomValues(new Uint32Array(1))[0];
+
+export const speak = () => {
+  const given = /^\d{1,15}$/.test(state.seed.trim()) ? Number(state.seed) : null;
+  if (state.keepSeed && given === null) return set({ status: t("seedIsNumber") });
+  const seed = state.keepSeed ? given : newSeed();
+  set({ seed: String(seed) });
+  return make(settings(), seed);
+};
+
+export const again = (take) => make(take.settings, take.seed);
+export const vary = (take) => make(take.settings, newSeed());
+
+let running = null;
+
+// Has something spoken, lets it be heard as it comes, and keeps what was made: all of it, or as far as it was let.
+const make = async (asked, seed) => {
+  halt();
+  const own = (running = new AbortController());
+  const parts = [];
+  let sound = null;
+  let whole = false;
+  set({ speaking: true, playing: null, status: t("speaking") });
+  try {
+    sound = await play(() => own === running && set({ speaking: false }));
+    for await (const samples of server.spoken({ ...asked, seed }, own.signal, () => {})) {
+      parts.push(samples);
+      sound.add(samples.slice());
+    }
+    whole = true;
+    set({ status: "" });
+  } catch (error) {
+    if (error.name === "AbortError") set({ status: t("stopped") });
+    else told(error);
+  }
+  sound?.finish(); // it is heard to its end, with whatever there is of it
+  if (running === own && !parts.length) halt();
+  const samples = joined(parts);
+  if (!samples.length) return;
+  const take = { made: Date.now(), settings: asked, seed, whole, samples };
+  take.id = await shelf.keep(take);
+  set({ takes: [take, ...state.takes] });
+};
+
+// Ends whatever is spoken or heard.
+export const halt = () => {
+  running?.abort();
+  running = null;
+  stop();
+  set({ speaking: false, playing: null });
+};
+
+export const hear = async ({ id, samples }) => {
+  halt();
+  set({ playing: id, status: "" });
+  const sound = await play(() => state.playing === id && set({ playing: null }));
+  sound.add(samples.slice());
+  sound.finish();
+};
+export const hearSamples = (samples) => hear({ id: "recording", samples });
+
+export const forget = async (take) => {
+  if (state.playing === take.id) halt();
+  await shelf.forget(take.id);
+  set({ takes: state.takes.filter((one) => one.id !== take.id) });
+};
+
+export const seconds = (samples) => samples.length / RATE;

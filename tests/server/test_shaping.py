@@ -1,0 +1,123 @@
+"""What the studio's sliders stand on: the directions and what they were shown to do, and the terms of an expression."""
+
+import json
+
+import httpx
+import numpy as np
+import pytest
+
+from mlx_qwen3tts.checkpoint import hub
+from mlx_qwen3tts.server import pages
+from mlx_qwen3tts.server.settings import Settings
+from mlx_qwen3tts.voices.directions.direction import Direction
+
+WIDTH = 64
+HEAVIEST = 150_000  # bytes of the page and all its parts
+PARTS = [path for path in pages.STATIC.iterdir() if path.name != "openapi.json"]
+
+
+@pytest.fixture(scope="module")
+def client(model, library, serving, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("shaping") / "voices"
+    with serving(model("base"), Settings(library=folder)) as (url, server), httpx.Client(base_url=url) as client:
+        for name in library:
+            server.voices.library.add(name, library[name])
+        server.voices.library.add("two words", library["anna"])
+        server.voices.library.add_direction("height", fitted(np.arange(24.0)))
+        server.voices.library.add_direction("noise", fitted(np.random.default_rng(5).permutation(np.arange(24.0))))
+        server.voices.library.add_direction("sides", fitted(["no"] * 12 + ["yes"] * 12, method="mean"))
+        yield client
+
+
+def fitted(labels, method="ridge"):
+    """A direction from voices that lie in a line."""
+    generator = np.random.default_rng(0)
+    X = np.outer(np.linspace(-1, 1, 24), generator.normal(size=WIDTH)) + 0.05 * generator.normal(size=(24, WIDTH))
+    return Direction.fit(X.astype(np.float32), list(labels), method=method, groups=list(range(24)))
+
+
+def test_directions_say_how_far_they_go_and_what_they_are_worth(client):
+    listed = {one["name"]: one for one in client.get("/v1/audio/directions").json()["data"]}
+    assert list(listed) == ["height", "noise", "sides"]
+    assert listed["height"]["proven"] and listed["height"]["correlation"] > 0.9
+    assert not listed["noise"]["proven"] and listed["noise"]["correlation"] < 0.3
+    assert listed["sides"]["proven"] and listed["sides"]["right"] > 20 and listed["sides"]["positive"] == "yes"
+    for one in listed.values():
+        least, most = one["range"]
+        assert least == -most and 0 < most <= 3 and one["factor"] == f"@{one['name']}"
+    assert listed["height"]["range"] == [-3, 3], "no further, whatever the labels say"
+
+
+TERMS = [
+    ("anna", [(1, "anna", "voice")]),
+    ("alloy", [(1, "alloy", "voice")]),
+    ("two words", [(1, '"two words"', "voice")]),
+    ("anna + ben - 1.5*@height", [(1, "anna", "voice"), (1, "ben", "voice"), (-1.5, "@height", "direction")]),
+    ("anna:0.7,ben:0.3", [(0.7, "anna", "voice"), (0.3, "ben", "voice")]),
+    ("2*(anna + ben) + cleo", [(2, "(anna + ben)", "group"), (1, "cleo", "voice")]),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("text", "terms"), TERMS, ids=[row[0] for row in TERMS])
+def test_the_terms_of_an_expression(client, text, terms):
+    read = client.post("/v1/audio/expressions", json={"expression": text}).json()
+    assert [(one["weight"], one["factor"], one["kind"]) for one in read["terms"]] == terms and read["error"] is None
+
+
+WRONG = [
+    ("anna + ", 7, "^"),
+    ("anna*0.5 + nobody*0.5", 11, "^"),
+    ("anna + @nothing", 7, "^"),
+    ("nobody", 0, ""),
+    ("", 0, ""),
+]
+
+
+@pytest.mark.parametrize(("text", "place", "pointer"), WRONG, ids=[row[0] for row in WRONG])
+def test_mistakes_have_a_place(client, text, place, pointer):
+    read = client.post("/v1/audio/expressions", json={"expression": text}).json()
+    assert read["terms"] is None and read["error"]["place"] == place
+    assert pointer in read["error"]["message"]
+
+
+def test_an_expression_is_never_a_path(client, tmp_path):
+    fitted(np.arange(24.0)).save(tmp_path / "out.safetensors")
+    np.save(tmp_path / "voice.npy", np.ones(WIDTH, np.float32))
+    for text in (str(tmp_path / "voice.npy"), f'anna + @"{tmp_path / "out"}"', "anna + @../out"):
+        error = client.post("/v1/audio/expressions", json={"expression": text}).json()["error"]
+        assert error["code"] in ("voice_not_found", "direction_not_found"), text
+    assert client.post("/v1/audio/expressions", json={"expression": 5}).status_code == 400
+
+
+def test_the_miniature_brings_directions_of_its_own(speaking_url):
+    listed = {one["name"]: one for one in httpx.get(f"{speaking_url}/v1/audio/directions").json()["data"]}
+    assert set(listed) == {"brightness", "pace", "pitch", "size"}
+    assert all(one["proven"] and one["correlation"] > 0.9 for one in listed.values())
+    report = Direction.load(hub.SHIPPED["miniature"] / "voices" / "directions" / "pitch.safetensors").report
+    span = (report.labels["most"] - report.labels["least"]) / report.per_radius
+    assert listed["pitch"]["range"] == pytest.approx([-span, span], abs=0.01)
+    read = httpx.post(f"{speaking_url}/v1/audio/expressions", json={"expression": "voice01 + 0.5*@pitch"}).json()
+    assert read["error"] is None
+    body = {"input": "Hello.", "voice": "voice01 + 0.5*@pitch", "max_new_tokens": 4, "response_format": "pcm"}
+    assert httpx.post(f"{speaking_url}/v1/audio/speech", json=body, timeout=60).status_code == 200
+
+
+def test_the_page_is_light():
+    assert sum(path.stat().st_size for path in PARTS) < HEAVIEST
+    assert (pages.STATIC / "htm-LICENSE.txt").is_file()
+
+
+def test_both_languages_have_all_words():
+    english, chinese = (json.loads((pages.STATIC / f"{code}.json").read_text("utf-8")) for code in ("en", "zh"))
+    assert english.keys() == chinese.keys()
+    source = "".join(path.read_text("utf-8") for path in PARTS if path.suffix == ".js")
+    unused = [key for key in english if f'"{key}"' not in source and f"`{key.partition('-')[0]}-$" not in source]
+    assert unused == []
+
+
+def test_every_part_is_served_under_the_policy(client):
+    for path in PARTS:
+        if path.suffix in pages.TYPES:
+            answer = client.get(f"/static/{path.name}")
+            assert answer.status_code == 200 and "script-src 'self'" in answer.headers["content-security-policy"]
+            assert "http" not in path.read_text("utf-8").replace("http://www.w3.org", "") or path.name == "htm.js", path
