@@ -24,7 +24,7 @@ from .engine import Engine
 from .guard import Guard
 from .settings import Settings
 from .speaking import called
-from .voices import Voices, open_library
+from .voices import Recording, Voices, open_library
 
 if TYPE_CHECKING:
     from ..synthesis.request import Request
@@ -65,17 +65,19 @@ class Server:
 
     async def prepare(self, asked: asking.Asked) -> list[Request]:
         """The Requests of what is asked for, with its voices found."""
-        return await called(self.engine, lambda: self._requests(asked))
+        data = asked.source.recording
+        recording = None if data is None else await asyncio.to_thread(Recording.read, data)
+        return await called(self.engine, lambda: self._requests(asked, recording))
 
-    def _requests(self, asked: asking.Asked) -> list[Request]:
+    def _requests(self, asked: asking.Asked, recording: Recording | None) -> list[Request]:
         morph = None if asked.morph_to is None else self.voices.named(asked.morph_to)
-        return asked.requests(self._voice(asked.source), morph)
+        return asked.requests(self._voice(asked.source, recording), morph)
 
-    def _voice(self, source: asking.Source) -> Voice | None:
+    def _voice(self, source: asking.Source, recording: Recording | None) -> Voice | None:
         if source.vector is not None:
             return self.voices.of_vector(source.vector)
-        if source.recording is not None:
-            return self.voices.of_recording(source.recording, source.ref_text)
+        if recording is not None:
+            return self.voices.of_recording(recording, source.ref_text)
         if source.url is not None:
             message = "ref_audio must be a data: URI; this server fetches nothing"
             raise UnsupportedValue(message, param="ref_audio")

@@ -46,6 +46,7 @@ T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 WHOLE = (16,)  # frames of every chunk where nobody listens yet: fewer calls of the decoder, none of them long
+BACKLOG = 60  # seconds of sound that may wait for a slow reader before the next piece of a long text is spoken
 PATIENCE = 0.02  # seconds of each turn for functions, while speech is under way
 WARM_TEXT = "Hello."
 
@@ -230,7 +231,7 @@ class Engine:
 
     def _turn(self) -> None:
         """Do what came in, let waiting jobs join, and make a frame of every row."""
-        self.take(wait=not (self._running or self._queue))
+        self.take(wait=not self._running and all(self._behind(job) for job in self._queue))
         self._admit()
         if not self._running:
             self._silent = 0
@@ -274,8 +275,11 @@ class Engine:
             return
 
     def _admit(self) -> None:
-        while self._queue and self.decoding.generation.talking < self.max_batch:
-            job = self._queue.popleft()
+        """Give rows to those who wait, in their order; who has not heard enough of what there is yet waits on."""
+        for job in [job for job in self._queue if not self._behind(job)]:
+            if self.decoding.generation.talking >= self.max_batch:
+                break
+            self._queue.remove(job)
             if not job.over:
                 self._begin(job)
 
@@ -302,6 +306,7 @@ class Engine:
             self.counts["first_sounds"] += 1
             self.counts["first_sound_milliseconds"] += round(1000 * job.first_sound)
         job.frames += frames
+        job.given += len(samples)
         self.counts["frames"] += frames
         self._deliver(job, Sound(samples, frames))
 
@@ -321,10 +326,20 @@ class Engine:
         job.plan = None
         if not job.requests or utterance.finish_reason != "stop":
             self._finish(job, self._ended(job, str(utterance.finish_reason)))
-        elif self._queue:
+        elif self._queue or self._behind(job):
             self._queue.append(job)
         else:
             self._begin(job)
+
+    def _behind(self, job: Job) -> bool:
+        """Whether enough of a speech waits for its listener."""
+        return job.unheard > BACKLOG * self.tts.sample_rate
+
+    def caught_up(self, job: Job, heard: int) -> None:
+        """Note how many samples the listener of a job has taken; called in its thread."""
+        behind, job.heard = self._behind(job), heard
+        if behind and not self._behind(job):
+            self.wake()
 
     def _ended(self, job: Job, reason: str) -> Ended:
         return Ended(reason, job.tokens, job.frames, time.perf_counter() - job.asked, tuple(job.warnings))

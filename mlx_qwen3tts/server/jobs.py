@@ -83,3 +83,10 @@ class Job:
     first_sound: float | None = None  # seconds after it was asked for
     warnings: dict[str, None] = field(default_factory=dict)  # in order, each once
     over: bool = False
+    given: int = 0  # samples delivered so far
+    heard: int | None = None  # samples that the listener has taken, written by it; None where it does not tell
+
+    @property
+    def unheard(self) -> int:
+        """Samples that wait for a listener who reads slowly."""
+        return 0 if self.heard is None else self.given - self.heard

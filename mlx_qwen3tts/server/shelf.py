@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import tempfile
 from collections.abc import Mapping
@@ -25,6 +26,7 @@ from .asking import Body, shortened_repr
 from .designing import designed
 from .speaking import called, unless
 from .speech import gone, json_body
+from .voices import Recording
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -110,10 +112,15 @@ async def form(request: HttpRequest) -> AsyncIterator[tuple[Body, bytes | None]]
         raise InvalidValue(f"the form cannot be read: {error.detail}") from None
 
 
+async def decoded(data: bytes | None) -> Recording | None:
+    """The recording in a form, decoded where nobody waits for it."""
+    return None if data is None else await asyncio.to_thread(Recording.read, data)
+
+
 async def keep(request: HttpRequest) -> JSONResponse:
     """Keep a voice made of a recording, a vector or words."""
     server: Server = request.app.state.server
-    async with form(request) as (body, recording):
+    async with form(request) as (body, data):
         name = check_name(body.text("name") or "")
         consent, consent_id = body.text("consent"), None
         if consent is None:
@@ -121,7 +128,7 @@ async def keep(request: HttpRequest) -> JSONResponse:
         if consent not in CONSENT:
             consent, consent_id = "given", consent
         vector, prompt = body.text("speaker_embedding"), body.text("prompt", most=2000)
-        if sum(given is not None for given in (recording, vector, prompt)) != 1:
+        if sum(given is not None for given in (data, vector, prompt)) != 1:
             raise InvalidValue("give one of audio_sample, speaker_embedding and prompt", param="audio_sample")
         ref_text, language = body.text("ref_text"), body.text("language")
         told = {"language": language, "license": body.text("license"), "description": body.text("speaker_description")}
@@ -129,6 +136,7 @@ async def keep(request: HttpRequest) -> JSONResponse:
         overwrite = flag(body, "overwrite")
         attributes = {"consent": consent, "consent_id": consent_id, **told}
     library = server.voices.library
+    recording = await decoded(data)
 
     def check() -> None:
         if len(library) >= MOST_VOICES and name not in library:
@@ -273,10 +281,10 @@ async def search(request: HttpRequest) -> JSONResponse:
     """The voices that are most like a voice, a vector or a recording, or that score highest along a direction."""
     server: Server = request.app.state.server
     if request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
-        async with form(request) as (body, recording):
+        async with form(request) as (body, data):
             pass
     else:
-        body, recording = Body(await json_body(request)), None
+        body, data = Body(await json_body(request)), None
     name, k = body.text("voice"), body.values.pop("k", 5)
     if isinstance(k, str) and k.isdigit() and len(k) < 6:
         k = int(k)
@@ -285,8 +293,9 @@ async def search(request: HttpRequest) -> JSONResponse:
     if where is not None and not isinstance(where, Mapping):
         raise WrongType("where must be an object of attributes", param="where")
     vector = body.numbers("speaker_embedding", 8192)
-    if sum(given is not None for given in (recording, vector, name)) != 1:
+    if sum(given is not None for given in (data, vector, name)) != 1:
         raise InvalidValue("give one of voice, speaker_embedding and a recording", param="voice")
+    recording = await decoded(data)
 
     def find() -> list[dict[str, Any]]:
         voices, own = server.voices, None  # own: a kept voice's name, which is no news
@@ -307,13 +316,13 @@ async def search(request: HttpRequest) -> JSONResponse:
 async def embedding(request: HttpRequest) -> JSONResponse:
     """The vector of a recording."""
     server: Server = request.app.state.server
-    async with form(request) as (_, recording):
-        if recording is None:
+    async with form(request) as (_, data):
+        if data is None:
             raise InvalidValue("the form has no file", param="file")
-    data = recording
+    recording = await asyncio.to_thread(Recording.read, data)
 
     def embed() -> dict[str, Any]:
-        vector = np.array(server.voices.of_recording(data).embedding)
+        vector = np.array(server.voices.of_recording(recording).embedding)
         norm = float(np.linalg.norm(vector))
         return {"embedding": [float(x) for x in vector], "dim": vector.size, "norm": norm}
 

@@ -41,10 +41,14 @@ class Listener:
 
     async def __aiter__(self) -> AsyncIterator[np.ndarray]:
         """Raises what the speech failed with."""
+        heard = 0
         while True:
             event = await self.event()
             if isinstance(event, Sound):
-                yield event.samples
+                yield event.samples  # it comes back once that has been sent
+                heard += len(event.samples)
+                if self.job is not None:
+                    self.engine.caught_up(self.job, heard)
             elif isinstance(event, Failed):
                 raise event.error
             else:
@@ -59,6 +63,7 @@ async def speaking(
     """Have Requests spoken; where the block is left before the end, nobody listens any more and the row is freed."""
     listener = Listener(engine)
     listener.job = engine.submit(requests, listener.deliver, stream, seed)
+    engine.caught_up(listener.job, 0)
     try:
         yield listener
     finally:

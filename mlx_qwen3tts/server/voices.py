@@ -9,6 +9,7 @@ import collections
 import hashlib
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -33,6 +34,23 @@ ALIAS_FILE = "aliases.json"
 KEPT = 32  # voices of recordings that are kept for the next request
 
 
+@dataclass(frozen=True, eq=False)
+class Recording:
+    """samples [n] float32 at the encoder's rate; digest: of the bytes that they came as."""
+
+    samples: np.ndarray
+    digest: str
+
+    @classmethod
+    def read(cls, data: bytes) -> Recording:
+        """A recording's bytes, decoded. Takes its time, and no MLX: in a thread that nobody waits for."""
+        try:
+            return cls(read_upload(data, SAMPLE_RATE, LONGEST), hashlib.sha256(data).hexdigest())
+        except QwenTTSError as error:
+            error.param = error.param or "ref_audio"
+            raise
+
+
 class Voices:
     """The voices of a server: its library's, the model's presets, those that came with the model, and aliases."""
 
@@ -41,7 +59,7 @@ class Voices:
         packaged = tts.folder.folder / "voices"
         self.packaged = Library(packaged) if packaged.is_dir() else None
         self.lookup = Lookup(library, self._preset, tts.speakers, files=False, brought=self.packaged)
-        self._heard: collections.OrderedDict[str, Voice] = collections.OrderedDict()
+        self._heard: collections.OrderedDict[tuple[str, str | None], Voice] = collections.OrderedDict()
 
     def _preset(self, name: str) -> Voice | None:
         """What the model brings along under a name."""
@@ -122,15 +140,14 @@ class Voices:
             error.param = "speaker_embedding"
             raise
 
-    def of_recording(self, data: bytes, ref_text: str | None = None, prepare: bool = False) -> Voice:
-        """The Voice of a recording's bytes, with its transcript to be cloned in context; kept for the next time."""
-        key = hashlib.sha256(data + b"\0" + (ref_text or "").encode() + bytes([ref_text is None, prepare])).hexdigest()
+    def of_recording(self, recording: Recording, ref_text: str | None = None) -> Voice:
+        """The Voice of a recording, with its transcript to be cloned in context; kept for the next time."""
+        key = recording.digest, ref_text
         if key in self._heard:
             self._heard.move_to_end(key)
             return self._heard[key]
         try:
-            samples = read_upload(data, SAMPLE_RATE, LONGEST)
-            voice = self._heard[key] = self.tts.clone((samples, SAMPLE_RATE), ref_text, prepare=prepare)
+            voice = self._heard[key] = self.tts.clone((recording.samples, SAMPLE_RATE), ref_text)
         except QwenTTSError as error:
             error.param = error.param or "ref_audio"
             raise

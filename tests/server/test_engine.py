@@ -292,3 +292,29 @@ def test_the_worker_leaves_no_streams_of_its_thread_behind(tts, monkeypatch):
     with Engine(tts, max_batch=1) as engine:
         assert engine.ready.wait(60)
     assert "mlx_qwen3tts engine" in cleared
+
+
+def test_a_slow_reader_is_waited_for_between_the_pieces_of_a_long_text(tts, voice, monkeypatch):
+    """Not more than a piece and the backlog waits for it; others are served meanwhile."""
+    monkeypatch.setattr("mlx_qwen3tts.server.engine.BACKLOG", 0.5)
+    with Engine(tts, max_batch=1) as engine:
+        assert engine.ready.wait(60)
+        original = engine._next_piece
+
+        def next_piece(utterance, job):
+            utterance.finish_reason = "stop"  # random weights seldom end by themselves
+            original(utterance, job)
+
+        monkeypatch.setattr(engine, "_next_piece", next_piece)
+        slow, quick = Listener(), Listener()
+        job = engine.submit([Request(text, voice, sampling=SHORT) for text in TEXTS], slow.deliver)
+        engine.caught_up(job, 0)
+        engine.submit([Request(TEXTS[0], voice, sampling=SHORT)], quick.deliver)
+        assert isinstance(quick.all()[1], Ended)
+        assert job.given == 15 * 1920 and len(job.requests) == 2 and not job.over
+        engine.caught_up(job, job.given)
+        for _ in range(2):
+            while job.unheard < 15 * 1920 and not job.over:
+                time.sleep(0.01)
+            engine.caught_up(job, job.given)
+        assert isinstance(slow.all()[1], Ended) and job.given == 3 * 15 * 1920
