@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -12,10 +14,15 @@ HIGHEST = 0.98  # of a peak
 BOOK_LEVEL = -19.0  # LUFS of mono speech, which listeners hear as -16 of stereo
 
 
-def loudness(samples: np.ndarray, rate: int) -> float | None:
-    """The integrated loudness of a sound [n]; None of silence. A sound shorter than a block is measured repeated."""
+@functools.cache
+def _meter(rate: int) -> Any:
     import pyloudnorm
 
+    return pyloudnorm.Meter(rate, block_size=BLOCK)
+
+
+def loudness(samples: np.ndarray, rate: int) -> float | None:
+    """The integrated loudness of a sound [n]; None of silence. A sound shorter than a block is measured repeated."""
     if not samples.size:
         return None
     least = math.ceil(BLOCK * rate) + 1
@@ -23,7 +30,7 @@ def loudness(samples: np.ndarray, rate: int) -> float | None:
         samples = np.tile(samples, -(-least // samples.size))
     if not samples.any():
         return None
-    found = float(pyloudnorm.Meter(rate, block_size=BLOCK).integrated_loudness(samples.astype(np.float64)))
+    found = float(_meter(rate).integrated_loudness(samples.astype(np.float64)))
     return found if math.isfinite(found) else None
 
 

@@ -66,7 +66,7 @@ def _even(blocks: Iterable[np.ndarray]) -> Iterable[np.ndarray]:
         yield held
 
 
-class _Sink:
+class FileSink:
     """A file whose errors libsndfile cannot swallow: the first is kept, and what follows it is dropped."""
 
     def __init__(self, file: Any) -> None:
@@ -90,7 +90,7 @@ def _write_sndfile(path: Path, blocks: Iterable[np.ndarray], rate: int, form: st
     import soundfile
 
     with path.open("w+b", buffering=0) as raw:
-        sink: Any = _Sink(raw)
+        sink: Any = FileSink(raw)
         with soundfile.SoundFile(sink, "w", rate, 1, format=form) as file:
             for block in blocks:
                 file.write(block)

@@ -89,7 +89,7 @@ def _paragraphs(text: str, known: set[str], markdown: bool, doubts: list[tuple[i
         line = line[item.end() :].strip() if item and line.strip("*-_ \t") else line.strip()
         heading = HEADING.fullmatch(line)
         speaker = None if heading or not line else _speaker(line, known, number, doubts)
-        if now is not None and (not line or heading or speaker or item or quoted and not before):
+        if now is not None and (not line or heading or speaker or item or (quoted and not before)):
             yield now
             now = None
         if heading:
