@@ -107,8 +107,8 @@ def check(options: argparse.Namespace) -> None:
         return
     width = max(len(name) for name in rows)
     for name, row in rows.items():
-        print(f"{name:{width}}  {row['pieces']:5} pieces  {row['seconds'] / 60:6.1f} min  {row['voice'] or 'designed'}")
-    print(f"{len(script.lines)} lines in {len(pieces)} pieces, some {seconds / 60:.1f} minutes")
+        print(f"{name:{width}}  {row['pieces']:5} pieces {clock(row['seconds']):>9}  {row['voice'] or 'designed'}")
+    print(f"{len(script.lines)} lines in {len(pieces)} pieces, some {clock(seconds)}")
     for one in doubts:
         print(f"line {one['line']}: {one['doubt']}")
 
@@ -148,14 +148,20 @@ def render(options: argparse.Namespace) -> None:
     report(result, options)
 
 
+def clock(seconds: float) -> str:
+    """Hours, minutes and seconds, as players show them."""
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02}:{rest:02}" if minutes >= 60 else f"{minutes}:{rest:02}"
+
+
 def report(result: Rendered, options: argparse.Namespace) -> None:
-    cli.note(f"{result.spoken} pieces spoken, {result.kept} kept")
+    cli.note(f"pieces: {result.spoken} spoken, {result.kept} kept")
     for number in result.cut:
         cli.note(f"warning: line {number} reached --max-tokens and was cut; --lines {number} --again varies it")
     if result.missing:
-        cli.note(f"{result.missing} pieces are not spoken yet, so {options.output} is not written: leave out --lines")
+        cli.note(f"pieces not spoken yet: {result.missing}; so {options.output} is not written: leave out --lines")
     else:
-        cli.note(f"{result.seconds / 60:.1f} minutes written to {result.output}")
+        cli.note(f"{clock(result.seconds)} of sound written to {result.output}")
     if options.json:
         chapters = [{"title": title, "start": round(start, 3)} for title, start in result.chapters]
         told = {"output": None if result.output is None else str(result.output), "seconds": round(result.seconds, 3)}

@@ -191,7 +191,9 @@ def test_a_full_disk(speak, tmp_path, monkeypatch, where):
     before = (tmp_path / "play.wav").read_bytes()
     with monkeypatch.context() as patch:
         if where == "output":
-            patch.setattr(long.FileSink, "write", lambda self, data: setattr(self, "error", OSError(28, "No space left")))
+            patch.setattr(
+                long.FileSink, "write", lambda self, data: setattr(self, "error", OSError(28, "No space left"))
+            )
         else:
             target = ".flac" if where == "piece" else ".json"
             method = "write_bytes" if where == "piece" else "write_text"

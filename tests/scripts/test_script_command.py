@@ -24,7 +24,7 @@ def test_render_and_check(command, tmp_path, files):
     assert (ran.status, told["lines"], told["pieces"]) == (0, 4, 4) and [one["line"] for one in told["doubts"]] == [5]
     assert [(row["name"], row["pieces"]) for row in told["cast"]] == [("narrator", 2), ("ANNA", 1), ("BEN", 1)]
     ran = command("script", "check", "play.txt", "--voices", "voices.json")
-    assert "4 lines in 4 pieces, some 0.1 minutes\nline 5: 'then' before a colon is spoken" in ran.out
+    assert "4 lines in 4 pieces, some 0:04\nline 5: 'then' before a colon is spoken" in ran.out
 
     render = ("script", "render", "play.txt", "--voices", "voices.json", "--model", "miniature", "--json")
     ran = command(*render, "--output", "play.wav")
@@ -42,7 +42,7 @@ def test_render_and_check(command, tmp_path, files):
     assert (tmp_path / "other.wav").read_bytes() == whole
 
     ran = command(*render, "--output", "cut.wav", "--lines", "3", "--max-tokens", "3")
-    assert json.loads(ran.out)["cut"] == [3] and "3 pieces are not spoken yet" in ran.err
+    assert json.loads(ran.out)["cut"] == [3] and "pieces not spoken yet: 3" in ran.err
 
 
 @pytest.mark.parametrize(
