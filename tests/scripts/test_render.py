@@ -150,6 +150,15 @@ def test_formats(speak, tmp_path, name):
         assert soundfile.info(tmp_path / name).duration == pytest.approx(result.seconds, abs=0.1)
 
 
+def test_a_book_without_headings(speak, tmp_path):
+    av = pytest.importorskip("av")
+    assert speak("LOW: One.", output="a.m4b")[0].chapters == []
+    with av.open(str(tmp_path / "a.m4b")) as file:
+        assert not file.chapters()
+    first = (tmp_path / "a.m4b").read_bytes()
+    assert speak("LOW: One.", output="a.m4b")[1] == [] and (tmp_path / "a.m4b").read_bytes() == first
+
+
 def test_what_precedes_the_first_heading_is_a_chapter(speak):
     assert [title for title, _ in speak(f"LOW: Before.\n\n{TEXT}", output="a.m4b")[0].chapters] == [
         "Beginning",

@@ -5,6 +5,7 @@ import json
 import pytest
 import soundfile
 
+from mlx_qwen3tts import Qwen3TTS
 from mlx_qwen3tts.checkpoint import hub
 
 VOICES = hub.SHIPPED["miniature"] / "voices"
@@ -43,6 +44,16 @@ def test_render_and_check(command, tmp_path, files):
 
     ran = command(*render, "--output", "cut.wav", "--lines", "3", "--max-tokens", "3")
     assert json.loads(ran.out)["cut"] == [3] and "pieces not spoken yet: 3" in ran.err
+
+
+def test_ctrl_c(command, files, monkeypatch):
+    def stopped(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Qwen3TTS, "generate_each", stopped)
+    render = ("script", "render", "play.txt", "--voices", "voices.json", "--model", "miniature", "--output", "a.wav")
+    ran = command(*render)
+    assert ran.status == 130 and "interrupted: what was spoken is kept; the same command goes on" in ran.err
 
 
 @pytest.mark.parametrize(
