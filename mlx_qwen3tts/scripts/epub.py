@@ -132,11 +132,12 @@ class _Page(HTMLParser):
     def __init__(self) -> None:
         super().__init__(convert_charrefs=True)
         self.made: list[Paragraph] = []
-        self.said, self.heading, self.silent = "", 0, 0
+        self.said, self.heading = "", 0
+        self.silent: list[str] = []  # tags of SILENT that are open
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         if tag in SILENT:
-            self.silent += 1
+            self.silent.append(tag)
         elif tag in BLOCKS or tag in HEADINGS:
             self._end()
             self.heading = HEADINGS.get(tag, self.heading)
@@ -148,8 +149,10 @@ class _Page(HTMLParser):
             self.handle_starttag(tag, attrs)
 
     def handle_endtag(self, tag: str) -> None:
-        if tag in SILENT:
-            self.silent = max(0, self.silent - 1)
+        if tag in self.silent:
+            del self.silent[self.silent.index(tag) :]
+        elif tag == "ruby":  # whose readings need not be closed
+            self.silent = [one for one in self.silent if one not in ("rt", "rp")]
         elif tag in BLOCKS or tag in HEADINGS:
             self._end()
             self.heading = 0 if tag in HEADINGS else self.heading

@@ -149,7 +149,7 @@ PACKAGE = """<?xml version="1.0" encoding="UTF-8"?><package xmlns="http://www.id
 media-type="application/xhtml+xml"/></manifest><spine><itemref idref="n"/><itemref idref="a"/><itemref idref="b"/>
 </spine></package>"""
 ONE = """<html><head><title>no</title></head><body><h1>Chapter&nbsp;1</h1><p>It <em>was</em> late<br/>and cold.</p>
-<script>no()</script><hr/><p>ANNA: Hello.<p>Unclosed &amp; fine."""
+<script>no()</script><hr/><p>ANNA: Hello.<p>Unclosed &amp; <ruby>fine<rt>no</ruby>."""
 
 
 def book(path, container="O/p.opf", two="two.xhtml", **more):
