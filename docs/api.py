@@ -19,7 +19,7 @@ from mlx_qwen3tts import errors
 PAGE = Path(__file__).parent / "api.md"
 PACKAGE = Path(errors.__file__).parent
 OURS = "mlx_qwen3tts"  # what the modules are called whose classes are described
-MODULES = ("mlx_qwen3tts", "mlx_qwen3tts.voices")
+MODULES = ("mlx_qwen3tts", "mlx_qwen3tts.voices", "mlx_qwen3tts.scripts")
 COMMANDS = ("main", "build_parser")  # voices is a command as well
 DECORATORS = {"property": "@property", "cached_property": "@property", "functools.cached_property": "@property"}
 DECORATORS |= {name: f"@{name}" for name in ("classmethod", "staticmethod", "contextlib.contextmanager")}

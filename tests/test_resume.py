@@ -82,7 +82,7 @@ def test_it_goes_on_where_it_stopped(speak, stop, error, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "change", ["text", "voice", "seed", "option", "removed", "codes", "without", "half a line", "no seed"]
+    "change", ["text", "voice", "seed", "option", "rate", "removed", "codes", "without", "half a line", "no seed"]
 )
 def test_only_what_is_the_same_counts(speak, stop, change, tmp_path):
     seed = None if change == "no seed" else "1"
@@ -99,6 +99,8 @@ def test_only_what_is_the_same_counts(speak, stop, change, tmp_path):
         seed = "2"
     elif change == "option":
         more += ["--top-k", "3"]
+    elif change == "rate":
+        more += ["--rate", "1.2"]
     elif change == "removed":
         Path("spoken", NAMES[1]).unlink()
         left = NAMES[1:]

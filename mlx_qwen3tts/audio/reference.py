@@ -92,8 +92,14 @@ def silence_behind(samples: np.ndarray, rate: int, seconds: float) -> np.ndarray
 def prepare(samples: np.ndarray, rate: int, tail: float = MARGIN) -> np.ndarray:
     """Trim silence at both ends, 0.1 s of it kept in front and `tail` seconds or at least as much behind, and bring the
     level to -20 dBFS with peaks below 0.95."""
-    hop, speaking = _hop(rate), np.flatnonzero(_speaking(samples, rate))
-    front, behind = round(MARGIN * rate), round(max(MARGIN, tail) * rate)
-    samples = samples[max(0, speaking[0] * hop - front) : (speaking[-1] + 1) * hop + behind]
+    samples = trimmed(samples, rate, tail)
     gain = 0.1 / max(np.sqrt(np.mean(np.square(samples))), 1e-9)
     return (samples * min(gain, 0.95 / np.abs(samples).max())).astype(np.float32)
+
+
+def trimmed(samples: np.ndarray, rate: int, tail: float = MARGIN) -> np.ndarray:
+    """A recording [n] without the silence at both ends: 0.1 s of it stay in front, `tail` seconds or at least as much
+    behind."""
+    hop, speaking = _hop(rate), np.flatnonzero(_speaking(samples, rate))
+    front, behind = round(MARGIN * rate), round(max(MARGIN, tail) * rate)
+    return samples[max(0, speaking[0] * hop - front) : (speaking[-1] + 1) * hop + behind]

@@ -74,7 +74,7 @@ class Asked:
 
     def requests(self, voice: Voice | None, morph: Voice | None) -> list[Request]:
         """The Requests, one for each piece of a long text. A voice that changes needs it in one."""
-        parts = [self.text] if morph is not None else pieces(self.text)
+        parts = [self.text] if morph is not None else pieces(self.text, language=self.options.get("language"))
         return [Request(part, voice, morph=morph, **self.options) for part in parts]
 
 

@@ -43,3 +43,11 @@ def language_name(language: str | None, known: Sequence[str]) -> str:
     if name in known:
         return name
     raise InvalidValue(f"language {language!r} is not one of {', '.join(known)}", param="language")
+
+
+def language_code(language: str | None) -> str | None:
+    """The ISO 639-1 code of a language by name or code; None where it is not one that is listed here."""
+    asked = (language or AUTO).strip().lower()
+    tag = TAG.fullmatch(asked)
+    name = asked if asked in CODES else NAMES.get(tag[1], "") if tag else ""
+    return CODES[name][0] if name else None

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 
-from .text import split_sentences
+from .languages import language_code
 
 # Some 80 seconds of speech. Bare vectors drift after minutes in one piece, and a piece is what a reader waits for.
 LIMIT = 1200  # letters; characters of scripts that write a syllable with one count for three
+
+# Where sentencex sees an end and there is none: behind "3." of "3. Oktober" and behind a Japanese quotation.
+GOES_ON = re.compile(r"\b\d{1,2}\.\s*$|[」』]$")
 
 
 def weight(text: str) -> int:
@@ -15,20 +19,35 @@ def weight(text: str) -> int:
     return sum(3 if unicodedata.east_asian_width(char) in "WF" else 1 for char in text)
 
 
-def pieces(text: str, limit: int = LIMIT) -> list[str]:
+def pieces(text: str, limit: int = LIMIT, language: str | None = None) -> list[str]:
     """The text as it is where it weighs no more than `limit`, else whole sentences together up to it.
 
-    A sentence that is longer by itself is cut between words, and where there are none between characters.
+    A sentence that is longer by itself is cut between words, and where there are none between characters. language: of
+    the text, by name or by code, whose abbreviations end no sentence; None is English.
     """
     if weight(text) <= limit:
         return [text]
     made: list[str] = []
-    for sentence in split_sentences(text):
-        for part in _parts(sentence, limit):
-            if made and weight(made[-1]) + 1 + weight(part) <= limit:
-                made[-1] = f"{made[-1]} {part}"
-            else:
-                made.append(part)
+    now = ""
+    for sentence in sentences(text, language):
+        if weight((now + sentence).strip()) <= limit:
+            now += sentence
+            continue
+        *whole, now = [now, *_parts(sentence, limit)]
+        made += whole
+    return [piece.strip() for piece in [*made, now] if any(char.isalnum() for char in piece)] or [text]
+
+
+def sentences(text: str, language: str | None = None) -> list[str]:
+    """A text's sentences with the space behind them; together they are the text."""
+    from sentencex import segment  # pyright: ignore[reportAttributeAccessIssue]  (compiled, without types)
+
+    made: list[str] = []
+    for sentence in segment(language_code(language) or "en", text):
+        if made and (not sentence.strip() or GOES_ON.search(made[-1])):
+            made[-1] += sentence
+        else:
+            made.append(sentence)
     return made
 
 

@@ -22,14 +22,15 @@ def identities(tts: Qwen3TTS, requests: Sequence[Request], *model: str | None) -
     model: what the model was loaded from. The voice counts by its values, so that a file of the same name with another
     voice is another speech. A seed that is left to chance is the same as another one.
     """
-    voices: dict[str, list[object]] = {}
+    voices: dict[str, str] = {}
     words = []
     for one in requests:
         key = f"{one.voice if isinstance(one.voice, str) else id(one.voice)} {one.keep}"
         if key not in voices:
             voice = tts.planner.resolve(one.voice, Notes(quiet=True), one.keep)
             codes = None if voice is None or voice.ref_codes is None else np.array(voice.ref_codes).tolist()
-            voices[key] = [] if voice is None else [np.array(voice.embedding).tolist(), voice.ref_text, codes]
-        own = [one.text, one.language, one.instruct, one.text_mode, one.seed, repr(one.sampling)]
+            values = [] if voice is None else [np.array(voice.embedding).tolist(), voice.ref_text, codes]
+            voices[key] = hashlib.sha256(json_text(values).encode()).hexdigest()
+        own = [one.text, one.language, one.instruct, one.text_mode, one.seed, repr(one.sampling), one.rate]
         words.append(hashlib.sha256(json_text([model, voices[key], own]).encode()).hexdigest())
     return words

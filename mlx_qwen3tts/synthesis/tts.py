@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import time
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -31,10 +31,11 @@ from .decoding import SCHEDULE, Decoding, check_schedule
 from .frame import Steps
 from .loop import Generation
 from .morph import Morph
-from .planning import Notes, Planner
+from .planning import Notes, Plan, Planner
 from .prompt import Prompt
 from .request import Request, as_request, as_requests, naming
 from .sampling import GenerationConfig
+from .series import speak_series
 from .speech import BatchRun, Speech, SpeechStream
 from .text import check_text
 from .tokenizer import TextTokenizer
@@ -232,6 +233,30 @@ class Qwen3TTS:
             with naming(number):
                 plans.append(self.planner.plan(request, (DECODE_CHUNK,)))
         return BatchRun(self._decoding(), plans, self.sample_rate, size, numbers).speeches(progress, done)
+
+    def generate_each(
+        self,
+        requests: Iterable[Request],
+        done: Callable[[int, Speech], object],
+        *,
+        batch_size: int = 8,
+        numbers: Iterable[int] | None = None,
+    ) -> None:
+        """Speak any number of Requests, each as `generate` would, `batch_size` at once, and keep none of them.
+
+        done: called with a Request's number and Speech once it has ended, in the order of their ends. numbers: of the
+        requests, for `done` and messages (default: from 0). A Request is taken, and checked, when there is a place for
+        it: memory does not grow with their number.
+        """
+        numbered = enumerate(requests) if numbers is None else zip(numbers, requests, strict=True)
+
+        def plans() -> Iterator[tuple[int, Plan]]:
+            for number, request in numbered:
+                with naming(number):
+                    yield number, self.planner.plan(request, (DECODE_CHUNK,))
+
+        size = checks.whole(batch_size, "batch_size", 1)
+        speak_series(self._decoding(), plans(), self.sample_rate, size, done)
 
     def _speak(
         self, request: Request, schedule: Sequence[int], progress: Callable[[int], object] | None

@@ -1,0 +1,173 @@
+"""`mlx_qwen3tts.script`: speak a script of many voices and hours, and go on where it was stopped."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import TYPE_CHECKING, Any
+
+from . import cli
+from .errors import InvalidValue
+from .synthesis.request import NUMBERS, Sampling
+
+if TYPE_CHECKING:
+    from .scripts.cast import Cast, Part
+    from .scripts.render import Rendered
+    from .scripts.script import Script
+    from .voices.voice import Voice
+
+EXAMPLES = """\
+  mlx_qwen3tts.script check play.txt --voices voices.json
+  mlx_qwen3tts.script render play.txt --voices voices.json --output play.wav
+  mlx_qwen3tts.script render book.epub --voice anna --output book.m4b
+  mlx_qwen3tts.script render play.txt --voices voices.json --output play.wav --lines 7 --again
+"""
+
+
+def build_parser() -> argparse.ArgumentParser:
+    options = cli.parser("script", __doc__, EXAMPLES)
+    ways = options.add_subparsers(dest="way", metavar="WAY", required=True, parser_class=cli.Parser)
+    check = ways.add_parser("check", help="print the cast, the minutes to expect and what looks wrong")
+    add_script(check)
+    check.add_argument("--model", metavar="M", help="whose presets are voices too")
+    cli.add_json(check)
+    render = ways.add_parser("render", help="speak it; the same command again goes on where it was stopped")
+    add_script(render)
+    cli.add_model(render, dtype=True)
+    render.add_argument(
+        "--output", required=True, help=".wav .flac .mp3 .ogg .m4b, or a folder with a WAV for each line"
+    )
+    render.add_argument("--lines", metavar="L", help="speak only these lines: 3,7-9")
+    render.add_argument("--again", action="store_true", help="speak the --lines another way than before")
+    render.add_argument("--level", type=float, metavar="X", help="LUFS of each voice (default: -19)")
+    render.add_argument("--no-level", action="store_true", help="leave voices as loud as they are")
+    render.add_argument("--batch-size", type=int, default=8, metavar="N", help="pieces spoken at once (default: 8)")
+    render.add_argument("--seed", type=int, default=0, metavar="N", help="0 to 4294967295 (default: 0)")
+    render.add_argument("--greedy", action="store_true", help="no sampling; the repetition penalty still applies")
+    for field in NUMBERS:
+        kind, name = field.metadata["kind"], field.name.replace("_", "-")
+        render.add_argument(f"--{name}", type=kind, metavar="N" if kind is int else "X", help=field.metadata["help"])
+    cli.add_json(render)
+    return options
+
+
+def add_script(options: argparse.ArgumentParser) -> None:
+    options.add_argument("file", metavar="FILE", help=".txt .md .json .epub")
+    options.add_argument("--voices", metavar="JSON", help="the cast: names and their voices")
+    options.add_argument("--voice", metavar="V", help="the narrator's voice, where the cast has no narrator")
+    options.add_argument("--language", default="auto", help="where the cast has none (default: auto)")
+    options.add_argument("--library", metavar="DIR", help="folder of the voices library (default: voices)")
+
+
+def main(arguments: list[str] | None = None) -> None:
+    options = build_parser().parse_args(arguments)
+    cli.run(render if options.way == "render" else check, options)
+
+
+def parts_of(options: argparse.Namespace) -> dict[str, Part]:
+    from .scripts.cast import NARRATOR, Part, read_cast
+
+    parts = {} if options.voices is None else read_cast(options.voices)
+    if options.voice is not None:
+        if any(name.casefold() == NARRATOR for name in parts):
+            raise InvalidValue(f"--voice and the {NARRATOR} of {options.voices} name two voices; give one")
+        parts[NARRATOR] = Part(options.voice)
+    return parts
+
+
+def check(options: argparse.Namespace) -> None:
+    from .scripts.cast import Cast
+    from .scripts.script import Script
+    from .scripts.timeline import lay_out, seconds_of
+    from .voices import FOLDER
+    from .voices.commands.shared import lookup_of
+    from .voices.library.library import Library
+
+    parts = parts_of(options)
+    script = Script.parse(options.file, parts)
+    lookup = lookup_of(options, Library(FOLDER if options.library is None else options.library))
+
+    def resolve(name: str | None) -> Voice | None:
+        return None if name is None else lookup.voice(name)
+
+    cast = Cast(parts, resolve)
+    cast.check(script)
+    pieces = lay_out(script, cast, language=options.language)
+    rows: dict[str, dict[str, Any]] = {}
+    for piece in pieces:
+        name = piece.name or "narrator"
+        row = rows.setdefault(name, {"name": name, "voice": piece.part.voice, "pieces": 0, "seconds": 0.0})
+        row["pieces"] += 1
+        row["seconds"] = round(row["seconds"] + piece.seconds, 1)
+    seconds = seconds_of(pieces)
+    doubts = [{"line": number, "doubt": doubt} for number, doubt in sorted(script.doubts)]
+    if options.json:
+        told = {"lines": len(script.lines), "pieces": len(pieces), "seconds": round(seconds, 1)}
+        cli.print_json({**told, "cast": list(rows.values()), "doubts": doubts})
+        return
+    width = max(len(name) for name in rows)
+    for name, row in rows.items():
+        print(f"{name:{width}}  {row['pieces']:5} pieces {clock(row['seconds']):>9}  {row['voice'] or 'designed'}")
+    print(f"{len(script.lines)} lines in {len(pieces)} pieces, some {clock(seconds)}")
+    for one in doubts:
+        print(f"line {one['line']}: {one['doubt']}")
+
+
+def render(options: argparse.Namespace) -> None:
+    from .audio.level import BOOK_LEVEL
+    from .scripts.cast import Cast
+    from .scripts.render import Timeline, check_output
+    from .scripts.script import Script
+
+    if options.no_level and options.level is not None:
+        raise InvalidValue("--level and --no-level contradict each other; give one")
+    check_output(options.output, options.file, options.voices)
+    parts = parts_of(options)
+    script: Script = Script.parse(options.file, parts)
+    from .synthesis.tts import Qwen3TTS
+
+    library = {} if options.library is None else {"library": options.library}
+    tts = Qwen3TTS.from_pretrained(options.model, options.dtype, **library)
+    cast: Cast = Cast(parts, tts.voice)
+    timeline = Timeline(
+        script,
+        cast,
+        seed=options.seed,
+        language=options.language,
+        sampling=Sampling(greedy=options.greedy, **{field.name: getattr(options, field.name) for field in NUMBERS}),
+        level=None if options.no_level else BOOK_LEVEL if options.level is None else options.level,
+    )
+    model = options.model if options.dtype is None else f"{options.model} {options.dtype}"
+    how = {"model": model, "lines": options.lines, "again": options.again, "batch_size": options.batch_size}
+    try:
+        with cli.bar("speaking", "pieces", form="{desc}: {n} pieces [{elapsed}]") as advance:
+            result = timeline.render(tts, options.output, **how, done=lambda spoken, todo: advance(1))
+    except KeyboardInterrupt:
+        cli.note("interrupted: what was spoken is kept; the same command goes on")
+        sys.exit(cli.stopped_status())
+    report(result, options)
+
+
+def clock(seconds: float) -> str:
+    """Hours, minutes and seconds, as players show them."""
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02}:{rest:02}" if minutes >= 60 else f"{minutes}:{rest:02}"
+
+
+def report(result: Rendered, options: argparse.Namespace) -> None:
+    cli.note(f"pieces: {result.spoken} spoken, {result.kept} kept")
+    for number in result.cut:
+        cli.note(f"warning: line {number} reached --max-tokens and was cut; --lines {number} --again varies it")
+    if result.missing:
+        cli.note(f"pieces not spoken yet: {result.missing}; so {options.output} is not written: leave out --lines")
+    else:
+        cli.note(f"{clock(result.seconds)} of sound written to {result.output}")
+    if options.json:
+        chapters = [{"title": title, "start": round(start, 3)} for title, start in result.chapters]
+        told = {"output": None if result.output is None else str(result.output), "seconds": round(result.seconds, 3)}
+        counts = {"spoken": result.spoken, "kept": result.kept, "missing": result.missing}
+        cli.print_json({**told, **counts, "cut": result.cut, "chapters": chapters})
+
+
+if __name__ == "__main__":
+    main()
