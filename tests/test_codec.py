@@ -92,7 +92,7 @@ def test_round_trip_through_a_path_a_pair_and_an_array(codec, tmp_path):
     [
         (np.zeros((3, 15), np.int32), r"shape \[3, 15\]; expected \[frames, 16\]"),
         (np.zeros((0, 16), np.int32), "shape"),
-        (np.full((1, 16), 2048), "between 2048 and 2048; expected 0 to 2047"),
+        (np.full((1, 16), 2048), "range from 2048 to 2048; expected 0 to 2047"),
         (np.full((1, 16), -1), "expected 0 to 2047"),
     ],
 )

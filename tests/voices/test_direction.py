@@ -135,7 +135,7 @@ def test_orthogonal_to_another():
     cosine = rest.cosine(mixed)
     assert report.warnings == [str(report).splitlines()[-1]] and f"What remains (cosine {cosine:.2f})" in str(report)
     assert "has not been measured" in str(report) and "correlation" not in f"{report}{rest!r}"
-    with pytest.raises(InvalidValue, match="the same: nothing is left"):
+    with pytest.raises(InvalidValue, match="are the same, so nothing of one remains"):
         other.orthogonal_to(other)
 
 
