@@ -110,7 +110,8 @@ def test_saved_buffers_are_passed_over_by_name(checkpoint, model, tmp_path):
     edit(folder / "speech_tokenizer", lambda tensors: tensors.update(CODEC))
     ours = Qwen3TTS.from_pretrained(folder, dtype="float32")
     made = [tts.generate("Hello.", vector(64, 1), greedy=True, max_tokens=4) for tts in (ours, model("base"))]
-    assert equal(made[0].codes, made[1].codes) and equal(made[0].audio, made[1].audio)
+    assert equal(made[0].codes, made[1].codes)
+    assert abs(made[0].audio - made[1].audio).max() < 1e-5  # the last bits depend on where the weights lie in memory
     convert(folder, tmp_path / "out")
     assert read_folder(tmp_path / "out").keys() == read_folder(checkpoint("base")).keys()
 
