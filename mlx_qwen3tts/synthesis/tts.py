@@ -35,8 +35,8 @@ from .planning import Notes, Plan, Planner
 from .prompt import Prompt
 from .request import Request, as_request, as_requests, naming
 from .sampling import GenerationConfig
-from .series import speak_series
-from .speech import BatchRun, Speech, SpeechStream
+from .series import speak_batch, speak_each
+from .speech import Speech, SpeechStream
 from .text import check_text
 from .tokenizer import TextTokenizer
 from .transcript import mismatch
@@ -228,11 +228,8 @@ class Qwen3TTS:
         size = len(requests) if batch_size is None else checks.whole(batch_size, "batch_size", 1)
         numbers = range(len(requests)) if numbers is None else numbers
         checks.length(numbers, len(requests), "numbers", "texts")
-        plans = []
-        for number, request in zip(numbers, requests, strict=True):
-            with naming(number):
-                plans.append(self.planner.plan(request, (DECODE_CHUNK,)))
-        return BatchRun(self._decoding(), plans, self.sample_rate, size, numbers).speeches(progress, done)
+        plans = list(self._plans(zip(numbers, requests, strict=True)))
+        return speak_batch(self._decoding(), plans, self.sample_rate, size, progress, done)
 
     def generate_each(
         self,
@@ -249,14 +246,15 @@ class Qwen3TTS:
         it: memory does not grow with their number.
         """
         numbered = enumerate(requests) if numbers is None else zip(numbers, requests, strict=True)
-
-        def plans() -> Iterator[tuple[int, Plan]]:
-            for number, request in numbered:
-                with naming(number):
-                    yield number, self.planner.plan(request, (DECODE_CHUNK,))
-
         size = checks.whole(batch_size, "batch_size", 1)
-        speak_series(self._decoding(), plans(), self.sample_rate, size, done)
+        speak_each(self._decoding(), self._plans(numbered), self.sample_rate, size, done)
+
+    def _plans(self, requests: Iterable[tuple[int, Request]]) -> Iterator[tuple[int, Plan]]:
+        """(number, Plan) of numbered Requests, one after the other; errors name the number."""
+        for number, request in requests:
+            with naming(number):
+                plan = self.planner.plan(request, (DECODE_CHUNK,))
+            yield number, plan
 
     def _speak(
         self, request: Request, schedule: Sequence[int], progress: Callable[[int], object] | None
