@@ -103,9 +103,7 @@ async def models(request: HttpRequest) -> JSONResponse:
 
 async def model(request: HttpRequest) -> JSONResponse:
     server: Server = request.app.state.server
-    name = request.path_params["name"]
-    if name not in (server.model, server.model.rsplit("/", 1)[-1], *asking.MODEL_ALIASES):
-        raise Refusal("model_not_found", f"model {name!r} is not loaded; this server speaks with {server.model!r}")
+    asking.check_model(request.path_params["name"], server.facts)
     return JSONResponse(model_card(server))
 
 

@@ -153,7 +153,8 @@ def parse(values: Mapping[str, Any], settings: Settings, facts: Facts) -> Asked:
     if len(text) > settings.max_characters:
         message = f"input has {len(text)} characters; this server takes {settings.max_characters} (--max-characters)"
         raise TextTooLong(message, param="input")
-    _check_model(body.text("model"), facts)
+    if model := body.text("model"):
+        check_model(model, facts, "model")
     ignored: list[str] = []
     source = _source(body, settings, facts, ignored)
     options = _options(body, settings, facts, ignored)
@@ -181,10 +182,11 @@ def parse(values: Mapping[str, Any], settings: Settings, facts: Facts) -> Asked:
     return Asked(**{**vars(asked), "ignored": tuple(sorted(ignored))})
 
 
-def _check_model(model: str | None, facts: Facts) -> None:
-    if model and model not in (facts.model, facts.model.rsplit("/", 1)[-1], *MODEL_ALIASES):
+def check_model(model: str, facts: Facts, param: str | None = None) -> None:
+    """Refuses a name that is not the loaded model's, nor one that means whatever is loaded."""
+    if model not in (facts.model, facts.model.rsplit("/", 1)[-1], *MODEL_ALIASES):
         message = f"model {shortened_repr(model)} is not loaded; this server speaks with {facts.model!r}"
-        raise Refusal("model_not_found", message, "model")
+        raise Refusal("model_not_found", message, param)
 
 
 def _source(body: Body, settings: Settings, facts: Facts, ignored: list[str]) -> Source:

@@ -74,8 +74,8 @@ class Engine:
         self._inbox: queue.SimpleQueue[Callable[[], object]] = queue.SimpleQueue()
         self._queue: collections.deque[Job] = collections.deque()
         self._running: dict[Utterance, Job] = {}
-        self._places = threading.Lock()  # of `taken` and `_closed`, and of what may still come into the inbox
-        self.taken = 0  # jobs handed in and not over
+        self._places = threading.Lock()  # of `load` and `_closed`, and of what may still come into the inbox
+        self.load = 0  # jobs handed in and not over: they are spoken, or wait
         self._silent = 0  # those among them that wait for text
         self._closed = False  # nobody looks into the inbox any more
         self._job_seconds = 5.0  # how long a job takes, a running mean, to tell when to try again
@@ -98,11 +98,6 @@ class Engine:
         self.close()
 
     @property
-    def load(self) -> int:
-        """How many speeches are being spoken or wait."""
-        return self.taken
-
-    @property
     def queued(self) -> int:
         """How many speeches wait for a row."""
         return len(self._queue)
@@ -122,9 +117,9 @@ class Engine:
             raise Stopping("the server is starting or stopping; try again in a moment", 2)
         # Who waits for text holds up nobody, but a row that stands aside takes memory: as many again may.
         places = self.max_batch + self.max_queue
-        if self.taken - self._silent >= places or self.taken >= 2 * places:
-            wait = math.ceil(self._job_seconds * (1 + self.taken - self.max_batch) / self.max_batch)
-            message = f"{self.taken} speeches are spoken or waiting, which is all there is room for"
+        if self.load - self._silent >= places or self.load >= 2 * places:
+            wait = math.ceil(self._job_seconds * (1 + self.load - self.max_batch) / self.max_batch)
+            message = f"{self.load} speeches are spoken or waiting, which is all there is room for"
             raise Busy(message, min(600, max(1, wait)))
 
     def submit(
@@ -140,13 +135,11 @@ class Engine:
         have the numbers that follow.
         """
         seed = secrets.randbits(32) if seed is None else seed
-        job = Job(collections.deque(requests), deliver, SCHEDULE if stream else WHOLE, seed)
-        job.requests = collections.deque(
-            replace(request, seed=(seed + number) % 2**32) for number, request in enumerate(requests)
-        )
+        pieces = (replace(request, seed=(seed + number) % 2**32) for number, request in enumerate(requests))
+        job = Job(collections.deque(pieces), deliver, SCHEDULE if stream else WHOLE, seed)
         with self._places:
             self.check_room()
-            self.taken += 1
+            self.load += 1
             self._inbox.put(lambda: self._queue.append(job))  # under the lock: nothing comes after the end
         return job
 
@@ -202,7 +195,7 @@ class Engine:
                     self.ready.set()
                     if self.told:
                         self.told()
-                while self._deadline is None or (self.taken and time.perf_counter() < self._deadline):
+                while self._deadline is None or (self.load and time.perf_counter() < self._deadline):
                     self._turn()
             except Exception as error:
                 log.exception("the worker that owns the model ends with a fault")
@@ -350,7 +343,7 @@ class Engine:
             return
         job.over = True
         with self._places:
-            self.taken -= 1
+            self.load -= 1
         seconds = time.perf_counter() - job.asked
         self._job_seconds += 0.2 * (seconds - self._job_seconds)
         self.counts[event.finish_reason if isinstance(event, Ended) else "failed"] += 1
@@ -362,7 +355,7 @@ class Engine:
             return
         job.over, job.deliver = True, _ignore
         with self._places:
-            self.taken -= 1
+            self.load -= 1
         self.counts["cancelled"] += 1
         if job in self._queue:
             self._queue.remove(job)

@@ -41,20 +41,23 @@ FORMATS = {"safetensors": "application/octet-stream", "npy": "application/octet-
 
 def card(server: Server, name: str) -> dict[str, Any]:
     """What a client is told of a voice."""
-    voices = server.voices
-    if name in voices.library:
-        info = voices.library.info(name)
-        made = voices.library.path(name).stat().st_mtime
+    voices, made = server.voices, server.started
+    holder = voices.kept_in(name)
+    own = holder is voices.library
+    if holder is not None:
+        info = holder.info(name)
+        if own:
+            made = holder.path(name).stat().st_mtime
     else:
         voice = voices.named(name)
         info = {"dimension": voice.dimension, "in_context": voice.ref_codes is not None, "metadata": voice.metadata}
-        info["attributes"], made = dict(voice.attributes), server.started
+        info["attributes"] = dict(voice.attributes)
     told = info.get("metadata", {})
     found: dict[str, Any] = {
         "id": name,
         "object": "audio.voice",
         "name": name,
-        "type": "custom" if name in voices.library else "preset",
+        "type": "custom" if own else "preset",
         "created_at": int(made),
         "language": told.get("language"),
         "consent": told.get("consent"),
@@ -62,7 +65,7 @@ def card(server: Server, name: str) -> dict[str, Any]:
         "attributes": info.get("attributes", {}),
         "dimension": info["dimension"],
         "has_reference": bool(info.get("in_context")),
-        "preset": name not in voices.library,
+        "preset": not own,
     }
     if info.get("recipe"):
         found["recipe"] = info["recipe"]
@@ -72,11 +75,10 @@ def card(server: Server, name: str) -> dict[str, Any]:
 def shelf(server: Server, as_strings: bool) -> dict[str, Any]:
     """All voices, in the shapes that the clients of four servers look for."""
     names = server.voices.names
-    kept = [name for name in names if name in server.voices.library]
     cards = [card(server, name) for name in names]
     aliases = [{"id": alias, "name": alias, "alias_of": voice} for alias, voice in server.voices.aliases().items()]
     listed: list[Any] = [*names, *(alias["id"] for alias in aliases)] if as_strings else [*cards, *aliases]
-    more = {"names": names, "uploaded_voices": [one for one in cards if one["name"] in kept]}
+    more = {"names": names, "uploaded_voices": [one for one in cards if not one["preset"]]}
     return {"object": "list", "voices": listed, "data": [*cards, *aliases], **more}
 
 

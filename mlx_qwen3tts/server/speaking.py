@@ -13,7 +13,7 @@ import numpy as np
 from ..audio.encoding import encoded, encoder
 from ..audio.stretch import Stretch
 from .engine import Engine
-from .jobs import Ended, Event, Failed, Job, Sound
+from .jobs import Ended, Event, Failed, Sound
 
 if TYPE_CHECKING:
     from ..synthesis.request import Request
@@ -22,33 +22,30 @@ T = TypeVar("T")
 
 
 class Listener:
-    """Events of one job. Iterate to get its samples [n] as they come; `ended` says afterwards how it went."""
+    """A job that is handed in, and its events. Iterate to get its samples [n] as they come; `ended` says afterwards how
+    it went."""
 
-    def __init__(self, engine: Engine) -> None:
-        self.engine, self.ended = engine, None
+    def __init__(self, engine: Engine, requests: Sequence[Request], stream: bool, seed: int | None) -> None:
+        self.engine = engine
         self._loop, self._events = asyncio.get_running_loop(), asyncio.Queue[Event]()
         self.ended: Ended | None = None
-        self.job: Job | None = None
+        self.job = engine.submit(requests, self.deliver, stream, seed)
+        engine.caught_up(self.job, 0)
 
     def deliver(self, event: Event) -> None:
         """Called in the engine's thread."""
         with contextlib.suppress(RuntimeError):  # the loop is closed once the server has gone while a speech was cut
             self._loop.call_soon_threadsafe(self._events.put_nowait, event)
 
-    async def event(self) -> Event:
-        """The next event."""
-        return await self._events.get()
-
     async def __aiter__(self) -> AsyncIterator[np.ndarray]:
         """Raises what the speech failed with."""
         heard = 0
         while True:
-            event = await self.event()
+            event = await self._events.get()
             if isinstance(event, Sound):
                 yield event.samples  # it comes back once that has been sent
                 heard += len(event.samples)
-                if self.job is not None:
-                    self.engine.caught_up(self.job, heard)
+                self.engine.caught_up(self.job, heard)
             elif isinstance(event, Failed):
                 raise event.error
             else:
@@ -61,9 +58,7 @@ async def speaking(
     engine: Engine, requests: Sequence[Request], stream: bool, seed: int | None
 ) -> AsyncIterator[Listener]:
     """Have Requests spoken; where the block is left before the end, nobody listens any more and the row is freed."""
-    listener = Listener(engine)
-    listener.job = engine.submit(requests, listener.deliver, stream, seed)
-    engine.caught_up(listener.job, 0)
+    listener = Listener(engine, requests, stream, seed)
     try:
         yield listener
     finally:

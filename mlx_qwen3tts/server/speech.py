@@ -65,18 +65,18 @@ async def speech(request: HttpRequest) -> Response:
     server: Server = request.app.state.server
     asked = asking.parse(await json_body(request), server.settings, server.facts)
     server.engine.check_room()  # before its voice is looked for, which may take a frame
-    seed = secrets.randbits(32) if asked.seed is None else asked.seed
     prepared = await unless(gone(request), server.prepare(asked))
     if prepared is None:
         return Response(status_code=499)  # nobody reads it
     flow = Flow(asked.format, server.sample_rate, asked.sample_rate, asked.rate)
-    headers = {"x-seed": str(seed), "x-sample-rate": str(flow.rate)}
+    headers = {"x-sample-rate": str(flow.rate)}
     if asked.ignored:
         headers["x-ignored"] = ", ".join(name for name in asked.ignored if name.isascii() and name.isprintable())[:500]
     kind = CONTENT_TYPES[asked.format] + (f";rate={flow.rate};channels=1" if asked.format == "pcm" else "")
     async with AsyncExitStack() as stack:
-        spoken = speaking(server.engine, prepared, asked.stream is not None, seed)
+        spoken = speaking(server.engine, prepared, asked.stream is not None, asked.seed)
         listener = await stack.enter_async_context(spoken)
+        headers["x-seed"] = str(listener.job.seed)
         if asked.stream is None:
             sound = await unless(gone(request), _collect(listener))
             if sound is None:

@@ -61,6 +61,12 @@ class Voices:
         self.lookup = Lookup(library, self._preset, tts.speakers, files=False, brought=self.packaged)
         self._heard: collections.OrderedDict[tuple[str, str | None], Voice] = collections.OrderedDict()
 
+    def kept_in(self, name: str) -> Library | None:
+        """The library that has a voice: the server's, or what came with the model; None for presets and others."""
+        if name in self.library:
+            return self.library
+        return self.packaged if self.packaged is not None and name in self.packaged else None
+
     def _preset(self, name: str) -> Voice | None:
         """What the model brings along under a name."""
         if self.packaged is not None and name in self.packaged:

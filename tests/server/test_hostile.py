@@ -110,7 +110,7 @@ def test_a_browser_gets_one_of_the_protocols_it_offers(model, library, serving):
 
 def test_a_full_server_refuses_before_it_looks_for_a_voice(client, served, monkeypatch):
     engine, held = served[1].engine, threading.Event()
-    monkeypatch.setattr(engine, "taken", engine.max_batch + engine.max_queue)
+    monkeypatch.setattr(engine, "load", engine.max_batch + engine.max_queue)
     engine.call(lambda: held.wait(20))  # a frame that takes long
     try:
         answer = client.post("/v1/audio/speech", json=SPEAK, timeout=5)
