@@ -13,8 +13,9 @@ from pathlib import Path
 from urllib.parse import quote
 
 from . import cli
+from .audio.formats import CONTENT_TYPES
 from .errors import InvalidValue, MissingExtra
-from .server.settings import FORMATS, Settings
+from .server.settings import Settings
 
 NEEDED = ("starlette", "uvicorn", "h11", "websockets", "python_multipart")
 EXAMPLES = """\
@@ -40,7 +41,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--max-batch", type=int, default=8, metavar="N", help="speeches at once (default: 8)")
     add("--max-queue", type=int, default=16, metavar="N", help="speeches that may wait (default: 16)")
     add("--max-characters", type=int, default=100_000, metavar="N", help="of a text (default: 100000)")
-    add("--default-format", choices=FORMATS, default="mp3", help="(default: mp3)")
+    add("--default-format", choices=tuple(CONTENT_TYPES), default="mp3", help="(default: mp3)")
     add("--strict", action="store_true", help="refuse what is not understood instead of passing it over")
     add("--voices-as-strings", action="store_true", help="list voices by name alone, as old clients expect")
     add("--open", action="store_true", help="show the page in a browser")

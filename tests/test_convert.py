@@ -60,16 +60,6 @@ def load(folder):
     return tensors
 
 
-def edit(folder, change):
-    """Rewrite a folder's model.safetensors after `change` has had its dict of tensors."""
-    path = folder / "model.safetensors"
-    tensors = mx.load(str(path))
-    change(tensors)
-    mx.eval(tensors)
-    path.unlink()  # arrays may still lie in the file
-    mx.save_safetensors(str(path), tensors)
-
-
 def set_config(folder, **changes):
     values = json.loads((folder / "config.json").read_text()) | changes
     (folder / "config.json").write_text(json.dumps({key: v for key, v in values.items() if v is not None}))
@@ -571,6 +561,7 @@ def slow(job, block):
     return plain(job, block)
 writer.Job.convert = slow
 from mlx_qwen3tts.convert import main
+from tests.folders import edit
 main()
 """
 

@@ -17,16 +17,7 @@ from mlx_qwen3tts.checkpoint.weights import read_folder
 from mlx_qwen3tts.convert import convert
 from mlx_qwen3tts.errors import CheckpointError, ConfigError, QwenTTSError, UnsupportedValue
 from mlx_qwen3tts.networks.talker import Talker
-
-
-def edit(folder, change):
-    """Rewrite a folder's tensors after `change` has had its dictionary."""
-    path = folder / "model.safetensors"
-    tensors = mx.load(str(path))
-    change(tensors)
-    mx.eval(tensors)
-    path.unlink()  # arrays may still lie in the file
-    mx.save_safetensors(str(path), tensors)
+from tests.folders import edit
 
 
 def equal(a, b):

@@ -17,18 +17,10 @@ from typing import Any, Protocol
 import numpy as np
 
 from ..errors import UnsupportedValue
+from .formats import CONTENT_TYPES
 from .reading import Samples
 from .writing import audio_bytes, wav_head, wav_samples
 
-# format: content type. opus is Ogg Opus, pcm is signed 16-bit little-endian, aac is ADTS.
-CONTENT_TYPES = {
-    "mp3": "audio/mpeg",
-    "opus": "audio/ogg",
-    "aac": "audio/aac",
-    "flac": "audio/flac",
-    "wav": "audio/wav",
-    "pcm": "audio/pcm",
-}
 # The rates in Hz that a format has; of the others every one.
 MPEG_RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000)
 OPUS_RATES = (8000, 12000, 16000, 24000, 48000)

@@ -7,8 +7,6 @@ from pathlib import Path
 
 from ..voices import FOLDER
 
-FORMATS = ("mp3", "opus", "aac", "flac", "wav", "pcm")
-
 
 @dataclass(frozen=True)
 class Settings:

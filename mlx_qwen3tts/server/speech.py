@@ -14,7 +14,7 @@ import numpy as np
 from starlette.requests import Request as HttpRequest
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
-from ..audio.encoding import CONTENT_TYPES
+from ..audio.formats import CONTENT_TYPES
 from ..errors import InvalidValue, QwenTTSError, WrongType
 from ..files.json_text import json_text
 from . import asking

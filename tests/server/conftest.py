@@ -60,6 +60,16 @@ def served(model, library):
         yield made
 
 
+@pytest.fixture(scope="module")
+def shelf(model, library, serving, tmp_path_factory):
+    """A client of a server with a library of its own, which has the three voices, and the Server."""
+    folder = tmp_path_factory.mktemp("shelf") / "voices"
+    with serving(model("base"), Settings(library=folder)) as (url, server), httpx.Client(base_url=url) as client:
+        for name in library:
+            server.voices.library.add(name, library[name])
+        yield client, server
+
+
 @pytest.fixture(scope="session")
 def url(served):
     return served[0]

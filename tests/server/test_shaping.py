@@ -8,7 +8,6 @@ import pytest
 
 from mlx_qwen3tts.checkpoint import hub
 from mlx_qwen3tts.server import pages
-from mlx_qwen3tts.server.settings import Settings
 from mlx_qwen3tts.voices.directions.direction import Direction
 
 WIDTH = 64
@@ -17,16 +16,13 @@ PARTS = [path for path in pages.STATIC.iterdir() if path.name != "openapi.json"]
 
 
 @pytest.fixture(scope="module")
-def client(model, library, serving, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("shaping") / "voices"
-    with serving(model("base"), Settings(library=folder)) as (url, server), httpx.Client(base_url=url) as client:
-        for name in library:
-            server.voices.library.add(name, library[name])
-        server.voices.library.add("two words", library["anna"])
-        server.voices.library.add_direction("height", fitted(np.arange(24.0)))
-        server.voices.library.add_direction("noise", fitted(np.random.default_rng(5).permutation(np.arange(24.0))))
-        server.voices.library.add_direction("sides", fitted(["no"] * 12 + ["yes"] * 12, method="mean"))
-        yield client
+def client(shelf, library):
+    client, server = shelf
+    server.voices.library.add("two words", library["anna"])
+    server.voices.library.add_direction("height", fitted(np.arange(24.0)))
+    server.voices.library.add_direction("noise", fitted(np.random.default_rng(5).permutation(np.arange(24.0))))
+    server.voices.library.add_direction("sides", fitted(["no"] * 12 + ["yes"] * 12, method="mean"))
+    return client
 
 
 def fitted(labels, method="ridge"):

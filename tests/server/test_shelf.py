@@ -4,27 +4,15 @@ import builtins
 import io
 import json
 
-import httpx
 import numpy as np
 import pytest
 import soundfile
 
 from convert.parity import recording, vector
 from mlx_qwen3tts import Voice
-from mlx_qwen3tts.server.settings import Settings
 from mlx_qwen3tts.voices.directions.direction import Direction
 
 PATHS = ["/etc/passwd", "../secret", "..%2fsecret", "secret.npy", "./secret", "~/x.npy", "\\\\host\\x", "a\x00b"]
-
-
-@pytest.fixture(scope="module")
-def shelf(model, library, serving, tmp_path_factory):
-    """A client of a server with a library of its own, and the Server."""
-    folder = tmp_path_factory.mktemp("shelf") / "voices"
-    with serving(model("base"), Settings(library=folder)) as (url, server), httpx.Client(base_url=url) as client:
-        for name in library:
-            server.voices.library.add(name, library[name])
-        yield client, server
 
 
 @pytest.fixture(scope="module")
