@@ -28,6 +28,7 @@ from mlx_qwen3tts.convert import convert, parse_size
 from mlx_qwen3tts.errors import CheckpointError, WrongType
 from mlx_qwen3tts.files.output import claim
 from mlx_qwen3tts.networks.talker import Talker
+from tests.folders import edit
 
 ROOT = Path(__file__).resolve().parent.parent
 # Written from the published architecture, not taken from the networks.
@@ -561,7 +562,6 @@ def slow(job, block):
     return plain(job, block)
 writer.Job.convert = slow
 from mlx_qwen3tts.convert import main
-from tests.folders import edit
 main()
 """
 
