@@ -207,7 +207,8 @@ class Patient(H11Protocol):
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
-        if self.cycle is not None and not self.cycle.response_complete:
+        upgraded = self.transport.get_protocol() is not self  # to a socket, which has its own limits
+        if upgraded or (self.cycle is not None and not self.cycle.response_complete):
             self._unwatch()
         elif self._watch is None:
             self._watch_head()

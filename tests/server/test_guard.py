@@ -7,7 +7,7 @@ from contextlib import closing
 
 import httpx
 import pytest
-from websockets.exceptions import InvalidStatus
+from websockets.exceptions import ConnectionClosedOK, InvalidStatus
 from websockets.sync.client import connect
 
 from mlx_qwen3tts.server import guard
@@ -185,6 +185,16 @@ def test_slow_senders_are_let_go_and_nobody_waits_for_them(url, monkeypatch):
     finally:
         for raw in slow:
             raw.close()
+
+
+def test_a_socket_lives_longer_than_a_head_may_take(url, monkeypatch):
+    monkeypatch.setattr(guard, "HEAD_SECONDS", 0.2)
+    with connect(f"{url.replace('http', 'ws')}/v1/audio/speech/stream", proxy=None) as socket:
+        with pytest.raises(TimeoutError):
+            socket.recv(timeout=0.6)
+        socket.send('{"type": "session.close"}')
+        with pytest.raises(ConnectionClosedOK):
+            socket.recv(timeout=10)
 
 
 def test_logs_hold_no_texts_and_no_keys(locked, caplog):
