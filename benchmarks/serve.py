@@ -20,6 +20,7 @@ import http.client
 import json
 import os
 import random
+import shutil
 import socket
 import statistics
 import subprocess
@@ -30,6 +31,7 @@ import time
 import urllib.request
 from pathlib import Path
 
+import mlx.core as mx
 import numpy as np
 
 from benchmarks.shared import processor
@@ -77,6 +79,18 @@ def ours(folder, library, port, dtype, batch):
     if dtype:
         more += ["--dtype", dtype]
     return [sys.executable, "-m", "mlx_qwen3tts.serve", "--model", str(folder), "--port", str(port), *more]
+
+
+def in_dtype(folder, target, dtype):
+    """A copy of a checkpoint whose weights have a dtype: mlx-audio computes in that of the weights."""
+    if not dtype:
+        return folder
+    shutil.copytree(folder, target)
+    weights = target / "model.safetensors"
+    tensors = {name: tensor.astype(getattr(mx, dtype)) for name, tensor in mx.load(str(weights)).items()}
+    weights.unlink()
+    mx.save_safetensors(str(weights), tensors, metadata={"format": "pt"})
+    return target
 
 
 class Client:
@@ -129,8 +143,6 @@ def together(clients, count):
 
 def in_process(folder, voice, frames, rounds, dtype):
     """(seconds to the first chunk, seconds in all) of the same speech without a server, medians."""
-    import mlx.core as mx
-
     from mlx_qwen3tts import Qwen3TTS
 
     tts = Qwen3TTS.from_pretrained(folder, dtype=dtype)
@@ -356,9 +368,11 @@ def main():
         servers = {"ours": (port, {**said, "voice": "anna", "max_new_tokens": options.frames + 1})}
         if options.mlx_audio_python:
             other = free_port()
-            command = [options.mlx_audio_python, "-m", "mlx_audio.server", "--host", "127.0.0.1", "--port", str(other)]
+            launcher = Path(__file__).with_name("mlx_audio_server.py")
+            command = [options.mlx_audio_python, str(launcher), "--host", "127.0.0.1", "--port", str(other)]
             stack.enter_context(process(command, other, "/v1/models", scratch / "mlx-audio.log"))
-            body = {"input": TEXT, "model": str(folder), "response_format": "pcm", "stream": True}
+            body = {"input": TEXT, "model": str(in_dtype(folder, scratch / "cast", options.dtype))}
+            body |= {"response_format": "pcm", "stream": True, "streaming_interval": 0.32}
             servers["mlx-audio"] = (other, {**body, "voice": None, "max_tokens": options.frames})
         rows = measure(servers, options.clients, options.frames, options.rounds)
     print(f"{processor()}, {os.cpu_count()} cores, {options.size}, {options.dtype}, {options.frames} frames each")
