@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: test test-clients test-studio lint demo wheel-check api goldens
+.PHONY: test test-benchmarks test-clients test-studio lint demo wheel-check api goldens
 
 $(VENV)/installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -28,6 +28,10 @@ $(CLIENTS)/installed: $(CLIENTS_DIR)/setup.sh
 # pictures of docs/studio.md.
 test-studio: $(VENV)/installed
 	$(BIN)/python -m pytest -m studio tests/studio
+
+# The programs in benchmarks/ that measure, kill and compare: what they count, refuse and find.
+test-benchmarks: $(VENV)/installed
+	$(BIN)/python -m pytest -m benchmarks -n 2 --dist loadfile
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check .
