@@ -76,11 +76,11 @@ def texts(count, seed=0):
         yield text, f"{voice} + {pace}*@pace" if pace else voice, pace, layout, draw.randrange(2**32)
 
 
-def record(count):
-    """(Utterances, silent codes) of the miniature. The sound is decoded of those alone that are listened to: of each
-    LISTENED-th, and of all that raise an alarm."""
+def record(asked):
+    """({number: Utterance}, silent codes) of numbered texts, spoken by the miniature. The sound is decoded of those
+    alone that are listened to: of each LISTENED-th, and of all that raise an alarm."""
     tts, hear = Qwen3TTS.from_pretrained("miniature", dtype="float32", library=VOICES), Hearing(RECOGNISER)
-    silent, asked, made = tts.planner.silent, enumerate(texts(count)), {}
+    silent, asked, made = tts.planner.silent, iter(asked), {}
     generation, config, running = tts.generation([], [], tts.sampling), tts.sampling.override(max_tokens=MOST), {}
     while True:
         while len(running) < BATCH and (following := next(asked, None)):
@@ -89,7 +89,7 @@ def record(count):
             running[generation.insert(prompt, seed, config)] = number, text, pace, prompt.text.tokens, []
         frame = generation.step()
         if frame is None:
-            return [made[number] for number in sorted(made)], silent
+            return made, silent
         for row, codes in zip(frame.rows, np.array(frame.codes), strict=True):
             running[row][-1].append(codes)
         for row, reason in frame.ended.items():
@@ -103,19 +103,19 @@ def record(count):
                 print(f"{len(made)} spoken", flush=True)
 
 
+WHOLE = ("tokens", "letters", "words", "wrong")
+
+
 def write(file, made, silent):
     """Keep recorded utterances."""
-    codes = np.concatenate([np.array(one.codes, np.uint16) for one in made])
-    columns = {name: [getattr(one, name) for one in made] for name in ("tokens", "letters", "words", "wrong")}
-    np.savez_compressed(
-        file,
-        codes=codes,
-        frames=np.array([len(one.codes) for one in made], np.uint16),
-        pace=np.array([one.pace for one in made], np.float16),
-        stop=np.array([one.stop for one in made]),
-        silent=np.array(sorted(silent), np.uint16),
-        **{name: np.array(values, np.int16) for name, values in columns.items()},
-    )
+    columns = {name: np.array([getattr(one, name) for one in made], np.int16) for name in WHOLE}
+    columns["codes"] = np.concatenate([np.array(one.codes, np.uint16) for one in made])
+    columns["frames"] = np.array([len(one.codes) for one in made], np.uint16)
+    columns["pace"] = np.array([one.pace for one in made], np.float16)
+    columns["stop"] = np.array([one.stop for one in made])
+    columns["silent"] = np.array(sorted(silent), np.uint16)
+    with open(file, "wb") as kept:
+        np.savez_compressed(kept, **columns)
 
 
 def read(file):
@@ -123,9 +123,9 @@ def read(file):
     with np.load(file) as kept:
         values = {name: kept[name].tolist() for name in kept.files}
     made, place = [], 0
-    columns = zip(*(values[name] for name in ("tokens", "letters", "words", "pace", "stop", "wrong")), strict=True)
-    for frames, row in zip(values["frames"], columns, strict=True):
-        made.append(Utterance(values["codes"][place : place + frames], *row))
+    for number, frames in enumerate(values["frames"]):
+        row = {name: values[name][number] for name in (*WHOLE, "pace", "stop")}
+        made.append(Utterance(values["codes"][place : place + frames], **row))
         place += frames
     return made, frozenset(values["silent"])
 
@@ -220,7 +220,11 @@ def main():
     options.add_argument("--recorded", metavar="FILE")
     options.add_argument("--json", action="store_true")
     options = options.parse_args()
-    made, silent = read(options.recorded) if options.recorded else record(options.count)
+    if options.recorded:
+        made, silent = read(options.recorded)
+    else:
+        spoken, silent = record(enumerate(texts(options.count)))
+        made = [spoken[number] for number in sorted(spoken)]
     if options.write:
         write(options.write, made, silent)
     lines, told = table(made, silent)

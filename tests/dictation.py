@@ -13,18 +13,18 @@ import numpy as np
 from mlx_qwen3tts.synthesis import watch
 
 TEXT = "Hello, the weather is fine today."
-GOOD = [5 + 7 * i % 40 for i in range(18)]
-FLOOR = 50
+GOOD = [5 + 7 * i % 40 for i in range(12)]
+FLOOR = 32
 QUIET = -1  # stands for the model's code of silence
 FAULTS = {
-    "never ends": ("too_long", [5 + i * i % 41 for i in range(300)]),
-    "silence at the start": ("silence_at_start", [QUIET] * 20 + GOOD),
-    "nothing but silence": ("silence_at_start", [QUIET] * 300),
-    "silence inside": ("silence_inside", [*GOOD, *[QUIET] * 12, 9, *[QUIET] * 13, *GOOD]),
-    "one sound for ever": ("repeats", GOOD[:9] + [50] * 300),
-    "the same frames again and again": ("repeats", (GOOD[:9] * 40)[:300]),
+    "never ends": ("too_long", [5 + i * i % 41 for i in range(60)]),
+    "silence at the start": ("silence_at_start", [QUIET] * 6 + GOOD),
+    "nothing but silence": ("silence_at_start", [QUIET] * 60),
+    "silence inside": ("silence_inside", [*GOOD, *[QUIET] * 4, 9, *[QUIET] * 5, *GOOD]),
+    "one sound for ever": ("repeats", GOOD[:9] + [50] * 60),
+    "the same frames again and again": ("repeats", (GOOD[:9] * 9)[:60]),
     "too short": ("too_short", GOOD[:2]),
-    "too fast": ("too_short", [QUIET, *GOOD[:6], *[QUIET] * 20]),
+    "too fast": ("too_short", [QUIET, *GOOD[:6], *[QUIET] * 5]),
     "nothing": ("too_short", []),
 }
 
@@ -72,9 +72,9 @@ class Dictated:
 
 @contextlib.contextmanager
 def dictated(tts, codes):
-    """Within the block a model says what is dictated, and texts may take FLOOR frames. Yields the Dictation."""
+    """Within the block a model says what is dictated, and the guard is strict. Yields the Dictation."""
     dictation = Dictation(tts, codes)
-    short = {"FLOOR": FLOOR, "PER_TOKEN": 1, "REPEATED": 24}
+    short = {"FLOOR": FLOOR, "PER_TOKEN": 1, "START": 4, "PAUSE": 8, "REPEATED": 14}
     with mock.patch.object(tts, "steps", dictation), mock.patch.multiple(watch, **short):
         yield dictation
 

@@ -4,7 +4,7 @@
     session.config {voice, …}
     input.text {text}  …            audio.start {sentence_index, format, sample_rate}
                                     binary …
-    input.done                      audio.done {sentence_index, finish_reason, usage}
+    input.done                      audio.done {sentence_index, finish_reason, usage; guarded: guard, seed}
                                     session.done {total_sentences, seed}
     (another input.text, or a new session.config, begins the next one)
     session.close

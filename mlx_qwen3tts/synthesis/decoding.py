@@ -125,13 +125,12 @@ class Decoding:
         if frame is None and not self.late:
             return None
         touched = [] if frame is None else self._take(frame)
-        # Frames that wait for text would wait with it: they are heard first.
-        waiting = set() if frame is None else {id(self.spoken[row]) for row in frame.waits if row in self.spoken}
-        due = [one for one in touched if one.due or (one.held and one.settled and id(one) in waiting)]
-        due = list(dict.fromkeys([*(one for one in self.late if one.held), *due]))
+        due = list(dict.fromkeys(one for one in (*self.late, *touched) if one.due))
         self._decode_chunks(due)
         self.late = [one for one in due if one.due]
-        return self._handed_out()
+        # Frames that wait for text would wait with it: they are heard first.
+        waiting = set() if frame is None else {id(self.spoken[row]) for row in frame.waits if row in self.spoken}
+        return self.decode([one for one in touched if one.settled and id(one) in waiting])
 
     def _take(self, frame: Frame) -> list[Utterance]:
         """Give every utterance its codes and its end; those that got something."""
@@ -178,9 +177,6 @@ class Decoding:
         """Decode all that utterances hold."""
         while holding := [one for one in utterances if one.held]:
             self._decode_chunks(holding)
-        return self._handed_out()
-
-    def _handed_out(self) -> list[Piece]:
         pieces, self.ready = self.ready, []
         return pieces
 
