@@ -50,6 +50,7 @@ class Utterance:
 
     @property
     def good(self):
+        """Whether it ended by itself, and is no longer than what the miniature was taught."""
         return self.stop and self.words <= TAUGHT
 
 
@@ -203,13 +204,19 @@ def table(made, silent):
         return [judge(one.codes, one.tokens, one.letters, silent, one.stop) for one in utterances]
 
     row("good speech", judged(good))
-    row("not understood, or without an end", judged(others))
+    row(f"longer than {TAUGHT} words, or without an end", judged(others))
     for name, cases in faults(good, silent).items():
         row(name, [judge(*case, silent) for case in cases])
+    heard = [one for one in good if one.wrong >= 0]
+    told["misheard"] = [sum(one.wrong for one in heard), sum(one.words for one in heard)]
     start, frames = time.perf_counter(), sum(len(one.codes) for one in good)
     judged(good)
     told["microseconds a frame"] = round(1e6 * (time.perf_counter() - start) / frames, 2)
-    lines += ["", f"The guard takes {told['microseconds a frame']} µs a frame."]
+    lines += [
+        "",
+        f"{len(heard)} good ones were listened to: {told['misheard'][0]} of {told['misheard'][1]} words wrong.",
+    ]
+    lines += [f"The guard takes {told['microseconds a frame']} µs a frame."]
     return lines, told
 
 
