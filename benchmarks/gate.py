@@ -23,6 +23,7 @@ from mlx_qwen3tts.networks.linear import Linear
 from mlx_qwen3tts.networks.transformer import DecoderLayer, RMSNorm
 from mlx_qwen3tts.synthesis.loop import Generation
 from mlx_qwen3tts.synthesis.morph import Morph
+from mlx_qwen3tts.synthesis.watch import Letters, Watch
 
 SIZE, PLAIN = "0.6b", "plain"
 FRAMES = 3  # in which waits are counted
@@ -52,11 +53,18 @@ def fuse(graph: nodes.FrameGraph, generation: Generation) -> None:
     generation.steps.kernels = frozenset(kernels.NAMES)
 
 
+def guard(graph: nodes.FrameGraph, generation: Generation) -> None:
+    """Watch every row for speech that goes wrong."""
+    for row in generation.rows:
+        row.watch = Watch(row.prompt.text, Letters("Hello."), frozenset())
+
+
 # What can be switched on: name to a function that does so for a generation. A line here is a row for each batch size.
 ADDITIONS: dict[str, Callable[[nodes.FrameGraph, Generation], None] | None] = {
     PLAIN: None,
     "fused kernels": fuse,
     "one voice changes": change_voice,
+    "guard": guard,
 }
 ROWS = (1, 8)
 # As measured last. The test holds kernels and waits to at most this, bytes to exactly this, and calls to ROOM times
@@ -65,9 +73,11 @@ LIMITS = {
     (1, PLAIN): Cost(1460, 1, 3_324_741_632, 1135, 2.7),
     (1, "fused kernels"): Cost(1029, 1, 3_324_741_632, 1167, 2.6),
     (1, "one voice changes"): Cost(1821, 1, 4_206_866_432, 2303, 3.7),
+    (1, "guard"): Cost(1460, 1, 3_324_741_632, 1135, 2.7),
     (8, PLAIN): Cost(1462, 1, 3_425_179_648, 1151, 2.5),
     (8, "fused kernels"): Cost(1031, 1, 3_425_179_648, 1183, 3.3),
     (8, "one voice changes"): Cost(1851, 1, 4_307_304_448, 2488, 3.6),
+    (8, "guard"): Cost(1462, 1, 3_425_179_648, 1151, 2.5),
 }
 ROOM = 1.15
 

@@ -20,6 +20,7 @@ from mlx_qwen3tts.errors import VoiceNotFound
 from mlx_qwen3tts.scripts.cast import Cast, Part
 from mlx_qwen3tts.scripts.render import Timeline
 from mlx_qwen3tts.scripts.script import Script
+from mlx_qwen3tts.synthesis.watch import Attempt
 
 VOICES = ("low", "high")
 RATE = 24000
@@ -30,9 +31,10 @@ class StandIn:
 
     sample_rate = RATE
 
-    def __init__(self, log=None, seconds=0.1, fault=None):
-        """log: a file to which texts are appended; fault: called with each text before it is spoken."""
-        self.said, self.log, self.seconds, self.fault = [], log, seconds, fault
+    def __init__(self, log=None, seconds=0.1, fault=None, failing=None):
+        """log: a file to which texts are appended; fault: called with each text before it is spoken; failing: {text:
+        what the guard finds wrong with it each time}."""
+        self.said, self.log, self.seconds, self.fault, self.failing = [], log, seconds, fault, failing or {}
         self.planner = SimpleNamespace(resolve=lambda voice, notes, keep: voice)
 
     def voice(self, name):
@@ -48,7 +50,11 @@ class StandIn:
             if self.log:
                 with open(self.log, "a") as log:
                     log.write(f"{request.text}\n")
-            done(number, SimpleNamespace(audio=self.sound(request), finish_reason="stop"))
+            failed = self.failing.get(request.text) if request.guard else None
+            seeds = (request.seed, *(request.guard if failed else ())) if request.guard else ()
+            attempts = tuple(Attempt(seed, 1, failed, "stop") for seed in seeds)
+            sound = self.sound(request)
+            done(number, SimpleNamespace(audio=sound, finish_reason="stop", attempts=attempts, failed=failed))
 
     def sound(self, request):
         """A tone whose pitch and length depend on the seed; the voice is its loudness."""

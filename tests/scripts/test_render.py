@@ -23,8 +23,8 @@ TEXT = "# One\n\nThe first. [pause: 1s] The second.\n\nHIGH: The third.\n\n# Two
 def speak(tmp_path):
     """A function that renders a text and returns (Rendered, what was said)."""
 
-    def go(text=TEXT, output="play.wav", seconds=0.1, fault=None, how=None, **options):
-        tts = StandIn(seconds=seconds, fault=fault)
+    def go(text=TEXT, output="play.wav", seconds=0.1, fault=None, how=None, failing=None, **options):
+        tts = StandIn(seconds=seconds, fault=fault, failing=failing)
         return timeline(text, tts, **(how or {})).render(tts, tmp_path / output, **options), tts.said
 
     return go
@@ -97,6 +97,26 @@ def test_a_variation_that_was_stopped_goes_on(speak):
     with pytest.raises(KeyboardInterrupt):
         speak(lines="3", again=True, fault=fault)
     assert speak(lines="3", again=True)[1] == ["The second."]
+
+
+def test_a_piece_that_fails_the_guard_is_marked_and_the_rest_goes_on(speak, tmp_path):
+    failing = {"The second.": "too_long", "The fourth.": "silence_inside"}
+    result, said = speak(failing=failing)
+    assert len(said) == 6 and result.output and result.failed == [(3, "too_long"), (9, "silence_inside")]
+    pieces = {piece["text"]: piece for piece in read_manifest(tmp_path)["pieces"]}
+    second = pieces["The second."]
+    seeds = [(second["seed"] + number) % 2**32 for number in range(3)]
+    assert second["checks"]["failed"] == "too_long"
+    assert second["checks"]["attempts"] == [{"seed": seed, "failed": "too_long"} for seed in seeds]
+    third = pieces["The third."]
+    assert third["checks"]["failed"] is None
+    assert third["checks"]["attempts"] == [{"seed": third["seed"], "failed": None}]
+    again, said = speak(failing=failing)
+    assert said == [] and again.failed == result.failed  # it is known, and would fail again
+    varied, said = speak(lines="9", again=True)
+    assert said == ["The fourth."] and varied.failed == [(3, "too_long")]
+    assert speak(how={"guard": False}, failing=failing, output="other.wav")[0].failed == []
+    assert "failed" not in read_manifest(tmp_path, "other.wav")["pieces"][0]["checks"]
 
 
 def test_an_unknown_name_stops_before_anything(speak, tmp_path):

@@ -7,6 +7,7 @@ import soundfile
 
 from mlx_qwen3tts import Qwen3TTS
 from mlx_qwen3tts.checkpoint import hub
+from mlx_qwen3tts.synthesis import watch
 
 VOICES = hub.SHIPPED["miniature"] / "voices"
 PLAY = "# One two\n\nANNA: Hello.\n\nthen: five.\n\nBEN: [rate: 1.5] Hello."
@@ -44,6 +45,33 @@ def test_render_and_check(command, tmp_path, files):
 
     ran = command(*render, "--output", "cut.wav", "--lines", "3", "--max-tokens", "3")
     assert json.loads(ran.out)["cut"] == [3] and "pieces not spoken yet: 3" in ran.err
+
+
+def test_a_line_that_fails_the_guard(command, tmp_path, files, monkeypatch):
+    monkeypatch.setattr(watch, "LETTERS", 0.01)  # no speech has that many frames
+    render = (
+        "script",
+        "render",
+        "play.txt",
+        "--voices",
+        "voices.json",
+        "--model",
+        "miniature",
+        "--lines",
+        "3",
+        "--json",
+    )
+    ran = command(*render, "--output", "a.wav")
+    assert ran.status == 3 and json.loads(ran.out)["failed"] == [{"line": 3, "failed": "too_short"}]
+    assert (
+        "warning: line 3 failed the guard three times (it is too short for its text) and is kept so; --lines 3"
+        in ran.err
+    )
+    checks = json.loads((tmp_path / "a.wav.manifest.json").read_text())["pieces"][0]["checks"]
+    first = checks["attempts"][0]["seed"]
+    assert [one["seed"] for one in checks["attempts"]] == [first, first + 1, first + 2]
+    ran = command(*render, "--output", "b.wav", "--seed", "0")
+    assert ran.status == 0 and json.loads(ran.out)["failed"] == []
 
 
 def test_ctrl_c(command, files, monkeypatch):
