@@ -169,7 +169,10 @@ def report(result: Dubbed, doubts: list[tuple[int, str]], options: argparse.Name
         if one.speed > UNHEARD and not one.overflow
     )
     warn(
-        (one.number, f"{one.overflow:.2f} s too long at {one.speed:.2f} times the speed: cut {one.too_long} characters")
+        (
+            one.number,
+            f"{one.overflow:.2f} s too long at {one.speed:.2f} times the speed; characters to cut: {one.too_long}",
+        )
         for one in result.placed
         if one.overflow
     )

@@ -44,6 +44,18 @@ def build_parser() -> argparse.ArgumentParser:
     return options
 
 
+def add_speaking(render: argparse.ArgumentParser) -> None:
+    """The options of how a script is spoken."""
+    render.add_argument("--level", type=float, metavar="X", help="LUFS of each voice (default: -19)")
+    render.add_argument("--no-level", action="store_true", help="leave voices as loud as they are")
+    render.add_argument("--batch-size", type=int, default=8, metavar="N", help="pieces spoken at once (default: 8)")
+    render.add_argument("--seed", type=int, default=0, metavar="N", help="0 to 4294967295 (default: 0)")
+    render.add_argument("--greedy", action="store_true", help="no sampling; the repetition penalty still applies")
+    for field in NUMBERS:
+        kind, name = field.metadata["kind"], field.name.replace("_", "-")
+        render.add_argument(f"--{name}", type=kind, metavar="N" if kind is int else "X", help=field.metadata["help"])
+
+
 def add_script(options: argparse.ArgumentParser) -> None:
     options.add_argument("file", metavar="FILE", help=".txt .md .json .epub")
     add_cast(options)
@@ -55,18 +67,6 @@ def add_cast(options: argparse.ArgumentParser) -> None:
     options.add_argument("--voice", metavar="V", help="the narrator's voice, where the cast has no narrator")
     options.add_argument("--language", default="auto", help="where the cast has none (default: auto)")
     options.add_argument("--library", metavar="DIR", help="folder of the voices library (default: voices)")
-
-
-def add_speaking(render: argparse.ArgumentParser) -> None:
-    """The options of how a script is spoken."""
-    render.add_argument("--level", type=float, metavar="X", help="LUFS of each voice (default: -19)")
-    render.add_argument("--no-level", action="store_true", help="leave voices as loud as they are")
-    render.add_argument("--batch-size", type=int, default=8, metavar="N", help="pieces spoken at once (default: 8)")
-    render.add_argument("--seed", type=int, default=0, metavar="N", help="0 to 4294967295 (default: 0)")
-    render.add_argument("--greedy", action="store_true", help="no sampling; the repetition penalty still applies")
-    for field in NUMBERS:
-        kind, name = field.metadata["kind"], field.name.replace("_", "-")
-        render.add_argument(f"--{name}", type=kind, metavar="N" if kind is int else "X", help=field.metadata["help"])
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -36,9 +36,11 @@ class Cue(Line):
 
 @dataclass(frozen=True)
 class Cues(Script):
-    """Cues by the time at which they begin. doubts: (cue's number, what is not spoken or looks wrong)."""
+    """Cues by the time at which they begin. doubts: (cue's number, what is not spoken or looks wrong); end: when the last
+    one ends, in seconds, be it spoken or not."""
 
     lines: tuple[Cue, ...]  # pyright: ignore[reportIncompatibleVariableOverride]  (both are frozen)
+    end: float = 0.0
 
     @classmethod
     def parse(cls, file: str | Path, names: Collection[str] = (), encoding: str | None = None) -> Cues:
@@ -79,7 +81,8 @@ class Cues(Script):
         doubts += [(number, f"its style {style!r} is nobody in the cast") for style, number in styles.items()]
         if not cues:
             raise InvalidValue(f"{title} has nothing to speak", param="file")
-        return cls(tuple(sorted(cues, key=lambda cue: (cue.start, cue.number))), tuple(doubts))
+        end = max(entry.end for entry in entries)
+        return cls(tuple(sorted(cues, key=lambda cue: (cue.start, cue.number))), tuple(doubts), end)
 
     def spoken_by(self, who: Callable[[Cue], str]) -> Cues:
         """The same cues with other names, by a function from a cue to its name."""

@@ -22,7 +22,7 @@ from ..audio.reference import SILENT, sounding
 from ..audio.stretch import stretched
 from ..errors import OutputError
 from .cast import Cast
-from .cues import Cues
+from .cues import Cue, Cues
 from .manifest import Manifest
 from .render import Rendered, Timeline, Track, is_folder
 from .subtitles import Row
@@ -89,43 +89,49 @@ class Dubbing(Timeline):
         self, path: Path, pieces: Sequence[Piece], words: list[str], manifest: Manifest, result: Rendered
     ) -> None:
         rate, track = manifest.sample_rate, Track(pieces, words, manifest, self.level)
-        limits, starts = self.cues.limits(), {cue.number: cue.start for cue in self.cues.lines}
+        limits, cues = self.cues.limits(), {}
+        for cue in self.cues.lines:
+            cues.setdefault(cue.number, []).append(cue)
         sounds = []
         for number, group in groupby(range(len(pieces)), key=lambda place: pieces[place].line):
             first, *rest = group
             numbers = range(first, first + 1 + len(rest))
-            sounds.append(self._sound(starts[number], limits[number], track, numbers, rate))
+            sounds.append(_sound(cues[number], limits[number], self.max_rate, track, numbers, rate))
         self._placed = [sound.placed for sound in sounds]
-        length = round(max(cue.end for cue in [*self.cues.lines, *self._placed]) * rate)
+        length = round(max(self.cues.end, *(placed.end for placed in self._placed)) * rate)
         write_long(path, _mixed(sounds, track, length, rate), rate, length)
         result.output, result.seconds = path, length / rate
 
-    def _sound(self, start: float, limit: float | None, track: Track, numbers: range, rate: int) -> _Sound:
-        """Where the sound of some pieces lies. start, limit: from when, in seconds, until when it may be heard."""
-        pieces = [track.pieces[number] for number in numbers]
-        blocks = list(track.blocks(numbers, lead=False))  # pieces, with a pause between any two
-        edges = [0, *accumulate(block.size for block in blocks)]
-        sound = np.concatenate(blocks)
-        peak = float(np.abs(sound).max(initial=0))
-        onset, over = sounding(sound, rate) if peak >= SILENT else (0, 0)
-        seconds, room = (over - onset) / rate, math.inf if limit is None else limit - start
-        speed = 1.0 if seconds <= room else self.max_rate if room <= 0 else min(seconds / room, self.max_rate)
-        overflow, too_long = max(0.0, seconds / speed - room), 0
-        if overflow * rate < 0.5:  # of a sample
-            overflow = 0.0
-        else:
-            too_long = math.ceil(sum(len(piece.text) for piece in pieces) * overflow * speed / seconds)
-        rows: list[Row] = []
-        for name, group in groupby(range(len(pieces)), key=lambda place: pieces[place].name):
-            first, *rest = group
-            last = [first, *rest][-1]
-            times = (
-                (min(max(edge, onset), over) - onset) / rate / speed for edge in (edges[2 * first], edges[2 * last + 1])
-            )
-            begun, ended = (start + time for time in times)
-            rows.append(Row(begun, ended, name, " ".join(pieces[place].text for place in (first, *rest))))
-        placed = Placed(pieces[0].line, start, start + seconds / speed, speed, overflow, too_long, tuple(rows))
-        return _Sound(placed, numbers, round(start * rate) - round(onset / speed), peak)
+
+def _sound(
+    cues: Sequence[Cue], limit: float | None, max_rate: float, track: Track, numbers: range, rate: int
+) -> _Sound:
+    """Where the sound of some pieces lies. cues: those of one number, which the pieces say; limit: until when, in
+    seconds, it may be heard."""
+    start, names = cues[0].start, [track.pieces[number].name for number in numbers]
+    blocks = list(track.blocks(numbers, lead=False))  # pieces, with a pause between any two
+    edges = [0, *accumulate(block.size for block in blocks)]
+    sound = np.concatenate(blocks)
+    peak = float(np.abs(sound).max(initial=0))
+    onset, over = sounding(sound, rate) if peak >= SILENT else (0, 0)
+    seconds, room = (over - onset) / rate, math.inf if limit is None else limit - start
+    speed = 1.0 if seconds <= room else max_rate if room <= 0 else min(seconds / room, max_rate)
+    overflow, too_long = max(0.0, seconds / speed - room), 0
+    if overflow * rate < 0.5:  # of a sample
+        overflow = 0.0
+    else:
+        too_long = math.ceil(sum(len(cue.text) for cue in cues) * overflow * speed / seconds)
+
+    def when(edge: int) -> float:
+        return start + (min(max(edge, onset), over) - onset) / rate / speed
+
+    rows, place = [], 0
+    texts = [" ".join(cue.text for cue in some) for _, some in groupby(cues, key=lambda cue: cue.name)]
+    for (name, some), text in zip(groupby(names), texts, strict=True):
+        first, place = place, place + len(list(some))
+        rows.append(Row(when(edges[2 * first]), when(edges[2 * place - 1]), name, text))
+    placed = Placed(cues[0].number, start, start + seconds / speed, speed, overflow, too_long, tuple(rows))
+    return _Sound(placed, numbers, round(start * rate) - round(onset / speed), peak)
 
 
 def shares(sounds: Sequence[_Sound]) -> np.ndarray:

@@ -85,8 +85,14 @@ def read_original(
         checks.whole(num_speakers, "num_speakers", 1)
     open_recording(source).close()
     asked = {"sha256": _digest(Path(source)), "num_speakers": num_speakers}
+    given = {"consent": consent, "license": license}
+    rights: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
     if (folder / TURNS).exists():
-        return Original(_read_turns(folder / TURNS, asked), folder / CAST, False)
+        turns = _read_turns(folder / TURNS, asked)
+        for file in {folder / f"{turn.speaker}.safetensors" for turn in turns} if rights else ():
+            if file.exists():
+                Voice.load(file).replace(**rights).save(file)
+        return Original(turns, folder / CAST, False)
     place = hub.resolve(model, hub.ALONE)
     encoder = SpeakerEncoder(place)
     known = None if num_speakers is not None else background(encoder.network.dimension, place)
@@ -98,14 +104,13 @@ def read_original(
         overlap=True,
         progress=progress,
     )
-    rights = {"source_model": encoder.source, "consent": consent, "license": license}
     try:
         folder.mkdir(exist_ok=True)
     except OSError as error:
         raise OutputError(f"cannot write {folder}: {error.strerror or error}") from None
     for name, (vector, seconds) in heard(source, found, encoder).items():
         told = {RECORDING: Path(source).name, "speaker": name, "seconds": f"{seconds:.1f}"}
-        Voice(vector, **rights, other=told).save(folder / f"{name}.safetensors")
+        Voice(vector, source_model=encoder.source, other=told, **rights).save(folder / f"{name}.safetensors")
     _write(folder / CAST, {name: str(folder / f"{name}.safetensors") for name in found.speakers})
     _write(folder / TURNS, {RECORDING: Path(source).name, **asked, "turns": [asdict(turn) for turn in found.turns]})
     return Original(tuple(found.turns), folder / CAST, True)

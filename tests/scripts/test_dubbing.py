@@ -108,7 +108,7 @@ def test_overlapping_cues_are_mixed(dub):
     _, samples = dub(*cues)
     power = np.abs(np.fft.rfft(samples[RATE : round(1.5 * RATE)])) / (RATE / 4)
     assert power[[125, 500]] == pytest.approx([0.2, 0.3], abs=0.01)  # 250 and 1000 Hz of half a second
-    result, samples = dub(*cues, tts=Timed(loud=(0.9, 0.6)), output="b.wav")
+    _, samples = dub(*cues, tts=Timed(loud=(0.9, 0.6)), output="b.wav")
     assert np.abs(samples).max() <= 0.98 + 1e-3
     power = np.abs(np.fft.rfft(samples[RATE : round(1.5 * RATE)])) / (RATE / 4)
     assert power[[125, 500]] == pytest.approx(np.array([0.9, 0.6]) * 0.98 / 1.5, abs=0.01)
@@ -224,9 +224,9 @@ def test_what_is_refused(dub, tmp_path):
     with pytest.raises(VoiceNotFound, match=r"cue 2: no voice for 'CARL': put it into voices\.json"):
         dub((0.0, 1.0, "0.5"), (1.0, 2.0, "CARL: 0.5"))
     for rate in (0.9, 2.1, float("nan")):
-        with pytest.raises(InvalidValue, match="max_rate .* is not between 1 and 2"):
+        with pytest.raises(InvalidValue, match=r"max_rate .* is not between 1 and 2"):
             dub((0.0, 1.0, "0.5"), max_rate=rate)
-    with pytest.raises(OutputError, match="a dubbing is one file, such as folder.wav"):
+    with pytest.raises(OutputError, match=r"a dubbing is one file, such as folder\.wav"):
         dub((0.0, 1.0, "0.5"), output="folder")
     assert not list(tmp_path.iterdir())
     late = (99 * 3600.0, 99 * 3600 + 1.0, "0.5")
