@@ -36,8 +36,8 @@ class Cue(Line):
 
 @dataclass(frozen=True)
 class Cues(Script):
-    """Cues by the time at which they begin. doubts: (cue's number, what is not spoken or looks wrong); end: when the last
-    one ends, in seconds, be it spoken or not."""
+    """Cues by the time at which they begin. doubts: (cue's number, what is not spoken or looks wrong); end: when the
+    last one ends, in seconds, be it spoken or not."""
 
     lines: tuple[Cue, ...]  # pyright: ignore[reportIncompatibleVariableOverride]  (both are frozen)
     end: float = 0.0

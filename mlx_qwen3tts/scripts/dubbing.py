@@ -59,8 +59,8 @@ class Dubbed(Rendered):
 
 @dataclass(frozen=True)
 class _Sound:
-    """A cue's sound. pieces: their numbers; begin: in samples of the output, earlier than the speech by the near-silence
-    in front of it; peak: of all of it."""
+    """A cue's sound. pieces: their numbers; begin: in samples of the output, before the speech by the near-silence in
+    front of it; peak: of all of it."""
 
     placed: Placed
     pieces: range

@@ -288,7 +288,8 @@ def _entry(event: Any) -> Entry:
 
 
 def write_subtitles(path: str | Path, rows: Sequence[Row]) -> None:
-    """Write .srt, .vtt, .ass or .ssa, whole or not at all. Names stand as the format has them, in .srt before a colon."""
+    """Write .srt, .vtt, .ass or .ssa, whole or not at all. Names stand as the format has them: in .srt before
+    a colon."""
     path = Path(path)
     kind = check_subtitles(path, "subtitles")
     if kind == "ass":

@@ -145,8 +145,8 @@ def test_names():
 
 
 def test_what_is_not_speech():
-    text = srt("[door slams]", "[sighs] Yes.", "(laughs)", "♪ La la ♪", "...", "\\[One\\] [rate: 1.2] two", "- Yes.\n- No.",
-               "-5 degrees", "[pause: 1s] Now.")  # fmt: skip
+    text = srt("[door slams]", "[sighs] Yes.", "(laughs)", "♪ La la ♪", "...", "\\[One\\] [rate: 1.2] two",
+               "- Yes.\n- No.", "-5 degrees", "[pause: 1s] Now.")  # fmt: skip
     assert [text for _, _, text in said(text)] == ["Yes.", "La la", "[One] two", "Yes. No.", "-5 degrees", "Now."]
     told = doubts(text)
     assert set(told) == {1, 2, 3, 5, 7, 9} and told[5] == "says nothing"
