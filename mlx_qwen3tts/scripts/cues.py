@@ -60,7 +60,7 @@ class Cues(Script):
         """The same from a string. kind: "srt", "vtt" or "ass"; title: what messages call it."""
         entries = read_subtitles(text, checks.word(kind, "kind", ("srt", "vtt", "ass")), title)
         if len(entries) > MOST:
-            message = f"{title} has {len(entries)} cues; at most {MOST} are spoken at once: cut it in parts"
+            message = f"{title}: {len(entries)} cues; at most {MOST} are spoken at once: cut the file in parts"
             raise InvalidValue(message, param="file")
         known = {name.casefold() for name in names}
         cues: list[Cue] = []
@@ -80,7 +80,7 @@ class Cues(Script):
                 styles.setdefault(entry.style, number)
         doubts += [(number, f"its style {style!r} is nobody in the cast") for style, number in styles.items()]
         if not cues:
-            raise InvalidValue(f"{title} has nothing to speak", param="file")
+            raise InvalidValue(f"{title}: nothing to speak", param="file")
         end = max(entry.end for entry in entries)
         return cls(tuple(sorted(cues, key=lambda cue: (cue.start, cue.number))), tuple(doubts), end)
 

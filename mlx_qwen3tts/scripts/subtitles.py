@@ -132,7 +132,7 @@ def read_subtitles(text: str, kind: str, title: str) -> list[Entry]:
         kind = "ass"
     lines = text.split("\n")
     if kind == "ass":
-        return _read_substation(text, lines, title)
+        return _read_substation(lines, title)
     if kind == "vtt":
         lines = list(_cue_lines(lines))
     return _read_timed(lines, title, numbered=kind == "srt")
@@ -236,36 +236,36 @@ def _unmarked(text: str) -> tuple[tuple[str | None, str], ...]:
     return tuple(part for part in said if part[1].strip()) or ((None, ""),)
 
 
-def _read_substation(text: str, lines: Sequence[str], title: str) -> list[Entry]:
+def _read_substation(lines: Sequence[str], title: str) -> list[Entry]:
     """Entries of SubStation Alpha. Comments are not shown, and so not spoken."""
     package = pysubs2()
-    events = False
-    for number, line in enumerate(lines, 1):
-        events = line.strip().lower() == "[events]" if line.startswith("[") else events
+    events, rows = False, ["[Events]"]  # all that pysubs2 gets: it stumbles over styles that are damaged
+    for number, line in enumerate(map(str.strip, lines), 1):
+        events = line.lower() == "[events]" if line.startswith("[") else events
         kind, _, values = line.partition(":")
         problem = None
         if events and kind == "Format":
             if tuple(value.strip().lower() for value in values.split(","))[1:] != FIELDS:
                 problem = f"events have the fields {', '.join(FIELDS)} behind the first, in this order"
-        elif events and kind == "Dialogue" and values.count(",") < len(FIELDS):
+        elif kind == "Dialogue" and values.count(",") < len(FIELDS):
             problem = f"{values.strip()[:40]!r} has not all fields of a Dialogue"
-        elif events and kind == "Dialogue":
+        elif kind == "Dialogue":
             wrong = [time for time in values.split(",")[1:3] if not ASS_TIME.fullmatch(time)]
             problem = f"{wrong[0].strip()!r} is not a time such as 0:00:01.50" if wrong else None
+            rows.append(line)
         if problem:
             raise InvalidValue(f"{title}: line {number}: {problem}", param="file")
-    version = "ssa" if re.search(r"\[V4 Styles\]", text, re.IGNORECASE) else "ass"
+    version = "ssa" if any("marked" in row.partition(",")[0].lower() for row in rows) else "ass"
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of colours and margins
-            found = package.SSAFile.from_string(text, format_=version)
+            warnings.simplefilter("ignore")  # of layers and margins
+            found = package.SSAFile.from_string("\n".join(rows), format_=version)
     except (ValueError, package.Pysubs2Error) as error:
         raise InvalidValue(f"{title}: {error}", param="file") from None
     entries = []
     for event in found:
-        if not event.is_comment:
-            with _naming(len(entries) + 1):
-                entries.append(_entry(event))
+        with _naming(len(entries) + 1):
+            entries.append(_entry(event))
     return entries
 
 
