@@ -189,7 +189,7 @@ def report(result: Dubbed, doubts: list[tuple[int, str]], options: argparse.Name
         told["cues"] = [
             {
                 "cue": one.number,
-                "name": one.rows[0].name,
+                "names": [row.name for row in one.rows],
                 "start": round(one.start, 3),
                 "end": round(one.end, 3),
                 "rate": round(one.speed, 3),

@@ -17,6 +17,7 @@ from .subtitles import Entry, check_subtitles, read_file, read_subtitles
 from .tags import TAGS, read_tags
 
 MOST = 20_000  # cues, of a day; the manifest is written after each
+ROLLING = 0.2  # seconds between two cues that show the same line
 NAMELESS = ("", "default", "ntp")  # styles and names that mean nobody
 SOUND = re.compile(rf"(?<!\\)\[(?!\s*(?:{'|'.join(TAGS)})\s*:)[^\[\]]*(?<!\\)\]", re.IGNORECASE)
 ASIDE = re.compile(r"(?:\([^()]*\)\s*)+")
@@ -73,6 +74,8 @@ class Cues(Script):
                 doubts.append((number, f"repeats cue {seen[said]} at the same time and is spoken once"))
                 continue
             cues += _read_cue(number, entry, known, doubts)
+            if number > 1 and _rolls(entries[number - 2], entry):
+                doubts.append((number, f"begins with the line that cue {number - 1} ends with; it is spoken twice"))
             if number > 1 and entry.start < entries[number - 2].start:
                 doubts.append((number, f"begins before cue {number - 1}; each is spoken at its time"))
             name, text = entry.said[0]
@@ -149,7 +152,13 @@ def _read_cue(number: int, entry: Entry, known: set[str], doubts: list[tuple[int
         doubts.append((number, "says nothing"))
     if dashes > 1 and len(spoken) == 1:
         doubts.append((number, "has lines of two speakers without their names; one speaks both"))
-    return [_tagged(number, name, text, entry, doubts) for name, text in spoken]
+    return [cue for name, text in spoken if (cue := _tagged(number, name, text, entry, doubts)).spans]
+
+
+def _rolls(before: Entry, entry: Entry) -> bool:
+    """Whether a cue goes on showing a line of the one before, as captions do that are made while somebody speaks."""
+    last, first = before.said[-1][1].strip().split("\n")[-1], entry.said[0][1].strip().split("\n")[0]
+    return " " in first and first == last and entry.start <= before.end + ROLLING
 
 
 def _audible(number: int, text: str, doubts: list[tuple[int, str]]) -> str:
@@ -170,5 +179,5 @@ def _tagged(number: int, name: str | None, text: str, entry: Entry, doubts: list
         error.args = (f"cue {number}: {error}",)
         raise
     if tagged.pause is not None or any(span.pause is not None for span in tagged.spans[:1]):
-        doubts.append((number, "a pause before or behind a cue is left out: its time is fixed"))
+        doubts.append((number, "a pause before or behind what is said is left out: the time is fixed"))
     return Cue(number, name, tuple(tagged.spans), start=entry.start, end=entry.end)

@@ -187,7 +187,7 @@ def _write(path: Path, value: Any) -> None:
 
 def _read_turns(path: Path, asked: dict[str, Any]) -> tuple[Turn, ...]:
     """The turns of a file that was made of the same recording; InvalidValue for anything else."""
-    way_out = f"remove {path} to hear the recording again"
+    way_out = f"remove {path.parent} to hear the recording again"
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
         made = {key: values[key] for key in asked}

@@ -41,7 +41,7 @@ TAG = re.compile(rf"</?{TAGS}(?:[\s.][^<>]*)?/?>|<\d[\d:.]*>|\{{\\[^{{}}]*\}}|\{
 BREAK = re.compile(r"<br\s*/?>", re.IGNORECASE)
 UNCLOSED = re.compile(rf"</?{TAGS}(?:[\s.][^<>]*)?$|\{{\\[^{{}}]*$", re.IGNORECASE | re.MULTILINE)
 VOICE = re.compile(r"<v(?:\.[^\s<>]*)?\s+([^<>]+)>|</v>")
-NOT_CUES = re.compile(r"\ufeff?(?:WEBVTT|NOTE|STYLE|REGION)(?:\s|$)")
+NOT_CUES = re.compile(r"(?:WEBVTT|NOTE|STYLE|REGION)(?:\s|$)")
 ASS_TIME = re.compile(r"\s*-?\d{1,2}:[0-5]\d:[0-5]\d[.,]\d{1,3}\s*")
 OVERRIDE = re.compile(r"\{([^{}]*)\}")
 DRAWING = re.compile(r"\\p(\d+)")
@@ -120,12 +120,13 @@ def decoded(data: bytes, title: str, encoding: str | None = None) -> str:
     if "\0" in text and encoding is None:
         guess = "utf-16-le" if data[1:2] == b"\0" else "utf-16-be"
         raise InvalidValue(f"{title}: not UTF-8 but with null characters; try --encoding {guess}", param="encoding")
-    return text.removeprefix("\ufeff")
+    return text
 
 
 def read_subtitles(text: str, kind: str, title: str) -> list[Entry]:
     """The Entries of a text in the order of the file. kind: of KINDS, where the text does not begin as another does."""
-    text = one_newline(check_characters(text, title, param="file").replace("\r\n", "\n").replace("\r", "\n"))
+    text = check_characters(text.replace("\ufeff", ""), title, param="file")  # where files were joined there are marks
+    text = one_newline(text.replace("\r\n", "\n").replace("\r", "\n"))
     if text.startswith("WEBVTT"):
         kind = "vtt"
     elif re.match(r"\s*\[Script Info\]", text, re.IGNORECASE):

@@ -166,6 +166,24 @@ def test_times_that_are_doubted():
     assert cues.limits() == {2: 3.0, 3: 5.0, 1: 5.5, 4: None}
 
 
+def test_captions_that_roll():
+    text = srt("hello to you", ("00:00:01,950 --> 00:00:03,000", "hello to you\nand to me"),
+               ("00:00:05,000 --> 00:00:06,000", "and to me"))  # fmt: skip
+    assert doubts(text) == {2: "begins with the line that cue 1 ends with; it is spoken twice"}
+
+
+def test_files_that_were_joined():
+    assert said(srt("One.") + "\n\ufeff" + srt("Two.").replace(":01,", ":02,")) == [
+        (1, None, "One."),
+        (2, None, "Two."),
+    ]
+
+
+def test_a_pause_alone_is_nothing_to_speak():
+    cues = Cues.parse_text(srt("One.", "[pause: 2s]"))
+    assert [cue.text for cue in cues.lines] == ["One."] and cues.doubts[0][0] == 2
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

@@ -81,7 +81,7 @@ def test_a_film(command, tmp_path, files):
     )
     assert soundfile.info("film.wav").duration == 8.0
     first, second = told["cues"]
-    assert (first["cue"], first["name"], first["start"], second["start"]) == (1, "ANNA", 0.5, 1.0)
+    assert (first["cue"], first["names"], first["start"], second["start"]) == (1, ["ANNA"], 0.5, 1.0)
     assert first["rate"] > 1 and second["overflow"] == 0 and told["doubts"][0]["cue"] == 3
     assert "warning: cue 3: [music] is not spoken" in ran.err
     assert [(cue.name, cue.text) for cue in Cues.parse("spoken.srt").lines] == [
@@ -125,7 +125,7 @@ def test_the_cast_of_a_recording(command, two, tmp_path, monkeypatch):
     told = json.loads(ran.out)
     assert ran.status == 0, ran.err
     speakers = ["speaker_1", "speaker_2", "speaker_1", "speaker_1"]
-    assert [cue["name"] for cue in told["cues"]] == speakers
+    assert [cue["names"] for cue in told["cues"]] == [[name] for name in speakers]
     assert "2 speakers kept in two.flac.voices/voices.json" in ran.err
     doubts = [(one["cue"], one["doubt"]) for one in told["doubts"]]
     assert doubts[0] == (2, "'BEN' is not spoken: it is taken for a name, and speaker_2 speaks then")
@@ -151,7 +151,7 @@ def test_the_cast_of_a_recording(command, two, tmp_path, monkeypatch):
     (tmp_path / "voices.json").write_text(json.dumps({"Ben": str(VOICES / "voice04.safetensors")}))
     ran = command(*FROM, "--voices", "voices.json")
     told = json.loads(ran.out)
-    assert (told["spoken"], [cue["name"] for cue in told["cues"]], told["doubts"]) == (2, ["speaker_1", "BEN"], [])
+    assert (told["spoken"], [cue["names"] for cue in told["cues"]], told["doubts"]) == (2, [["speaker_1"], ["BEN"]], [])
     assert "2 speakers read from two.flac.voices/voices.json" in ran.err
 
     def again(**how):
@@ -159,7 +159,7 @@ def test_the_cast_of_a_recording(command, two, tmp_path, monkeypatch):
 
     assert not again(consent="refused").made  # which can be entered later
     assert Voice.load(tmp_path / "two.flac.voices" / "speaker_1.safetensors").consent == "refused"
-    with pytest.raises(InvalidValue, match=r"was made with another --num-speakers; remove .*turns\.json to hear"):
+    with pytest.raises(InvalidValue, match=r"was made with another --num-speakers; remove .*voices to hear"):
         again(num_speakers=3)
     shutil.copy(RECORDINGS / "low.flac", "two.wav")
     with pytest.raises(InvalidValue, match="is of another recording"):
