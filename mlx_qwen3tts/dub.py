@@ -91,6 +91,8 @@ def dub(options: argparse.Namespace) -> None:
 
         write_subtitles(options.subtitles, [row for placed in result.placed for row in placed.rows])
     report(result, doubts, options)
+    if result.failed:
+        sys.exit(3)
 
 
 def check(options: argparse.Namespace) -> None:
@@ -160,9 +162,14 @@ def warn(doubts: Iterable[tuple[int, str]]) -> None:
 
 def report(result: Dubbed, doubts: list[tuple[int, str]], options: argparse.Namespace) -> None:
     from .scripts.dubbing import UNHEARD
+    from .synthesis.watch import CHECKS
 
     cli.note(f"pieces: {result.spoken} spoken, {result.kept} kept")
     warn((number, f"reached --max-tokens and was cut; --cues {number} --again varies it") for number in result.cut)
+    warn(
+        (number, f"failed the guard three times ({CHECKS[failed]}) and is kept so; --cues {number} --again varies it")
+        for number, failed in result.failed
+    )
     warn(
         (one.number, f"spoken {one.speed:.2f} times as fast to fit")
         for one in result.placed
@@ -184,6 +191,7 @@ def report(result: Dubbed, doubts: list[tuple[int, str]], options: argparse.Name
         told: dict[str, Any] = {"output": None if result.output is None else str(result.output)}
         told |= {"seconds": round(result.seconds, 3), "spoken": result.spoken, "kept": result.kept}
         told |= {"missing": result.missing, "cut": result.cut}
+        told["failed"] = [{"cue": number, "failed": check} for number, check in result.failed]
         if options.subtitles is not None:
             told["subtitles"] = options.subtitles if result.placed else None
         told["cues"] = [

@@ -85,6 +85,12 @@ def build_parser() -> argparse.ArgumentParser:
         options.add_argument(f"--{name}", type=kind, metavar="N" if kind is int else "X", help=field.metadata["help"])
     options.add_argument("--seed", type=int, metavar="N", help=SEED)
     options.add_argument("--greedy", action="store_true", help="no sampling; the repetition penalty still applies")
+    options.add_argument(
+        "--guard",
+        action="store_true",
+        help="speak again, with up to two other seeds, what is too long, too short, silent or repeats itself; exit "
+        "status 3 where that does not help. Off where --seed or --max-tokens is given",
+    )
     options.add_argument("--output", help=".wav .flac .mp3 .ogg, or - for WAV on stdout (default: out.wav)")
     options.add_argument(
         "--codes-output", metavar="NPY", help="also write the codes, int32 [frames, codebooks]; of a batch, a folder"
@@ -229,6 +235,7 @@ def generate(options: argparse.Namespace) -> None:
             how = {"languages": options.language, "instructs": options.instruct, "text_modes": options.text_mode}
             how["keep"] = options.keep
             how["rates"] = options.rate
+            how["guard"] = options.guard
             speak_batch(tts, as_requests(text, voice, **how, seeds=options.seed, sampling=sampling), options)
         else:
             speak(tts, request(text, voice, sampling, options), options, player)
@@ -248,6 +255,7 @@ def request(
         sampling=sampling,
         keep=options.keep,
         rate=options.rate,
+        guard=options.guard,
         morph=options.morph_to,
         morph_seconds=options.morph_seconds,
         morph_mode=options.morph_mode or MORPH_MODES[0],
@@ -302,12 +310,13 @@ def speak(tts: Qwen3TTS, asked: Request, options: argparse.Namespace, player: Pl
     if interrupted:
         cli.note("interrupted: what was spoken so far is kept")
         sys.exit(cli.stopped_status())
-    check_cut([speech], options)
+    check_whole([speech], options)
 
 
-def check_cut(speeches: list[Speech], options: argparse.Namespace) -> None:
-    """With --strict, exit with status 3 where a text was cut."""
-    if options.strict and any(speech.finish_reason == "length" for speech in speeches):
+def check_whole(speeches: list[Speech], options: argparse.Namespace) -> None:
+    """Exit with status 3 where a text failed the guard, and with --strict where one was cut."""
+    cut = options.strict and any(speech.finish_reason == "length" for speech in speeches)
+    if cut or any(speech.failed for speech in speeches):
         sys.exit(3)
 
 
@@ -354,7 +363,7 @@ def speak_batch(tts: Qwen3TTS, asked: list[Request], options: argparse.Namespace
     if interrupted:
         cli.note("interrupted: what was spoken so far is kept; --resume goes on")
         sys.exit(cli.stopped_status())
-    check_cut([speech for _, speech in written.values()], options)
+    check_whole([speech for _, speech in written.values()], options)
 
 
 def write(speech: Speech, options: argparse.Namespace) -> None:
@@ -382,7 +391,7 @@ def report(speech: Speech, options: argparse.Namespace, player: Player | None) -
         f"{stats['frames_per_second']:.1f} frames/s, peak memory {stats['peak_memory'] / 1e9:.2f} GB, "
         f"seed {stats['seed']}"
     )
-    told = {"output": options.output, "codes_output": options.codes_output}
+    told = {"output": options.output, "codes_output": options.codes_output, **guarded(speech)}
     if "first_audio" in stats:
         cli.note(f"first audio after {stats['first_audio']:.3f} s, largest gap {stats['largest_gap']:.3f} s")
     if player:
@@ -390,6 +399,12 @@ def report(speech: Speech, options: argparse.Namespace, player: Player | None) -
         told["underruns"] = player.underruns
     if options.json:
         cli.print_json({**told, "sample_rate": speech.sample_rate, "finish_reason": speech.finish_reason, **stats})
+
+
+def guarded(speech: Speech) -> dict[str, object]:
+    """What --json tells of a guarded speech in addition."""
+    attempts = [{"seed": attempt.seed, "failed": attempt.failed} for attempt in speech.attempts]
+    return {"failed": speech.failed, "attempts": attempts} if attempts else {}
 
 
 def report_batch(written: list[tuple[str, Speech]], options: argparse.Namespace) -> None:
@@ -402,7 +417,13 @@ def report_batch(written: list[tuple[str, Speech]], options: argparse.Namespace)
         )
     if options.json:
         rows = [
-            {"output": path, "sample_rate": speech.sample_rate, "finish_reason": speech.finish_reason, **speech.stats}
+            {
+                "output": path,
+                "sample_rate": speech.sample_rate,
+                "finish_reason": speech.finish_reason,
+                **guarded(speech),
+                **speech.stats,
+            }
             for path, speech in written
         ]
         cli.print_json({"output": options.output, "codes_output": options.codes_output, "texts": rows})

@@ -49,7 +49,12 @@ def add_speaking(render: argparse.ArgumentParser) -> None:
     render.add_argument("--level", type=float, metavar="X", help="LUFS of each voice (default: -19)")
     render.add_argument("--no-level", action="store_true", help="leave voices as loud as they are")
     render.add_argument("--batch-size", type=int, default=8, metavar="N", help="pieces spoken at once (default: 8)")
-    render.add_argument("--seed", type=int, default=0, metavar="N", help="0 to 4294967295 (default: 0)")
+    render.add_argument("--seed", type=int, metavar="N", help="0 to 4294967295 (default: 0)")
+    render.add_argument(
+        "--no-guard",
+        action="store_true",
+        help="do not speak again what has gone wrong; as it is anyway where --seed or --max-tokens is given",
+    )
     render.add_argument("--greedy", action="store_true", help="no sampling; the repetition penalty still applies")
     for field in NUMBERS:
         kind, name = field.metadata["kind"], field.name.replace("_", "-")
@@ -92,10 +97,11 @@ def speaking(options: argparse.Namespace) -> dict[str, Any]:
     if options.no_level and options.level is not None:
         raise InvalidValue("--level and --no-level contradict each other; give one")
     return {
-        "seed": options.seed,
+        "seed": options.seed or 0,
         "language": options.language,
         "sampling": Sampling(greedy=options.greedy, **{field.name: getattr(options, field.name) for field in NUMBERS}),
         "level": None if options.no_level else BOOK_LEVEL if options.level is None else options.level,
+        "guard": not options.no_guard and options.seed is None and options.max_tokens is None,
     }
 
 
@@ -161,6 +167,8 @@ def render(options: argparse.Namespace) -> None:
         cli.note("interrupted: what was spoken is kept; the same command goes on")
         sys.exit(cli.stopped_status())
     report(result, options)
+    if result.failed:
+        sys.exit(3)
 
 
 def clock(seconds: float) -> str:
@@ -170,9 +178,14 @@ def clock(seconds: float) -> str:
 
 
 def report(result: Rendered, options: argparse.Namespace) -> None:
+    from .synthesis.watch import CHECKS
+
     cli.note(f"pieces: {result.spoken} spoken, {result.kept} kept")
     for number in result.cut:
         cli.note(f"warning: line {number} reached --max-tokens and was cut; --lines {number} --again varies it")
+    for number, failed in result.failed:
+        again = f"--lines {number} --again varies it"
+        cli.note(f"warning: line {number} failed the guard three times ({CHECKS[failed]}) and is kept so; {again}")
     if result.missing:
         cli.note(f"pieces not spoken yet: {result.missing}; so {options.output} is not written: leave out --lines")
     else:
@@ -181,7 +194,8 @@ def report(result: Rendered, options: argparse.Namespace) -> None:
         chapters = [{"title": title, "start": round(start, 3)} for title, start in result.chapters]
         told = {"output": None if result.output is None else str(result.output), "seconds": round(result.seconds, 3)}
         counts = {"spoken": result.spoken, "kept": result.kept, "missing": result.missing}
-        cli.print_json({**told, **counts, "cut": result.cut, "chapters": chapters})
+        failed = [{"line": number, "failed": check} for number, check in result.failed]
+        cli.print_json({**told, **counts, "cut": result.cut, "failed": failed, "chapters": chapters})
 
 
 if __name__ == "__main__":

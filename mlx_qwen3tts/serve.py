@@ -43,6 +43,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--max-characters", type=int, default=100_000, metavar="N", help="of a text (default: 100000)")
     add("--default-format", choices=tuple(CONTENT_TYPES), default="mp3", help="(default: mp3)")
     add("--strict", action="store_true", help="refuse what is not understood instead of passing it over")
+    add("--guard", action="store_true", help="speak again what has gone wrong, where a request does not say otherwise")
     add("--voices-as-strings", action="store_true", help="list voices by name alone, as old clients expect")
     add("--open", action="store_true", help="show the page in a browser")
     return options
@@ -80,6 +81,7 @@ def settings(options: argparse.Namespace) -> Settings:
         max_characters=options.max_characters,
         default_format=options.default_format,
         strict=options.strict,
+        guard=options.guard,
         voices_as_strings=options.voices_as_strings,
         **more,
     )

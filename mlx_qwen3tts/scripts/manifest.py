@@ -11,9 +11,9 @@ import contextlib
 import fcntl
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -24,8 +24,13 @@ from ..errors import InvalidValue, OutputError
 from ..files.json_text import json_text
 from ..files.output import whole_file
 
+if TYPE_CHECKING:
+    from ..synthesis.watch import Attempt
+
 VERSION = 1
-# Of an entry, beside "checks": {"finish_reason", "loudness", "peak"}. loudness: LUFS or null; samples: of the file.
+# Of an entry, beside "checks": {"finish_reason", "silent", "loudness", "peak", "bytes"}, with the guard "failed" and
+# "attempts". samples: of the file; loudness: LUFS or null; failed: a key of CHECKS, or null; attempts: the "seed" and
+# "failed" of each.
 FIELDS = {"line": int, "text": str, "seed": int, "take": int, "hash": str, "file": str, "samples": int, "checks": dict}
 
 
@@ -112,8 +117,10 @@ class Manifest:
         except (OSError, KeyError):
             return False
 
-    def add(self, entry: dict[str, Any], samples: np.ndarray, finish_reason: str) -> None:
-        """Write a piece's sound [n], without the silence around it, and then the manifest."""
+    def add(
+        self, entry: dict[str, Any], samples: np.ndarray, finish_reason: str, guarded: Mapping[str, Any] | None = None
+    ) -> None:
+        """Write a piece's sound [n], without the silence around it, and then the manifest. guarded: `guard_checks`."""
         rate, place = self.sample_rate, self.place(entry["hash"])
         silent = not samples.size or np.abs(samples).max() < SILENT
         if not silent:
@@ -121,7 +128,7 @@ class Manifest:
         write_audio(place, samples, rate)
         loud, peak = loudness(samples, rate), float(np.abs(samples).max(initial=0))
         checks = {"finish_reason": finish_reason, "silent": bool(silent), "loudness": loud, "peak": peak}
-        checks["bytes"] = place.stat().st_size
+        checks |= {"bytes": place.stat().st_size, **(guarded or {})}
         sound = {"file": f"{self.folder.name}/{place.name}", "samples": samples.size}
         self._keep({**entry, **sound, "seconds": round(samples.size / rate, 3), "checks": checks})
         self.save()
@@ -148,3 +155,10 @@ class Manifest:
         for place in self.folder.glob("*.flac"):
             if place.stem not in self.pieces and not place.name.startswith("."):
                 place.unlink(missing_ok=True)
+
+
+def guard_checks(attempts: Sequence[Attempt], failed: str | None) -> dict[str, Any]:
+    """What the guard adds to a piece's checks, as of Speech; nothing where it was off."""
+    if not attempts:
+        return {}
+    return {"failed": failed, "attempts": [{"seed": one.seed, "failed": one.failed} for one in attempts]}

@@ -18,7 +18,7 @@ from ..files.output import check_folder, check_not_read, check_writable
 from ..synthesis.request import Sampling, check_seed
 from ..synthesis.resuming import identities
 from .cast import Cast
-from .manifest import Manifest
+from .manifest import Manifest, guard_checks
 from .script import Script
 from .timeline import Piece, lay_out
 
@@ -33,7 +33,8 @@ SELECTION = re.compile(r"\s*(\d+)\s*(?:-\s*(\d+)\s*)?")
 @dataclass
 class Rendered:
     """What came of a rendering. output: the file or folder, None where pieces are missing; seconds: of the timeline;
-    spoken, kept, missing: how many pieces; cut: numbers of lines that reached the limit of tokens."""
+    spoken, kept, missing: how many pieces; cut: numbers of lines that reached the limit of tokens; failed: numbers of
+    lines that failed the guard, and the check."""
 
     output: Path | None
     seconds: float
@@ -42,6 +43,7 @@ class Rendered:
     missing: int
     cut: list[int]
     chapters: list[tuple[str, float]] = field(default_factory=list)
+    failed: list[tuple[int, str]] = field(default_factory=list)
 
 
 def selected(text: str, script: Script) -> set[int]:
@@ -82,7 +84,7 @@ class Timeline:
     """A script with its cast, to be spoken.
 
     seed: of all draws; language, sampling: where the cast does not say; level: LUFS of each voice, None leaves all as
-    they are.
+    they are; guard: whether what has gone wrong is spoken again with other seeds, and marked where that does not help.
     """
 
     def __init__(
@@ -94,10 +96,12 @@ class Timeline:
         language: str = "auto",
         sampling: Sampling | None = None,
         level: float | None = BOOK_LEVEL,
+        guard: bool = True,
     ) -> None:
         self.script, self.cast, self.seed, self.language = script, cast, check_seed(seed), language
         self.sampling = Sampling() if sampling is None else sampling
         self.level = None if level is None else checks.number(level, "level", -60, 0)
+        self.guard = checks.flag(guard, "guard")
         cast.check(script)
 
     def render(
@@ -130,7 +134,7 @@ class Timeline:
                         manifest.takes[piece.key] = piece.take + 1
                 manifest.again = lines
             pieces = self._pieces(manifest)
-            requests = [piece.request(self.cast, self.language, self.sampling) for piece in pieces]
+            requests = [piece.request(self.cast, self.language, self.sampling, self.guard) for piece in pieces]
             words = [word[:32] for word in identities(tts, requests, model)]
             entries = [_entry(piece, word, model) for piece, word in zip(pieces, words, strict=True)]
             manifest.arrange(entries)
@@ -141,7 +145,8 @@ class Timeline:
 
             def heard(number: int, speech: Speech) -> None:
                 nonlocal spoken
-                manifest.add(entries[number], np.array(speech.audio), speech.finish_reason)
+                guarded = guard_checks(speech.attempts, speech.failed)
+                manifest.add(entries[number], np.array(speech.audio), speech.finish_reason, guarded)
                 spoken += 1
                 if done:
                     done(spoken, len(todo))
@@ -154,6 +159,8 @@ class Timeline:
             found = [manifest.pieces[word] for word in words if word in manifest.pieces]
             cut = sorted({entry["line"] for entry in found if entry["checks"]["finish_reason"] == "length"})
             result = Rendered(None, 0.0, spoken, sum(there), missing, cut)
+            wrong = [(entry["line"], entry["checks"].get("failed")) for entry in found]
+            result.failed = [(line, failed) for line, failed in wrong if failed]
             if not missing:
                 self._write(path, pieces, words, manifest, result)
                 manifest.forget()

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from ..files.json_text import json_text
 from ..synthesis.pieces import pieces, weight
-from ..synthesis.request import Request, Sampling
+from ..synthesis.request import Request, Sampling, following_seeds
 from .cast import Cast, Part
 from .script import Line, Script
 
@@ -42,8 +42,8 @@ class Piece:
     seed: int
     take: int
 
-    def request(self, cast: Cast, language: str, sampling: Sampling) -> Request:
-        """In the full layout: the streaming one speaks ever faster in long texts."""
+    def request(self, cast: Cast, language: str, sampling: Sampling, guard: bool = False) -> Request:
+        """In the full layout: the streaming one speaks ever faster in long texts. guard: with the seeds that follow."""
         part = self.part
         return Request(
             self.text,
@@ -54,6 +54,7 @@ class Piece:
             seed=self.seed,
             sampling=sampling,
             rate=part.rate,
+            guard=following_seeds(self.seed) if guard else False,
         )
 
     @property

@@ -44,8 +44,7 @@ class Server:
         self.model = model or tts.folder.folder.name
         self.sample_rate = tts.sample_rate
         self.designer = None if design is None else Designer(design, tts)
-        warm = None if self.designer is None else self.designer.warm_up
-        self.engine = Engine(tts, settings.max_batch, settings.max_queue, warm=warm)
+        self.engine = Engine(tts, settings.max_batch, settings.max_queue, warm=self._warm_up)
         self.voices = Voices(tts, open_library(settings.library), settings.voice)
         languages = tuple(name.lower() for name in tts.languages)
         self.facts = asking.Facts(self.model, tts.model_type, tts.embedding_dim, tts.takes_instruct, languages)
@@ -62,6 +61,13 @@ class Server:
         key = ' -H "authorization: Bearer $QWEN3TTS_API_KEY"' if self.settings.api_key else ""
         line = f"curl {url}/v1/audio/speech{key} -H content-type:application/json -d '{body}' -o hello.mp3"
         return "\n".join([*lines, line])
+
+    def _warm_up(self) -> None:
+        """What only some servers need compiled or measured before they speak."""
+        if self.designer is not None:
+            self.designer.warm_up()
+        if self.settings.guard:
+            self.tts.planner.silent  # noqa: B018 (found once)
 
     async def prepare(self, asked: asking.Asked) -> list[Request]:
         """The Requests of what is asked for, with its voices found."""
@@ -132,7 +138,7 @@ async def metrics(request: HttpRequest) -> PlainTextResponse:
 
 COUNTED = (
     "steps", "rows", "frames", "stop", "length", "interrupted", "failed", "cancelled",
-    "first_sounds", "first_sound_milliseconds",
+    "first_sounds", "first_sound_milliseconds", "guard", "guard_failures", "retries",
 )  # fmt: skip
 
 

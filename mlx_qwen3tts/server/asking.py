@@ -72,6 +72,10 @@ class Asked:
     options: dict[str, Any] = field(default_factory=dict)
     ignored: tuple[str, ...] = ()
 
+    @property
+    def guarded(self) -> bool:
+        return bool(self.options.get("guard"))
+
     def requests(self, voice: Voice | None, morph: Voice | None) -> list[Request]:
         """The Requests, one for each piece of a long text. A voice that changes needs it in one."""
         parts = [self.text] if morph is not None else pieces(self.text, language=self.options.get("language"))
@@ -101,8 +105,8 @@ class Body:
             raise InvalidValue(f"{name} {shortened_repr(value)} is not {' or '.join(known)}", param=name)
         return value
 
-    def flag(self, name: str) -> bool:
-        value = self.values.pop(name, False)
+    def flag(self, name: str, default: bool = False) -> bool:
+        value = self.values.pop(name, default)
         if not isinstance(value, bool):
             raise WrongType(f"{name} must be true or false, not {shortened_repr(value)}", param=name)
         return value
@@ -176,6 +180,7 @@ def parse(values: Mapping[str, Any], settings: Settings, facts: Facts) -> Asked:
         options,
     )
     _check_morph(body, asked)
+    _guard(body, asked, settings)
     ignored += body.values
     if ignored and settings.strict:
         raise UnsupportedValue(f"not understood: {', '.join(sorted(ignored))} (the server is strict)", param=ignored[0])
@@ -269,3 +274,10 @@ def _check_morph(body: Body, asked: Asked) -> None:
         asked.options["morph_seconds"] = seconds
     if mode is not None:
         asked.options["morph_mode"] = mode
+
+
+def _guard(body: Body, asked: Asked, settings: Settings) -> None:
+    """A speech is guarded where that is asked for, and nothing is that a retry would break."""
+    fixed = asked.seed is not None or asked.options["sampling"].max_tokens is not None
+    if body.flag("guard", settings.guard) and not fixed and asked.options.get("morph_mode") != "sentences":
+        asked.options["guard"] = True

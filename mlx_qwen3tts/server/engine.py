@@ -34,8 +34,8 @@ from ..errors import QwenTTSError
 from ..synthesis.decoding import SCHEDULE, Decoding, Utterance
 from ..synthesis.frame import bucket
 from ..synthesis.planning import Notes
-from ..synthesis.request import Request, Sampling
-from ..synthesis.speech import note_cut, wired_limit
+from ..synthesis.request import Request, Sampling, following_seeds
+from ..synthesis.speech import note_ending, wired_limit
 from .jobs import Busy, Ended, EngineFault, Event, Failed, Job, Sound, Stopping
 
 if TYPE_CHECKING:
@@ -135,8 +135,8 @@ class Engine:
         have the numbers that follow.
         """
         seed = secrets.randbits(32) if seed is None else seed
-        pieces = (replace(request, seed=(seed + number) % 2**32) for number, request in enumerate(requests))
-        job = Job(collections.deque(pieces), deliver, SCHEDULE if stream else WHOLE, seed)
+        pieces = (_seeded(request, (seed + number) % 2**32) for number, request in enumerate(requests))
+        job = Job(collections.deque(pieces), deliver, SCHEDULE if stream else WHOLE, seed, stream)
         with self._places:
             self.check_room()
             self.load += 1
@@ -287,6 +287,7 @@ class Engine:
             self._finish(job, Failed(error))
             return
         job.plan, job.tokens = plan, job.tokens + plan.positions
+        plan.utterance.listened = job.listened
         self.decoding.add(plan.utterance)
         self._running[plan.utterance] = job
 
@@ -295,6 +296,7 @@ class Engine:
         if job is None:  # cancelled meanwhile
             return
         if job.first_sound is None:
+            job.seed = job.plan.seed if job.plan else job.seed
             job.first_sound = time.perf_counter() - job.asked
             self.counts["first_sounds"] += 1
             self.counts["first_sound_milliseconds"] += round(1000 * job.first_sound)
@@ -314,10 +316,17 @@ class Engine:
     def _next_piece(self, utterance: Utterance, job: Job) -> None:
         """What follows a piece that has been spoken: the next one, or the end."""
         assert job.plan is not None, "it was spoken"
-        note_cut(job.plan, "the speech")
+        note_ending(job.plan, "the speech")
         job.warnings.update(dict.fromkeys(job.plan.notes))
         job.plan = None
-        if not job.requests or utterance.finish_reason != "stop":
+        if utterance.attempts:
+            self.counts["retries"] += len(utterance.attempts.made) - 1
+            self.counts["guard_failures"] += utterance.attempts.failed is not None
+            failed, before = utterance.attempts.failed, job.guard or "passed"
+            job.guard = failed if failed and before == "passed" else before
+        # Where somebody listens, what the guard has cut is the end: they have heard it go wrong.
+        goes_on = utterance.finish_reason == "stop" or (utterance.finish_reason == "guard" and not job.listened)
+        if not job.requests or not goes_on:
             self._finish(job, self._ended(job, str(utterance.finish_reason)))
         elif self._queue or self._behind(job):
             self._queue.append(job)
@@ -335,7 +344,8 @@ class Engine:
             self.wake()
 
     def _ended(self, job: Job, reason: str) -> Ended:
-        return Ended(reason, job.tokens, job.frames, time.perf_counter() - job.asked, tuple(job.warnings))
+        seconds = time.perf_counter() - job.asked
+        return Ended(reason, job.tokens, job.frames, seconds, tuple(job.warnings), job.guard)
 
     def _finish(self, job: Job, event: Ended | Failed) -> None:
         """A job is over; its place is free."""
@@ -395,6 +405,11 @@ class Engine:
         self._queue.clear()
         mx.synchronize()
         mx.clear_streams()  # this thread's own: where they outlive it, MLX may abort at the process's end
+
+
+def _seeded(request: Request, seed: int) -> Request:
+    """A Request with a seed that the server has chosen; a guarded one has those of its retries."""
+    return replace(request, seed=seed, guard=following_seeds(seed) if request.guard else False)
 
 
 def _nothing() -> None:

@@ -44,10 +44,11 @@ class Sound:
 
 @dataclass(frozen=True)
 class Ended:
-    """The end of a speech. finish_reason: "stop", "length" (cut at max_tokens) or "interrupted" (the server stopped).
+    """The end of a speech. finish_reason: "stop", "length" (cut at max_tokens), "guard" (cut by the guard) or
+    "interrupted" (the server stopped).
 
     tokens: positions of the prompts; frames: spoken; elapsed: seconds since it was handed in; warnings: what was said
-    about it.
+    about it; guard: "passed" or what was wrong, None where nobody guarded it.
     """
 
     finish_reason: str
@@ -55,6 +56,7 @@ class Ended:
     frames: int
     elapsed: float
     warnings: tuple[str, ...]
+    guard: str | None = None
 
 
 @dataclass(frozen=True)
@@ -70,18 +72,20 @@ Event = Sound | Ended | Failed
 @dataclass(eq=False)
 class Job:
     """A speech that was asked for, and how far it is. `deliver` is called in the engine's thread with each Event; it
-    must neither wait nor raise."""
+    must neither wait nor raise. seed: the first piece is spoken with it, which a retry changes."""
 
     requests: collections.deque[Request]
     deliver: Callable[[Event], object]
     schedule: Sequence[int]
     seed: int
+    listened: bool = False  # while it is spoken
     asked: float = field(default_factory=time.perf_counter)
     plan: Plan | None = None
     tokens: int = 0
     frames: int = 0
     first_sound: float | None = None  # seconds after it was asked for
     warnings: dict[str, None] = field(default_factory=dict)  # in order, each once
+    guard: str | None = None  # "passed" or what was wrong first; None where nobody guards it
     over: bool = False
     given: int = 0  # samples delivered so far
     heard: int | None = None  # samples that the listener has taken, written by it; None where it does not tell

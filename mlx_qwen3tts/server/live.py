@@ -34,7 +34,7 @@ from . import asking
 from .answers import error_body, status_of
 from .jobs import Busy
 from .speaking import Flow, speaking
-from .speech import usage
+from .speech import guarded, usage
 
 if TYPE_CHECKING:
     from ..synthesis.request import Request
@@ -239,7 +239,7 @@ class Session:
         ended = listener.ended
         assert ended is not None, "it was heard to its end"
         told = {"finish_reason": ended.finish_reason, "usage": usage(ended), "error": False}
-        await self._send("audio.done", sentence_index=number, sentence_text=segment.text, **told)
+        await self._send("audio.done", sentence_index=number, sentence_text=segment.text, **told, **guarded(listener))
 
     async def _request(self, segment: Segment) -> Request:
         """The Request of a segment: with its Feed where words are spoken as they come, else with all of its text."""

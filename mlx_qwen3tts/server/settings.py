@@ -12,8 +12,8 @@ from ..voices import FOLDER
 class Settings:
     """library: the folder of voices; voice: who speaks where a request names nobody; api_key: what clients must send;
     hosts, origins: further names of this server, and pages that may use it; strict: refuse what is not understood
-    instead of naming it in x-ignored; voices_as_strings: list voices by name alone; media_root: a folder whose files
-    requests may name; url_hosts: hosts whose sound may be fetched.
+    instead of naming it in x-ignored; guard: where a request does not say; voices_as_strings: list voices by name
+    alone; media_root: a folder whose files requests may name; url_hosts: hosts whose sound may be fetched.
     """
 
     library: Path = Path(FOLDER)
@@ -26,6 +26,7 @@ class Settings:
     max_characters: int = 100_000
     default_format: str = "mp3"
     strict: bool = False
+    guard: bool = False
     voices_as_strings: bool = False
     media_root: Path | None = None
     url_hosts: tuple[str, ...] = ()

@@ -76,22 +76,28 @@ async def speech(request: HttpRequest) -> Response:
     async with AsyncExitStack() as stack:
         spoken = speaking(server.engine, prepared, asked.stream is not None, asked.seed)
         listener = await stack.enter_async_context(spoken)
-        headers["x-seed"] = str(listener.job.seed)
         if asked.stream is None:
             sound = await unless(gone(request), _collect(listener))
             if sound is None:
                 return Response(status_code=499)
             assert listener.ended is not None, "it was heard to its end"
             headers["x-finish-reason"] = listener.ended.finish_reason
+            headers["x-seed"] = str(listener.job.seed)
+            if listener.ended.guard is not None:
+                headers["x-guard"] = listener.ended.guard
             return Response(await asyncio.to_thread(flow.whole, sound), 200, headers, kind)
+        if asked.guarded:
+            headers["x-guard"] = "on"  # the head is sent before anybody knows
         if asked.stream == "audio":
             # A speech that fails before its first sound is an error with a status of its own.
             sounds = aiter(listener)
             first = await unless(gone(request), _first(sounds))
             if first is None:
                 return Response(status_code=499)
+            headers["x-seed"] = str(listener.job.seed)
             stream = _chunks(first, sounds, flow, stack.pop_all())
             return StreamingResponse(stream, 200, headers, kind)
+        headers["x-seed"] = str(listener.job.seed)  # a guarded speech may have another one: its last event says so
         stream = _events(listener, flow, asked.format, stack.pop_all())
         return StreamingResponse(stream, 200, headers, "text/event-stream")
 
@@ -144,7 +150,7 @@ async def _events(listener: Listener, flow: Flow, kind: str, stack: AsyncExitSta
             if waiting is not None:
                 waiting.cancel()
         assert listener.ended is not None, "it was heard to its end"
-        yield event("speech.audio.done", usage=usage(listener.ended))
+        yield event("speech.audio.done", usage=usage(listener.ended), **guarded(listener))
 
 
 def event(kind: str, **values: Any) -> str:
@@ -160,6 +166,12 @@ def usage(ended: Ended) -> dict[str, Any]:
         "total_tokens": ended.tokens + ended.frames,
         "input_token_details": {"text_tokens": ended.tokens, "audio_tokens": 0},
     }
+
+
+def guarded(listener: Listener) -> dict[str, Any]:
+    """What a guarded speech is told of in addition: "passed" or what is wrong, and the seed of its first piece."""
+    ended = listener.ended
+    return {} if ended is None or ended.guard is None else {"guard": ended.guard, "seed": listener.job.seed}
 
 
 async def batch(request: HttpRequest) -> JSONResponse:
@@ -194,4 +206,5 @@ async def _item(server: Server, values: dict[str, Any], number: int) -> dict[str
     data = await asyncio.to_thread(flow.whole, sound)
     assert listener.ended is not None, "it was heard to its end"
     media = {"audio_data": base64.b64encode(data).decode(), "media_type": CONTENT_TYPES[asked.format]}
-    return {**result, "status": "success", **media, "usage": usage(listener.ended), "error": None}
+    more = {"usage": usage(listener.ended), **guarded(listener)}
+    return {**result, "status": "success", **media, **more, "error": None}

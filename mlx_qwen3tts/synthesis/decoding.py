@@ -18,6 +18,7 @@ from .loop import Frame, Generation
 from .morph import Morph
 from .prompt import Prompt
 from .sampling import GenerationConfig
+from .watch import Attempt, Attempts, Watch
 
 # Frames of each chunk, the last number for all that follow: sound at once, then ever fewer interruptions.
 SCHEDULE = (1, 2, 4, 8, 12)
@@ -40,6 +41,7 @@ class Part(NamedTuple):
     seed: int
     config: GenerationConfig
     morph: Morph | None = None
+    watch: Watch | None = None
 
 
 @dataclass(eq=False)
@@ -48,15 +50,18 @@ class Utterance:
 
     following: function from the frames spoken so far to the Part that comes next, or to how it ends where none does.
     schedule: frames of each chunk, the last number for all that follow. context: codes [frames, codebooks] of a
-    reference, which the sound continues and which is not heard.
+    reference, which the sound continues and which is not heard. attempts: where it is guarded; then nothing is decoded
+    before it is certain which attempt is heard, or if it is `listened` to before something else than silence comes.
 
-    frames: spoken so far; finish_reason: "stop" or "length" once it is over.
+    frames: spoken so far; finish_reason: "stop", "length" or "guard" (the guard cut it) once it is over.
     """
 
     part: Part
     following: Callable[[int], Part | str] | None = None
     schedule: Sequence[int] = SCHEDULE
     context: mx.array | None = None
+    attempts: Attempts | None = None
+    listened: bool = False
     frames: int = 0
     finish_reason: str | None = None
     state: State | None = None
@@ -64,10 +69,22 @@ class Utterance:
     chunks: int = 0  # decoded so far
 
     @property
+    def size(self) -> int:
+        """Frames of its next chunk, unless there are fewer."""
+        return self.schedule[min(self.chunks, len(self.schedule) - 1)]
+
+    @property
+    def settled(self) -> bool:
+        """Whether its frames will be heard, and not another attempt's in their place."""
+        if self.attempts is None or self.chunks or self.finish_reason is not None:
+            return True
+        return self.listened and self.part.watch is not None and self.part.watch.begun
+
+    @property
     def due(self) -> bool:
         """Whether it has frames enough for its next chunk, or for its last."""
-        size = self.schedule[min(self.chunks, len(self.schedule) - 1)]
-        return len(self.held) >= size or (bool(self.held) and self.finish_reason is not None)
+        enough = len(self.held) >= self.size or (bool(self.held) and self.finish_reason is not None)
+        return enough and self.settled
 
 
 class Piece(NamedTuple):
@@ -88,6 +105,7 @@ class Decoding:
         self.generation, self.decoder = generation, decoder
         self.spoken: dict[int, Utterance] = {}  # by the number of their row
         self.ready: list[Piece] = []  # decoded and not handed out: Ctrl-C may come between two calls of the decoder
+        self.late: list[Utterance] = []  # those that hold more than a chunk: they have one decoded in each step
 
     def add(self, utterance: Utterance) -> None:
         """Speak an utterance too, from the next frame on."""
@@ -99,16 +117,21 @@ class Decoding:
             if other is utterance:
                 self.generation.remove(row)
                 del self.spoken[row]
+        self.late = [other for other in self.late if other is not utterance]
 
     def step(self) -> list[Piece] | None:
         """Make a frame of every utterance and decode what is due; None where none is left."""
         frame = self.generation.step()
-        if frame is None:
+        if frame is None and not self.late:
             return None
-        touched = self._take(frame)
+        touched = [] if frame is None else self._take(frame)
         # Frames that wait for text would wait with it: they are heard first.
-        waiting = {id(self.spoken[row]) for row in frame.waits if row in self.spoken}
-        return self.decode([one for one in touched if one.due or (one.held and id(one) in waiting)])
+        waiting = set() if frame is None else {id(self.spoken[row]) for row in frame.waits if row in self.spoken}
+        due = [one for one in touched if one.due or (one.held and one.settled and id(one) in waiting)]
+        due = list(dict.fromkeys([*(one for one in self.late if one.held), *due]))
+        self._decode_chunks(due)
+        self.late = [one for one in due if one.due]
+        return self._handed_out()
 
     def _take(self, frame: Frame) -> list[Utterance]:
         """Give every utterance its codes and its end; those that got something."""
@@ -122,6 +145,12 @@ class Decoding:
             if row not in self.spoken:
                 continue
             one = touched[row] = self.spoken.pop(row)
+            if one.attempts is not None:
+                again = self._judge(one, one.attempts, reason)
+                if again is not None:
+                    one.part = again
+                    self.add(one)
+                continue
             following = one.following(one.frames) if one.following and reason == "stop" else reason
             if isinstance(following, str):
                 one.finish_reason = following
@@ -130,19 +159,41 @@ class Decoding:
                 self.add(one)
         return list(touched.values())
 
+    def _judge(self, one: Utterance, attempts: Attempts, reason: str) -> Part | None:
+        """Note how an attempt ended. Returns the Part of the next one, or ends the utterance."""
+        part, decoded = one.part, one.frames - len(one.held)
+        assert part.watch is not None, "an attempt is watched"
+        part.watch.end(reason, part.config.max_tokens)
+        codes = one.held[: max(0, part.watch.kept - decoded)]
+        attempt = Attempt(part.seed, decoded + len(codes), part.watch.failed, reason)
+        seed = attempts.note(attempt, codes, bool(one.chunks))
+        if seed is not None:
+            one.held, one.frames = [], 0
+            return part._replace(seed=seed, watch=attempts.watch())
+        chosen, one.held = attempts.choose(bool(one.chunks))
+        one.part, one.frames, one.finish_reason = part._replace(seed=chosen.seed), chosen.frames, chosen.reason
+        return None
+
     def decode(self, utterances: Sequence[Utterance]) -> list[Piece]:
-        """Decode what utterances hold, as many as can be in one call of the decoder."""
-        holding = sorted((one for one in utterances if one.held), key=_held)
-        for count, group in itertools.groupby(holding, key=_held):
-            alike, size = list(group), max(1, MOST // count)
-            for start in range(0, len(alike), size):
-                self._decode(alike[start : start + size])
+        """Decode all that utterances hold."""
+        while holding := [one for one in utterances if one.held]:
+            self._decode_chunks(holding)
+        return self._handed_out()
+
+    def _handed_out(self) -> list[Piece]:
         pieces, self.ready = self.ready, []
         return pieces
 
-    def _decode(self, utterances: list[Utterance]) -> None:
-        """Decode utterances that hold equally many frames, in one call."""
-        codes = [mx.concatenate(one.held).astype(mx.int32) for one in utterances]
+    def _decode_chunks(self, utterances: Sequence[Utterance]) -> None:
+        """Decode a chunk of each utterance, as many as can be in one call of the decoder."""
+        for count, group in itertools.groupby(sorted(utterances, key=_chunk), key=_chunk):
+            alike, size = list(group), max(1, MOST // count)
+            for start in range(0, len(alike), size):
+                self._decode(alike[start : start + size], count)
+
+    def _decode(self, utterances: list[Utterance], count: int) -> None:
+        """Decode `count` frames of each utterance, in one call."""
+        codes = [mx.concatenate(one.held[:count]).astype(mx.int32) for one in utterances]
         state = State.stack([self._state(one) for one in utterances])
         together = codes[0][None] if len(codes) == 1 else mx.stack(codes)
         audio = mx.clip(self.decoder.step(together, state), -1, 1)
@@ -150,7 +201,7 @@ class Decoding:
         mx.async_eval(*sounds, *codes, *(array for own in states for array in own.arrays))
         for one, own, sound, said in zip(utterances, states, sounds, codes, strict=True):
             # Not before: Ctrl-C may come at any time, and then this is done again.
-            one.held, one.state, one.chunks = [], own, one.chunks + 1
+            one.held, one.state, one.chunks = one.held[count:], own, one.chunks + 1
             self.ready.append(Piece(one, sound, said))
 
     def _state(self, one: Utterance) -> State:
@@ -162,5 +213,5 @@ class Decoding:
         return one.state
 
 
-def _held(one: Utterance) -> int:
-    return len(one.held)
+def _chunk(one: Utterance) -> int:
+    return min(len(one.held), one.size)

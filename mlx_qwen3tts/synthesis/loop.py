@@ -33,6 +33,7 @@ from .sampling import GenerationConfig
 
 if TYPE_CHECKING:
     from .morph import Morph
+    from .watch import Watch
 
 ROOM = 256  # positions that a mask has room for beyond those that are needed
 
@@ -41,8 +42,8 @@ ROOM = 256  # positions that a mask has room for beyond those that are needed
 class Frame:
     """codes [n, codebooks] of the n `rows` that spoke it.
 
-    ended: {row: "stop" or "length"} of the rows that turned out to be over; they speak no more. waits: the rows whose
-    next frame has to wait for text, so whoever holds frames back should not.
+    ended: {row: "stop", "length" or "guard"} of the rows that turned out to be over; they speak no more. waits: the
+    rows whose next frame has to wait for text, so whoever holds frames back should not.
     """
 
     rows: list[int]
@@ -54,7 +55,8 @@ class Frame:
 @dataclass(eq=False)
 class Row:
     """A prompt that is being spoken. tokens: how many were put under way so far, the last one is not a frame's; spoken:
-    codes 0 of these [tokens], where functions of the user's look at them."""
+    codes 0 of these [tokens], where functions of the user's look at them; watch: sees the codes 0 of its frames and may
+    end it."""
 
     number: int
     prompt: Prompt
@@ -64,6 +66,7 @@ class Row:
     tokens: int = 0
     over: bool = False
     spoken: mx.array = field(default_factory=lambda: mx.zeros((0,), mx.uint32))
+    watch: Watch | None = None
 
 
 @dataclass
@@ -113,12 +116,19 @@ class Generation:
         self.embedding = self.seen = mx.zeros(0)  # next inputs [B, 1, E] and histories [B, V]
         self._step: tuple[FrameStep, Any] | None = None
 
-    def insert(self, prompt: Prompt, seed: int, config: GenerationConfig, morph: Morph | None = None) -> int:
+    def insert(
+        self,
+        prompt: Prompt,
+        seed: int,
+        config: GenerationConfig,
+        morph: Morph | None = None,
+        watch: Watch | None = None,
+    ) -> int:
         """Add a row, which speaks from the next frame that is put under way on. Returns its number.
 
-        morph: changes the voice of the prompt while it is spoken.
+        morph: changes the voice of the prompt while it is spoken; watch: may end it.
         """
-        row = Row(next(self._numbers), prompt, seed, config, morph)
+        row = Row(next(self._numbers), prompt, seed, config, morph, watch=watch)
         self.waiting.append(row)
         return row.number
 
@@ -354,6 +364,9 @@ class Generation:
             if code == self.end or token == row.config.max_tokens - 1:
                 row.over = True
                 ended[row.number] = "stop" if code == self.end else "length"
+            elif row.watch and row.watch.see(code):
+                row.over = True
+                ended[row.number] = "guard"
             else:
                 spoke.append(place)
         numbers = [current.rows[place][0].number for place in spoke]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import secrets
 import warnings
 from collections.abc import Callable, Sequence
@@ -26,6 +27,7 @@ from .request import LEAST_TOKENS, Request
 from .sampling import GenerationConfig
 from .text import check_text, split_sentences
 from .tokenizer import TextTokenizer
+from .watch import Attempt, Attempts, Letters, Watch, silent_codes
 
 if TYPE_CHECKING:
     from .morph import VoiceAt
@@ -50,16 +52,31 @@ class Notes(list[str]):
 
 @dataclass
 class Plan:
-    """A Request that this model has accepted. codebooks: of its frames; notes: grow while it is spoken; text: all of
-    it, as far as it has come; positions: of its prompt; rate: of speaking."""
+    """A Request that this model has accepted. drawn: the seed it begins with; codebooks: of its frames; notes: grow
+    while it is spoken; text: all of it, as far as it has come; positions: of its prompt; rate: of speaking."""
 
     utterance: Utterance
-    seed: int
+    drawn: int
     config: GenerationConfig
     notes: Notes
     codebooks: int
     text: Text
     rate: float = 1.0
+
+    @property
+    def seed(self) -> int:
+        """The seed it is spoken with, which a retry changes."""
+        return self.utterance.part.seed if self.utterance.attempts else self.drawn
+
+    @property
+    def attempts(self) -> tuple[Attempt, ...]:
+        """Those of a guarded speech that are over."""
+        return tuple(self.utterance.attempts.made) if self.utterance.attempts else ()
+
+    @property
+    def failed(self) -> str | None:
+        """What the guard found wrong with what is heard, a key of `watch.CHECKS`."""
+        return self.utterance.attempts.failed if self.utterance.attempts else None
 
     @property
     def positions(self) -> int:
@@ -99,13 +116,21 @@ class Planner:
         enter()
         config, notes = self.sampling.sampled(request.sampling), Notes() if notes is None else notes
         seed = secrets.randbits(32) if request.seed is None else request.seed
-        voice = self._voice(request, "voice", notes)
-        prompt = self.prompt(request, voice, config.max_tokens, notes)
+        voice, letters = self._voice(request, "voice", notes), Letters()
+        prompt = self.prompt(request, voice, config.max_tokens, notes, letters)
         context = None if voice is None or voice.ref_codes is None else voice.ref_codes.astype(mx.int32)
         part, following = Part(prompt, seed, config), None
         if request.morph is not None:
             part, following = self._changing(request, voice, part, notes)
         utterance = Utterance(part, following, schedule, context)
+        retries = request.retries(seed)
+        if retries is not None:
+            silent = self.silent
+            utterance.attempts = Attempts(lambda last: Watch(prompt.text, letters, silent, last), retries)
+            utterance.part = part._replace(watch=utterance.attempts.watch())
+        elif request.guard:
+            given = "seed" if request.sampling.max_tokens is None else "max_tokens"
+            notes.warn(f"the guard is off, as {given} is given")
         return Plan(utterance, seed, config, notes, self.codec.num_codebooks, prompt.text, request.rate)
 
     def _voice(self, request: Request, param: str, notes: Notes) -> Voice | None:
@@ -117,20 +142,33 @@ class Planner:
                 error.param = param
             raise
 
-    def prompt(self, request: Request, voice: Voice | None, max_tokens: int = 0, notes: Notes | None = None) -> Prompt:
+    @functools.cached_property
+    def silent(self) -> frozenset[int]:
+        """The codes 0 of silence."""
+        return silent_codes(self.codec)
+
+    def prompt(
+        self,
+        request: Request,
+        voice: Voice | None,
+        max_tokens: int = 0,
+        notes: Notes | None = None,
+        letters: Letters | None = None,
+    ) -> Prompt:
         """The talker's Prompt for a Request and the Voice that it means.
 
-        Of a text in pieces as many are pulled as the prompt needs. max_tokens: positions that must be free behind it.
+        Of a text in pieces as many are pulled as the prompt needs. max_tokens: positions that must be free behind it;
+        letters: counts those of the text.
         """
         enter()
-        notes = Notes() if notes is None else notes
+        notes, letters = Notes() if notes is None else notes, Letters() if letters is None else letters
         language = self._check(request)
         told = {} if voice is None else voice.other
         preset, dialect = "preset" in told, told.get("dialect") if "preset" in told else None
         if dialect and dialect not in self.config.talker.codec_language_id:
             message = f"the voice speaks {dialect!r}, which this model does not know; name another voice"
             raise UnsupportedValue(message, param="voice")
-        role, ids, live = self._text(request, notes)
+        role, ids, live = self._text(request, notes, letters)
         layout = request.text_mode or ("full" if voice is None or preset else "streaming")
         prompt = build_prompt(
             self.talker,
@@ -173,7 +211,7 @@ class Planner:
             )
         return language
 
-    def _text(self, request: Request, notes: Notes) -> tuple[list[int], list[int], LiveText | None]:
+    def _text(self, request: Request, notes: Notes, letters: Letters) -> tuple[list[int], list[int], LiveText | None]:
         """(ids of the role, first ids of the text, where more of them come from or None)."""
         known = self.vocabulary
         if isinstance(request.text, str):
@@ -181,11 +219,12 @@ class Planner:
             if known:
                 known.check(whole, notes.warn)
                 whole = "".join(known.single_marks([whole]))
+            letters.add(whole)
             role, ids = self.tokenizer.assistant(whole)
             self._check_length("text", len(ids))
             return role, ids, None
         pieces = known.single_marks(known.watch(request.text, notes.warn)) if known else request.text
-        feed = request.text
+        pieces, feed = letters.counted(pieces), request.text
         ready = (lambda: feed.ready) if isinstance(feed, Feed) else None
         text = LiveText(self.tokenizer, pieces, self._check_length, ready)
         role, ids = text.begin()

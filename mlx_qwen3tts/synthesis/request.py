@@ -37,6 +37,7 @@ MORPH_MODES = ("live", "sentences")
 KEEPS = ("none", "norm", "radius")  # what of its parents a blend keeps
 RATES = (0.5, 2.0)  # of speaking
 LEAST_TOKENS = 2  # for a frame: the last token is never spoken
+RETRIES = 2  # of a speech that fails the guard
 
 
 def _option(kind: type, least: float, most: float | None, explained: str) -> Any:
@@ -127,6 +128,7 @@ class Options(SamplingOptions, total=False):
     sampling: Sampling
     keep: str
     rate: float
+    guard: bool | Sequence[int]
     morph: MorphLike
     morph_seconds: float | None
     morph_mode: str
@@ -142,6 +144,7 @@ class BatchOptions(SamplingOptions, total=False):
     sampling: Sampling
     keep: str
     rates: float | list[float]
+    guard: bool
 
 
 @dataclass(frozen=True)
@@ -158,6 +161,9 @@ class Request:
 
     rate: how fast it is spoken, 0.5 to 2, at the same pitch. The sound is stretched; the codes stay as they are.
 
+    guard: whether speech that has gone wrong (see `watch`) is spoken again, with the two seeds that follow. It is off
+    where a seed or max_tokens is given. A list of seeds turns it on beside a seed: these are the retries'.
+
     morph: a voice to change into while speaking, evenly over `morph_seconds` (default: what the text should take), or
     a function from the seconds spoken to a vector [D]; `voice` is where it starts. morph_mode: "live" rewrites the
     voice in the talker's cache before every frame; "sentences" begins every sentence anew with the voice of its time,
@@ -173,6 +179,7 @@ class Request:
     sampling: Sampling = Sampling()
     keep: str = KEEPS[0]
     rate: float = 1.0
+    guard: bool | Sequence[int] = False
     morph: MorphLike = None
     morph_seconds: float | None = None
     morph_mode: str = MORPH_MODES[0]
@@ -197,6 +204,12 @@ class Request:
             raise InvalidValue("keep belongs to a blend expression, and the voice is not one", param="keep")
         object.__setattr__(self, "rate", checks.number(self.rate, "rate", *RATES))
         self._check_morph()
+        if isinstance(self.guard, list | tuple):
+            object.__setattr__(self, "guard", tuple(map(check_seed, self.guard)))
+        elif not isinstance(self.guard, bool):
+            raise WrongType(f"guard must be true, false or a list of seeds, not {self.guard!r}", param="guard")
+        if self.guard and self.morph_mode == "sentences":
+            raise InvalidValue("guard cannot retry morph_mode 'sentences'; leave one of the two out", param="guard")
 
     def _check_morph(self) -> None:
         checks.word(self.morph_mode, "morph_mode", MORPH_MODES)
@@ -221,6 +234,14 @@ class Request:
             return NotImplemented
         return all(_same(getattr(self, f.name), getattr(other, f.name)) for f in fields(self))
 
+    def retries(self, seed: int) -> tuple[int, ...] | None:
+        """The seeds of further attempts after one with `seed`; None where the guard is off."""
+        if not self.guard or self.sampling.max_tokens is not None:
+            return None
+        if isinstance(self.guard, bool):
+            return None if self.seed is not None else following_seeds(seed)
+        return tuple(self.guard)
+
     @property
     def live(self) -> bool:
         """Whether the text comes in pieces."""
@@ -239,6 +260,11 @@ def _same(one: Any, other: Any) -> bool:
 def check_seed(seed: object) -> int:
     """Seeds are the first word of the noise's key: integers of 32 bits."""
     return checks.whole(seed, "seed", 0, 2**32 - 1)
+
+
+def following_seeds(seed: int) -> tuple[int, ...]:
+    """The seeds of retries."""
+    return tuple((seed + number) % 2**32 for number in range(1, RETRIES + 1))
 
 
 def as_request(text: str | Iterable[str] | Request, voice: VoiceLike = None, **options: Unpack[Options]) -> Request:
@@ -267,7 +293,7 @@ def as_requests(
     sampling = _take_sampling(own)
     names = {"voices": "voice", "languages": "language", "instructs": "instruct", "text_modes": "text_mode"}
     names |= {"seeds": "seed", "rates": "rate"}
-    shared = {"keep": own.pop("keep")} if "keep" in own else {}
+    shared = {name: own.pop(name) for name in ("keep", "guard") if name in own}
     columns = {"voices": voices, **own}
     for name in columns:
         if name not in names:

@@ -32,5 +32,6 @@ def identities(tts: Qwen3TTS, requests: Sequence[Request], *model: str | None) -
             values = [] if voice is None else [np.array(voice.embedding).tolist(), voice.ref_text, codes]
             voices[key] = hashlib.sha256(json_text(values).encode()).hexdigest()
         own = [one.text, one.language, one.instruct, one.text_mode, one.seed, repr(one.sampling), one.rate]
+        own += [one.guard] if one.guard else []
         words.append(hashlib.sha256(json_text([model, voices[key], own]).encode()).hexdigest())
     return words

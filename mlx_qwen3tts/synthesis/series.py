@@ -11,7 +11,7 @@ import mlx.core as mx
 from ..networks.process import computing
 from .decoding import Decoding, Utterance
 from .planning import Plan
-from .speech import Interrupted, Made, Speech, make_stats, note_cut, wired_limit
+from .speech import Interrupted, Made, Speech, make_stats, note_ending, wired_limit
 
 
 class Series:
@@ -51,7 +51,7 @@ class Series:
                     self.stepped()
                 for one in [one for one in self.running if one.finish_reason and not one.held]:
                     number, made = self.running[one]
-                    note_cut(made.plan, f"text {number + 1}")
+                    note_ending(made.plan, f"text {number + 1}")
                     yield number, made
                     del self.running[one]
 

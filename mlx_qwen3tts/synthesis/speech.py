@@ -20,23 +20,23 @@ from ..audio.writing import wav_samples, write_audio
 from ..networks.process import computing
 from .decoding import Piece
 from .morph import FRAMES_PER_TOKEN
+from .watch import Attempt, expected_too_long
 
 if TYPE_CHECKING:
     from .decoding import Decoding
     from .planning import Plan
 
 
-LONG = 0.75  # of max_tokens; a text that should take more was cut for its length, not for a bad draw
-
-
 @dataclass(eq=False, repr=False)
 class Speech:
     """audio [samples] float32 within ±1; codes [frames, codebooks] int32; finish_reason: "stop", "length" (cut at
-    max_tokens) or "interrupted".
+    max_tokens), "guard" (cut by the guard) or "interrupted".
 
     stats: seconds of audio, frames, elapsed seconds, rtf, frames_per_second, peak_memory (bytes), seed; where chunks
     were waited for, also first_audio and largest_gap (seconds). In a batch elapsed, rtf and frames_per_second are those
     of the whole batch. warnings: what was said about this speech, such as that it was cut or what it does not know.
+    attempts: of a guarded speech, in order; failed: what the guard found wrong with the one that was kept, a key of
+    `watch.CHECKS`, None where nothing is.
     """
 
     audio: mx.array
@@ -45,6 +45,8 @@ class Speech:
     finish_reason: str
     stats: dict[str, Any] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
+    attempts: tuple[Attempt, ...] = ()
+    failed: str | None = None
 
     def __repr__(self) -> str:
         seconds = self.audio.shape[0] / self.sample_rate
@@ -145,12 +147,14 @@ def make_stats(seconds: float, frames: int, start: float, **more: float) -> dict
     }
 
 
-def note_cut(plan: Plan, called: str) -> None:
-    """Say so where a speech was cut; called: what the warning calls it."""
-    config = plan.config
-    if plan.utterance.finish_reason == "length":
-        needed = round(FRAMES_PER_TOKEN * plan.text.tokens)
-        if needed > LONG * config.max_tokens:
+def note_ending(plan: Plan, called: str) -> None:
+    """Say so where a speech was cut or failed the guard; called: what the warning calls it."""
+    config, attempts = plan.config, plan.utterance.attempts
+    if attempts and plan.failed:
+        plan.notes.warn(f"{called} failed the guard ({attempts.summary}); what is kept has seed {plan.seed}")
+    elif plan.utterance.finish_reason == "length":
+        if expected_too_long(plan.text.tokens, config.max_tokens):
+            needed = round(FRAMES_PER_TOKEN * plan.text.tokens)
             way_out = f"raise max_tokens or split the text, which should take some {needed}"
         else:
             way_out = "raise max_tokens or try another seed" if config.do_sample else "raise max_tokens"
@@ -185,14 +189,16 @@ class Made:
         if self.plan.rate != 1:
             audio = mx.array(stretched(np.array(audio), self.sample_rate, self.plan.rate))
         mx.eval(audio, codes)
-        reason = self.plan.utterance.finish_reason or "interrupted"
-        return Speech(audio, self.sample_rate, codes, reason, stats, tuple(self.plan.notes))
+        plan, reason = self.plan, self.plan.utterance.finish_reason or "interrupted"
+        return Speech(audio, self.sample_rate, codes, reason, stats, tuple(plan.notes), plan.attempts, plan.failed)
 
 
 class SpeechStream:
     """Iterate to get Chunks, each as soon as it is decoded. `close()`, or losing it, ends the work and frees it.
 
-    Once it is over: `finish_reason` ("interrupted" where it was closed), and `stats` and `warnings` as of Speech.
+    Once it is over: `finish_reason` ("interrupted" where it was closed), and `stats`, `warnings`, `attempts` and
+    `failed` as of Speech. A guarded stream begins with the first frame that is not silence: up to there it may be
+    spoken again; what goes wrong later ends it.
     """
 
     def __init__(
@@ -220,7 +226,7 @@ class SpeechStream:
         return self
 
     def __next__(self) -> Chunk:
-        self._begun = True
+        self._begun = self._plan.utterance.listened = True
         with self._taking():
             return self._chunk(next(self._pieces))
 
@@ -249,6 +255,16 @@ class SpeechStream:
         """What was said about this speech so far."""
         return tuple(self._plan.notes)
 
+    @property
+    def attempts(self) -> tuple[Attempt, ...]:
+        """Those of a guarded speech that are over."""
+        return self._plan.attempts
+
+    @property
+    def failed(self) -> str | None:
+        """What the guard found wrong, a key of `watch.CHECKS`."""
+        return self._plan.failed
+
     def close(self) -> None:
         """Stop speaking and let go of everything. Chunks that were handed out stay as they are.
 
@@ -272,6 +288,7 @@ class SpeechStream:
         if self._begun:
             raise RuntimeError("the stream was begun already; ask for another one")
         self._begun, made = True, Made(self._plan, self._rate)
+        self._plan.utterance.listened = heard is not None
 
         def take(piece: Piece) -> None:
             made.add(piece)
@@ -314,7 +331,7 @@ class SpeechStream:
                     for piece in decoding.decode([utterance]):
                         self._samples += piece.audio.shape[0]
                         yield piece
-            note_cut(self._plan, "the speech")
+            note_ending(self._plan, "the speech")
             if self._samples:
                 yield from self._rest()
         finally:

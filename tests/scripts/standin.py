@@ -48,7 +48,7 @@ class StandIn:
             if self.log:
                 with open(self.log, "a") as log:
                     log.write(f"{request.text}\n")
-            done(number, SimpleNamespace(audio=self.sound(request), finish_reason="stop"))
+            done(number, SimpleNamespace(audio=self.sound(request), finish_reason="stop", attempts=(), failed=None))
 
     def sound(self, request):
         """A tone whose pitch and length depend on the seed; the voice is its loudness."""

@@ -3,6 +3,7 @@
 import functools
 import json
 import shutil
+from types import SimpleNamespace
 
 import mlx.core as mx
 import numpy as np
@@ -18,6 +19,7 @@ from mlx_qwen3tts.errors import InvalidValue
 from mlx_qwen3tts.scripts import original
 from mlx_qwen3tts.scripts.cues import Cue, Cues
 from mlx_qwen3tts.scripts.original import Original, cleanest, read_original
+from mlx_qwen3tts.synthesis.watch import CHECKS, Attempt
 
 VOICES = hub.SHIPPED["miniature"] / "voices"
 RECORDINGS = hub.SHIPPED["miniature"] / "recordings"
@@ -206,6 +208,25 @@ def test_ctrl_c(command, files, monkeypatch):
     monkeypatch.setattr(Qwen3TTS, "generate_each", stopped)
     ran = command(*DUB, "--output", "film.wav")
     assert ran.status == 130 and "interrupted: what was spoken is kept; the same command goes on" in ran.err
+
+
+def test_what_failed_the_guard(command, files, monkeypatch):
+    def failing(self, requests, done, *, batch_size, numbers):
+        for number, _ in zip(numbers, requests, strict=True):
+            failed = next(iter(CHECKS)) if number == 1 else None
+            sound = np.full(2400, 0.1, np.float32)
+            done(
+                number,
+                SimpleNamespace(
+                    audio=sound, finish_reason="stop", attempts=[Attempt(1, 2, failed, "stop")], failed=failed
+                ),
+            )
+
+    monkeypatch.setattr(Qwen3TTS, "generate_each", failing)
+    ran = command(*DUB, "--output", "film.wav")
+    told = json.loads(ran.out)
+    assert ran.status == 3 and told["output"] == "film.wav" and [one["cue"] for one in told["failed"]] == [2]
+    assert "warning: cue 2: failed the guard three times" in ran.err and "--cues 2 --again varies it" in ran.err
 
 
 @pytest.mark.parametrize(
