@@ -39,6 +39,13 @@ def build_parser() -> argparse.ArgumentParser:
     )
     render.add_argument("--lines", metavar="L", help="speak only these lines: 3,7-9")
     render.add_argument("--again", action="store_true", help="speak the --lines another way than before")
+    add_speaking(render)
+    cli.add_json(render)
+    return options
+
+
+def add_speaking(render: argparse.ArgumentParser) -> None:
+    """The options of how a script is spoken."""
     render.add_argument("--level", type=float, metavar="X", help="LUFS of each voice (default: -19)")
     render.add_argument("--no-level", action="store_true", help="leave voices as loud as they are")
     render.add_argument("--batch-size", type=int, default=8, metavar="N", help="pieces spoken at once (default: 8)")
@@ -52,12 +59,15 @@ def build_parser() -> argparse.ArgumentParser:
     for field in NUMBERS:
         kind, name = field.metadata["kind"], field.name.replace("_", "-")
         render.add_argument(f"--{name}", type=kind, metavar="N" if kind is int else "X", help=field.metadata["help"])
-    cli.add_json(render)
-    return options
 
 
 def add_script(options: argparse.ArgumentParser) -> None:
     options.add_argument("file", metavar="FILE", help=".txt .md .json .epub")
+    add_cast(options)
+
+
+def add_cast(options: argparse.ArgumentParser) -> None:
+    """The options of who speaks."""
     options.add_argument("--voices", metavar="JSON", help="the cast: names and their voices")
     options.add_argument("--voice", metavar="V", help="the narrator's voice, where the cast has no narrator")
     options.add_argument("--language", default="auto", help="where the cast has none (default: auto)")
@@ -78,6 +88,21 @@ def parts_of(options: argparse.Namespace) -> dict[str, Part]:
             raise InvalidValue(f"--voice and the {NARRATOR} of {options.voices} name two voices; give one")
         parts[NARRATOR] = Part(options.voice)
     return parts
+
+
+def speaking(options: argparse.Namespace) -> dict[str, Any]:
+    """What the options of `add_speaking` and `add_script` say to a Timeline."""
+    from .audio.level import BOOK_LEVEL
+
+    if options.no_level and options.level is not None:
+        raise InvalidValue("--level and --no-level contradict each other; give one")
+    return {
+        "seed": options.seed or 0,
+        "language": options.language,
+        "sampling": Sampling(greedy=options.greedy, **{field.name: getattr(options, field.name) for field in NUMBERS}),
+        "level": None if options.no_level else BOOK_LEVEL if options.level is None else options.level,
+        "guard": not options.no_guard and options.seed is None and options.max_tokens is None,
+    }
 
 
 def check(options: argparse.Namespace) -> None:
@@ -119,13 +144,11 @@ def check(options: argparse.Namespace) -> None:
 
 
 def render(options: argparse.Namespace) -> None:
-    from .audio.level import BOOK_LEVEL
     from .scripts.cast import Cast
     from .scripts.render import Timeline, check_output
     from .scripts.script import Script
 
-    if options.no_level and options.level is not None:
-        raise InvalidValue("--level and --no-level contradict each other; give one")
+    told = speaking(options)
     check_output(options.output, options.file, options.voices)
     parts = parts_of(options)
     script: Script = Script.parse(options.file, parts)
@@ -134,15 +157,7 @@ def render(options: argparse.Namespace) -> None:
     library = {} if options.library is None else {"library": options.library}
     tts = Qwen3TTS.from_pretrained(options.model, options.dtype, **library)
     cast: Cast = Cast(parts, tts.voice)
-    timeline = Timeline(
-        script,
-        cast,
-        seed=options.seed or 0,
-        language=options.language,
-        sampling=Sampling(greedy=options.greedy, **{field.name: getattr(options, field.name) for field in NUMBERS}),
-        level=None if options.no_level else BOOK_LEVEL if options.level is None else options.level,
-        guard=not options.no_guard and options.seed is None and options.max_tokens is None,
-    )
+    timeline = Timeline(script, cast, **told)
     model = options.model if options.dtype is None else f"{options.model} {options.dtype}"
     how = {"model": model, "lines": options.lines, "again": options.again, "batch_size": options.batch_size}
     try:

@@ -2,6 +2,7 @@
 
 import glob
 import os
+import re
 import shlex
 import shutil
 import sys
@@ -86,6 +87,8 @@ def prepared(tmp_path_factory):
         (folder / name).write_text("One.\nTwo.\n")
     (folder / "play.txt").write_text("# One\n\nANNA: Hello.\n\nBEN: Hi.\n\nANNA: Bye.\n")
     (folder / "voices.json").write_text('{"ANNA": "anna", "BEN": "anna*0.5 + ben*0.5", "narrator": "ben"}')
+    cues = (f"{i}\n00:00:0{i},000 --> 00:00:0{i},900\nANNA: Hello.\n" for i in (1, 2, 3))
+    (folder / "film.srt").write_text("\n".join(cues))
     write_book(folder / "book.epub")
     np.save(folder / "blend.npy", np.array(X[0]))
     np.save(folder / "codes.npy", codes(3, 1))
@@ -146,7 +149,7 @@ def test_example(door, name, line, earlier, prepared, models, command, tmp_path,
         assert command(earlier[0], *words(earlier[1])[0]).status == 0
     arguments, stdout = words(line)
     if "--again" in arguments:  # after it was done once
-        assert command(name, *words(line.partition(" --lines ")[0])[0]).status == 0
+        assert command(name, *words(re.split(" --(?:lines|cues) ", line)[0])[0]).status == 0
     before = {file: file.stat().st_mtime_ns for file in tmp_path.rglob("*") if file.is_file()}
     ran = command(name, *arguments)
     assert ran.status == 0, ran.err

@@ -100,6 +100,12 @@ def prepare(samples: np.ndarray, rate: int, tail: float = MARGIN) -> np.ndarray:
 def trimmed(samples: np.ndarray, rate: int, tail: float = MARGIN) -> np.ndarray:
     """A recording [n] without the silence at both ends: 0.1 s of it stay in front, `tail` seconds or at least as much
     behind."""
-    hop, speaking = _hop(rate), np.flatnonzero(_speaking(samples, rate))
+    first, end = sounding(samples, rate)
     front, behind = round(MARGIN * rate), round(max(MARGIN, tail) * rate)
-    return samples[max(0, speaking[0] * hop - front) : (speaking[-1] + 1) * hop + behind]
+    return samples[max(0, first - front) : end + behind]
+
+
+def sounding(samples: np.ndarray, rate: int) -> tuple[int, int]:
+    """(first, end) of a recording [n] without the silence at both ends, in samples, to 20 ms."""
+    hop, speaking = _hop(rate), np.flatnonzero(_speaking(samples, rate))
+    return int(speaking[0]) * hop, min((int(speaking[-1]) + 1) * hop, samples.size)

@@ -72,8 +72,8 @@ class Cast:
             if span.voice is None or span.voice.casefold() in self.parts:
                 self.voice(own.voice)
         except QwenTTSError as error:
-            if not str(error).startswith("line "):
-                error.args = (f"line {line.number}: {error}",)
+            if not str(error).startswith(f"{line.unit} "):
+                error.args = (f"{line.unit} {line.number}: {error}",)
             raise
         return replace(own, instruct=span.instruct or own.instruct, rate=span.rate or own.rate)
 

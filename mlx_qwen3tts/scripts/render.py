@@ -49,15 +49,15 @@ class Rendered:
 def selected(text: str, script: Script) -> set[int]:
     """Numbers of lines from a selection such as "3,7-9"; InvalidValue where nothing has one of them."""
     numbers: set[int] = set()
-    known = {line.number for line in script.lines}
+    known, units = {line.number for line in script.lines}, f"{script.lines[0].unit}s"
     for part in text.split(","):
         found = SELECTION.fullmatch(part)
         if not found:
-            raise InvalidValue(f"lines {text!r} is not a selection such as 3,7-9", param="lines")
+            raise InvalidValue(f"{units} {text!r} is not a selection such as 3,7-9", param="lines")
         first, last = int(found[1]), int(found[2] or found[1])
         chosen = {number for number in known if first <= number <= last}
         if not chosen:
-            message = f"lines {part.strip()}: nothing is spoken there; the script has {min(known)} to {max(known)}"
+            message = f"{units} {part.strip()}: nothing is spoken there; there are {min(known)} to {max(known)}"
             raise InvalidValue(message, param="lines")
         numbers |= chosen
     return numbers
@@ -172,7 +172,7 @@ class Timeline:
     def _write(
         self, path: Path, pieces: Sequence[Piece], words: list[str], manifest: Manifest, result: Rendered
     ) -> None:
-        rate, track = manifest.sample_rate, _Track(pieces, words, manifest, self.level)
+        rate, track = manifest.sample_rate, Track(pieces, words, manifest, self.level)
         if is_folder(path):
             path.mkdir(exist_ok=True)
             numbers = sorted({piece.line for piece in pieces})
@@ -193,7 +193,7 @@ def _entry(piece: Piece, word: str, model: str) -> dict[str, Any]:
     return {**what, "seed": piece.seed, "take": piece.take, "model": model, "hash": word}
 
 
-class _Track:
+class Track:
     """The sound of spoken pieces in a row, with their pauses and at their level."""
 
     def __init__(self, pieces: Sequence[Piece], words: list[str], manifest: Manifest, level: float | None) -> None:
@@ -233,6 +233,9 @@ class _Track:
         for number in numbers:
             if lead or number != numbers[0]:
                 yield np.zeros(self.pause(number), np.float32)
+            if not self.entries[number]["samples"]:  # a file without any cannot be read
+                yield np.zeros(0, np.float32)
+                continue
             peak = self.entries[number]["checks"]["peak"]
             factor = self.gains[self.pieces[number].part.voice]
             samples, _ = soundfile.read(str(self.manifest.place(self.words[number])), dtype="float32")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 from .. import checks
 from ..errors import InvalidValue
@@ -40,6 +41,7 @@ class Line:
     spans: tuple[Span, ...]
     heading: int = 0
     scene: bool = False
+    unit: ClassVar[str] = "line"  # what messages call it
 
     @property
     def text(self) -> str:

@@ -101,6 +101,8 @@ def _between(before: Line | None, line: Line) -> float:
     """Seconds of silence between two lines."""
     if before is None:
         return 0.0
+    if before.number == line.number:  # two speak in one cue
+        return behind(before.text)
     if line.heading:
         return HEADING
     if line.scene:
