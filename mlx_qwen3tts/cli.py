@@ -37,10 +37,28 @@ class Parser(argparse.ArgumentParser):
 
     def parse_known_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:
         words = list(sys.argv[1:] if args is None else args)
+        if "-h" not in words and "--help" not in words:
+            self._configure()
         if self._subparsers is None:  # else what follows the name of one is for that one to read
             end = words.index("--") if "--" in words else len(words)
             words[:end] = map(self._checked, words[:end])
         return super().parse_known_args(words, namespace)
+
+    def _configure(self) -> None:
+        """Give the options that have a setting what is configured, where nothing is said."""
+        options = [action for action in self._actions if hasattr(action, "setting")]
+        if not options:
+            return
+        from .files.configuration import settings
+
+        try:
+            found = settings()
+        except QwenTTSError as error:
+            _fail(error)
+        for action in options:
+            setting = found[action.setting]  # pyright: ignore[reportAttributeAccessIssue]
+            if setting.source != "default":
+                action.default = setting.value
 
     def _checked(self, word: str) -> str:
         """A word of the command line as it is to be read."""
@@ -72,18 +90,45 @@ def parser(name: str, description: str | None, examples: str = "") -> Parser:
     return Parser(prog=program, description=text[:1].upper() + text[1:], epilog=epilog)
 
 
+def configurable(option: argparse.Action, setting: str) -> None:
+    """Let an option have what the configuration says, where it is not given (see files/configuration.py)."""
+    option.setting = setting  # pyright: ignore[reportAttributeAccessIssue]
+
+
 def add_model(options: argparse.ArgumentParser, dtype: bool = False) -> None:
     """The option --model, and with `dtype` --dtype."""
-    options.add_argument(
+    option = options.add_argument(
         "--model",
         default=MODEL,
         metavar="M",
         help="folder, hub id, or `miniature`, the model in the package (default: mlx_model)",
     )
+    configurable(option, "model")
     if dtype:
         options.add_argument(
             "--dtype", metavar="D", help="bfloat16, float16 or float32 (default: the checkpoint's own)"
         )
+
+
+def add_library(options: argparse.ArgumentParser) -> None:
+    """The option --library."""
+    help = "folder of the voices library (default: voices)"
+    configurable(options.add_argument("--library", default="voices", metavar="DIR", help=help), "library")
+
+
+def usual_voice(model: str) -> str | None:
+    """The configured voice, where the configured model is the one in use: others may not know it."""
+    from .files.configuration import settings
+
+    found = settings()
+    return found["voice"].value if found["model"].value == model else None
+
+
+def usual_format() -> str | None:
+    """The configured format of sound."""
+    from .files.configuration import settings
+
+    return settings()["format"].value
 
 
 def add_json(options: argparse.ArgumentParser) -> None:

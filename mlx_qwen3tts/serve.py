@@ -33,7 +33,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     add("--port", type=int, default=8880, metavar="N", help="0 takes one that is free (default: 8880)")
     add("--design", metavar="M", help="a VoiceDesign model too, with which clients make voices from words")
-    add("--library", type=Path, default=None, metavar="DIR", help="folder of voices (default: voices)")
+    cli.add_library(options)
     add("--voice", metavar="V", help="who speaks where a request names nobody (default: the first voice)")
     add("--api-key", metavar="K", help="what clients must send; needed for other machines (also QWEN3TTS_API_KEY)")
     add("--allow-host", action="append", default=[], metavar="H", help="a further name of this server")
@@ -41,7 +41,8 @@ def build_parser() -> argparse.ArgumentParser:
     add("--max-batch", type=int, default=8, metavar="N", help="speeches at once (default: 8)")
     add("--max-queue", type=int, default=16, metavar="N", help="speeches that may wait (default: 16)")
     add("--max-characters", type=int, default=100_000, metavar="N", help="of a text (default: 100000)")
-    add("--default-format", choices=tuple(CONTENT_TYPES), default="mp3", help="(default: mp3)")
+    chosen = add("--default-format", choices=tuple(CONTENT_TYPES), default="mp3", help="(default: mp3)")
+    cli.configurable(chosen, "format")
     add("--strict", action="store_true", help="refuse what is not understood instead of passing it over")
     add("--voices-as-strings", action="store_true", help="list voices by name alone, as old clients expect")
     add("--open", action="store_true", help="show the page in a browser")
@@ -69,9 +70,9 @@ def settings(options: argparse.Namespace) -> Settings:
     for origin in options.allow_origin:
         if origin in ("*", "null"):
             raise InvalidValue(f"--allow-origin {origin} would let every page in; name one", param="allow_origin")
-    more = {} if options.library is None else {"library": options.library}
     return Settings(
-        voice=options.voice,
+        library=Path(options.library),
+        voice=cli.usual_voice(options.model) if options.voice is None else options.voice,
         api_key=key,
         hosts=tuple(options.allow_host),
         origins=tuple(options.allow_origin),
@@ -81,7 +82,6 @@ def settings(options: argparse.Namespace) -> Settings:
         default_format=options.default_format,
         strict=options.strict,
         voices_as_strings=options.voices_as_strings,
-        **more,
     )
 
 
