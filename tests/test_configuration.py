@@ -59,7 +59,7 @@ def test_the_usual_voice_belongs_to_the_configured_model(write):
         ("model = 5\n", "model must be a string, not 5"),
         ('model = ""\n', "model is empty"),
         ('modle = "x"\n', "no setting 'modle'; did you mean model?"),
-        ('[other]\nx = 1\n', "no setting 'other'; settings are model"),
+        ("[other]\nx = 1\n", "no setting 'other'; settings are model"),
         ('format = "ogg"\n', "format"),
         ("model = \n", "is not TOML: .*line 1"),
         (b"\xff\xfe", "is not UTF-8"),
@@ -78,7 +78,7 @@ def test_a_broken_file_is_named_with_the_way_out(write, text, message, command):
 
 def test_a_file_that_is_named_must_be_there(write, monkeypatch, tmp_path):
     monkeypatch.setenv("QWEN3TTS_CONFIG", str(tmp_path / "none.toml"))
-    with pytest.raises(InvalidValue, match="none.toml, which QWEN3TTS_CONFIG names"):
+    with pytest.raises(InvalidValue, match=r"none\.toml, which QWEN3TTS_CONFIG names"):
         settings()
 
 
