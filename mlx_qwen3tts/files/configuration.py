@@ -1,6 +1,6 @@
 """The settings that hold where no option says otherwise: the environment's, else those of the configuration file.
 
-The file is `~/.config/mlx_qwen3tts.toml` (`$XDG_CONFIG_HOME` moves the folder, `QWEN3TTS_CONFIG` names another file). It
+The file is `~/.config/mlx_qwen3tts.toml`; `$XDG_CONFIG_HOME` moves the folder, `QWEN3TTS_CONFIG` names another file. It
 may be missing, and every setting may be. `QWEN3TTS_MODEL` and so on stand above it.
 
     model = "Qwen/Qwen3-TTS-12Hz-0.6B-Base"
