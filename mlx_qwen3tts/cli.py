@@ -24,6 +24,7 @@ SPOKEN = ("--text", "--instruct", "--ref-text")  # options whose value is not a 
 COMMANDS = {
     "convert": "make an MLX model folder of a published checkpoint",
     "generate": "speak a text and write the sound",
+    "say": "speak aloud at once, as say(1) does",
     "embed": "make a voice vector of recordings",
     "voices": "keep, blend, move, compare and search voices",
     "diarize": "find out who speaks when in a recording",
@@ -284,7 +285,7 @@ def overview() -> str:
     return "\n".join(
         [
             f"mlx_qwen3tts {__version__}: Qwen3-TTS on this machine, in voices that are vectors",
-            f"  speech: {_those('demo generate script')}; voices: {_those('voices embed diarize')}",
+            f"  speech: {_those('demo generate say script')}; voices: {_those('voices embed diarize')}",
             f"  programs: {_those('serve')}; models: {_those('convert info codec')}",
             f"extras installed: {', '.join(there) or 'none'}",
             f"extras missing: {', '.join(missing) or 'none'}; {add}",
