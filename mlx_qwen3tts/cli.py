@@ -32,6 +32,7 @@ COMMANDS = {
     "info": "describe a model, or the settings in force",
     "demo": "the whole way in one run, offline",
     "serve": "a speech server and the studio in a browser",
+    "service": "keep the server running, from login on",
     "script": "speak scripts and books in many voices",
     "completion": "let zsh, bash or fish complete all of this",
 }
@@ -286,7 +287,7 @@ def overview() -> str:
         [
             f"mlx_qwen3tts {__version__}: Qwen3-TTS on this machine, in voices that are vectors",
             f"  speech: {_those('demo generate say script')}; voices: {_those('voices embed diarize')}",
-            f"  programs: {_those('serve')}; models: {_those('convert info codec')}",
+            f"  programs: {_those('serve service')}; models: {_those('convert info codec')}",
             f"extras installed: {', '.join(there) or 'none'}",
             f"extras missing: {', '.join(missing) or 'none'}; {add}",
             f"model: {model}{'' if known else ', which is not in this folder yet: mlx_qwen3tts convert makes one'}",
