@@ -20,7 +20,32 @@ from .errors import QwenTTSError
 
 MODEL = "mlx_model"  # what --model is where nobody says, and what convert writes
 SPOKEN = ("--text", "--instruct", "--ref-text")  # options whose value is not a file
-COMMANDS = ("convert", "generate", "embed", "voices", "diarize", "codec", "info", "demo", "serve", "script", "dub")
+# What there is to type, and what it does in a few words.
+COMMANDS = {
+    "convert": "make an MLX model folder of a published checkpoint",
+    "generate": "speak a text and write the sound",
+    "say": "speak aloud at once, as say(1) does",
+    "embed": "make a voice vector of recordings",
+    "voices": "keep, blend, move, compare and search voices",
+    "diarize": "find out who speaks when in a recording",
+    "codec": "turn sound into codes and codes into sound",
+    "info": "describe a model, or the settings in force",
+    "demo": "the whole way in one run, offline",
+    "serve": "a speech server and the studio in a browser",
+    "service": "keep the server running, from login on",
+    "script": "speak scripts and books in many voices",
+    "dub": "speak subtitles, each at its time, in the voices of a cast",
+    "completion": "let zsh, bash or fish complete all of this",
+}
+# What each extra brings, and a module that tells whether it is there.
+EXTRAS = {
+    "play": ("sounddevice", "hearing speech with --play"),
+    "voices": ("librosa", "directions of pitch and maps of voices"),
+    "server": ("starlette", "serve and the studio"),
+    "subtitles": ("pysubs2", "dubbing .ass files"),
+    "av": ("av", "aac, m4b, low-delay opus"),
+    "onnx": ("onnx", "the speaker encoder for browsers"),
+}
 
 
 class Parser(argparse.ArgumentParser):
@@ -37,10 +62,28 @@ class Parser(argparse.ArgumentParser):
 
     def parse_known_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:
         words = list(sys.argv[1:] if args is None else args)
+        if "-h" not in words and "--help" not in words:
+            self._configure()
         if self._subparsers is None:  # else what follows the name of one is for that one to read
             end = words.index("--") if "--" in words else len(words)
             words[:end] = map(self._checked, words[:end])
         return super().parse_known_args(words, namespace)
+
+    def _configure(self) -> None:
+        """Give the options that have a setting what is configured, where nothing is said."""
+        options = [action for action in self._actions if hasattr(action, "setting")]
+        if not options:
+            return
+        from .files.configuration import settings
+
+        try:
+            found = settings()
+        except QwenTTSError as error:
+            _fail(error)
+        for action in options:
+            setting = found[action.setting]  # pyright: ignore[reportAttributeAccessIssue]
+            if setting.source != "default":
+                action.default = setting.value
 
     def _checked(self, word: str) -> str:
         """A word of the command line as it is to be read."""
@@ -72,18 +115,45 @@ def parser(name: str, description: str | None, examples: str = "") -> Parser:
     return Parser(prog=program, description=text[:1].upper() + text[1:], epilog=epilog)
 
 
+def configurable(option: argparse.Action, setting: str) -> None:
+    """Let an option have what the configuration says, where it is not given (see files/configuration.py)."""
+    option.setting = setting  # pyright: ignore[reportAttributeAccessIssue]
+
+
 def add_model(options: argparse.ArgumentParser, dtype: bool = False) -> None:
     """The option --model, and with `dtype` --dtype."""
-    options.add_argument(
+    option = options.add_argument(
         "--model",
         default=MODEL,
         metavar="M",
         help="folder, hub id, or `miniature`, the model in the package (default: mlx_model)",
     )
+    configurable(option, "model")
     if dtype:
         options.add_argument(
             "--dtype", metavar="D", help="bfloat16, float16 or float32 (default: the checkpoint's own)"
         )
+
+
+def add_library(options: argparse.ArgumentParser) -> None:
+    """The option --library."""
+    help = "folder of the voices library (default: voices)"
+    configurable(options.add_argument("--library", default="voices", metavar="DIR", help=help), "library")
+
+
+def usual_voice(model: str) -> str | None:
+    """The configured voice, where the configured model is the one in use: others may not know it."""
+    from .files.configuration import settings
+
+    found = settings()
+    return found["voice"].value if found["model"].value == model else None
+
+
+def usual_format() -> str | None:
+    """The configured format of sound."""
+    from .files.configuration import settings
+
+    return settings()["format"].value
 
 
 def add_json(options: argparse.ArgumentParser) -> None:
@@ -199,14 +269,53 @@ def _fail(error: QwenTTSError | OSError) -> NoReturn:
     sys.exit(2)
 
 
+def overview() -> str:
+    """What somebody who types nothing but the name wants to know, in eight lines."""
+    from importlib.util import find_spec
+
+    from . import __version__
+    from .errors import install_hint
+    from .files.configuration import settings
+
+    there = [name for name, (module, _) in EXTRAS.items() if find_spec(module)]
+    missing = [f"{name} ({use})" for name, (_, use) in EXTRAS.items() if name not in there]
+    model = settings()["model"].value
+    # A hub id is looked for when it is used; asking whether it is there would take the network.
+    known = model == "miniature" or "/" in model or os.path.isdir(model)
+    first = "mlx_qwen3tts demo   (a whole tour, offline, on the model in the package)"
+    speak = f'mlx_qwen3tts generate --model {model} "Hello."   (mlx_qwen3tts voices list: who can speak)'
+    add = f"more by {install_hint('NAME')}" if missing else "nothing is missing"
+    return "\n".join(
+        [
+            f"mlx_qwen3tts {__version__}: Qwen3-TTS on this machine, in voices that are vectors",
+            f"  speech: {_those('demo generate say script dub')}; voices: {_those('voices embed diarize')}",
+            f"  programs: {_those('serve service')}; models: {_those('convert info codec')}",
+            f"extras installed: {', '.join(there) or 'none'}",
+            f"extras missing: {', '.join(missing) or 'none'}; {add}",
+            f"model: {model}{'' if known else ', which is not in this folder yet: mlx_qwen3tts convert makes one'}",
+            f"next: {speak if known else first}",
+            "all commands: mlx_qwen3tts --help; one of them: mlx_qwen3tts NAME --help; shells: mlx_qwen3tts completion",
+        ]
+    )
+
+
+def _those(names: str) -> str:
+    return ", ".join(name for name in names.split() if name in COMMANDS)
+
+
 def dispatch(arguments: Sequence[str] | None = None) -> None:
     """`mlx_qwen3tts NAME …`: run the command of that name."""
     from importlib import import_module
 
     arguments = sys.argv[1:] if arguments is None else arguments
-    name = arguments[0] if arguments else "--help"
+    if not arguments:
+        print(overview())
+        return
+    name = arguments[0]
     if name in ("-h", "--help"):
-        print(f"usage: mlx_qwen3tts NAME [options]\n\ncommands: {', '.join(COMMANDS)}\n\n`NAME --help` describes each.")
+        width = max(map(len, COMMANDS))
+        listing = "\n".join(f"  {name:{width}}  {help}" for name, help in COMMANDS.items())
+        print(f"usage: mlx_qwen3tts NAME [options]\n\ncommands:\n{listing}\n\n`NAME --help` describes each.")
         return
     if name == "--version":
         from . import __version__

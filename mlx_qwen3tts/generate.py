@@ -49,7 +49,7 @@ def build_parser() -> argparse.ArgumentParser:
     options.add_argument(
         "--voice", metavar="V", help="a file, library voice or preset, or a blend: 'anna*0.7 + ben*0.3'"
     )
-    options.add_argument("--library", metavar="DIR", help="folder of the voices library (default: voices)")
+    cli.add_library(options)
     options.add_argument(
         "--keep",
         default=KEEPS[0],
@@ -136,6 +136,8 @@ def check_options(options: argparse.Namespace) -> None:
     given = [name for name, value in voices.items() if value is not None]
     if len(given) > 1:
         raise InvalidValue(f"{' and '.join(given)} name two voices; give one")
+    if not given:
+        options.voice = cli.usual_voice(options.model)
     if given and not voices[given[0]].strip():
         raise InvalidValue(f"{given[0]} is empty")
     for name, value in (("--ref-text", options.ref_text is not None), ("--prepare", options.prepare)):
@@ -150,7 +152,7 @@ def check_options(options: argparse.Namespace) -> None:
     if options.morph_to is None and (options.morph_seconds is not None or options.morph_mode is not None):
         raise InvalidValue("--morph-seconds and --morph-mode belong to --morph-to, which is not given")
     if options.batch_size is None:
-        options.output = "out.wav" if options.output is None else options.output
+        options.output = f"out.{cli.usual_format() or 'wav'}" if options.output is None else options.output
         check_single(options)
     else:
         options.output = "out" if options.output is None else options.output
@@ -221,8 +223,7 @@ def generate(options: argparse.Namespace) -> None:
     from .voices.voice import Voice
 
     with contextlib.ExitStack() as stack:
-        library = {} if options.library is None else {"library": options.library}
-        tts = Qwen3TTS.from_pretrained(options.model, options.dtype, **library)
+        tts = Qwen3TTS.from_pretrained(options.model, options.dtype, options.library)
         player = stack.enter_context(Player(tts.sample_rate)) if options.play else None
         if options.ref_audio:
             silence = {} if options.ref_silence is None else {"ref_silence": options.ref_silence}

@@ -1,4 +1,4 @@
-"""`mlx_qwen3tts.info`: what a model folder holds, read from its headers alone."""
+"""`mlx_qwen3tts.info`: what a model folder holds, read from its headers alone; or the settings in force."""
 
 import argparse
 from collections.abc import Sequence
@@ -20,6 +20,7 @@ EXAMPLES = """\
   mlx_qwen3tts.info
   mlx_qwen3tts.info miniature
   mlx_qwen3tts.info --model Qwen/Qwen3-TTS-12Hz-0.6B-Base --json
+  mlx_qwen3tts.info --config
 """
 
 
@@ -27,6 +28,7 @@ def build_parser() -> argparse.ArgumentParser:
     options = cli.parser("info", __doc__, EXAMPLES)
     options.add_argument("name", nargs="?", metavar="M", help="the same as --model M")
     cli.add_model(options)
+    options.add_argument("--config", action="store_true", help="show the settings in force and where they come from")
     cli.add_json(options)
     return options
 
@@ -121,7 +123,26 @@ def _model(options: argparse.Namespace) -> str:
     return options.name
 
 
+def show_config(options: argparse.Namespace) -> None:
+    """Every setting, its value and its source."""
+    from .files import configuration
+
+    found = configuration.settings()
+    if options.json:
+        cli.print_json({name: {"value": one.value, "source": one.source} for name, one in found.items()})
+        return
+    for name, one in found.items():
+        print(f"{name:8} {'not set' if one.value is None else one.value}  ({one.source})")
+    where = configuration.path()
+    cli.note(f"configuration file: {where}{'' if where.is_file() else ', which does not exist'}")
+
+
 def info(options: argparse.Namespace) -> None:
+    if options.config:
+        if options.name is not None:
+            raise InvalidValue(f"--config describes the settings, not a model: leave out {options.name!r}")
+        show_config(options)
+        return
     found = describe(_model(options))
     if options.json:
         cli.print_json(found)

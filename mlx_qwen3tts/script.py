@@ -71,7 +71,7 @@ def add_cast(options: argparse.ArgumentParser) -> None:
     options.add_argument("--voices", metavar="JSON", help="the cast: names and their voices")
     options.add_argument("--voice", metavar="V", help="the narrator's voice, where the cast has no narrator")
     options.add_argument("--language", default="auto", help="where the cast has none (default: auto)")
-    options.add_argument("--library", metavar="DIR", help="folder of the voices library (default: voices)")
+    cli.add_library(options)
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib.util
 import ipaddress
+import logging
+import logging.handlers
 import os
+import signal
+import socket
 import sys
 import webbrowser
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from urllib.parse import quote
 
 from . import cli
 from .audio.formats import CONTENT_TYPES
-from .errors import InvalidValue, MissingExtra
+from .errors import InvalidValue, MissingExtra, OutputError
 from .server.settings import Settings
+
+log = logging.getLogger(f"{__package__}.serve")  # also where it runs as __main__
 
 NEEDED = ("starlette", "uvicorn", "h11", "websockets", "python_multipart")
 EXAMPLES = """\
@@ -32,16 +39,27 @@ def build_parser() -> argparse.ArgumentParser:
         "--host", default="127.0.0.1", metavar="H", help="address to listen on (default: 127.0.0.1, this machine alone)"
     )
     add("--port", type=int, default=8880, metavar="N", help="0 takes one that is free (default: 8880)")
+    add("--unix", type=Path, metavar="PATH", help="listen on a socket in the file system instead, for this user alone")
+    add(
+        "--ready-fd",
+        type=int,
+        metavar="N",
+        help='write {"port", "url"} to this descriptor once it can speak, and '
+        "stop when the program that started it ends",
+    )
+    add("--log", type=Path, metavar="FILE", help="write messages there too, at most 4 MB: the oldest go")
     add("--design", metavar="M", help="a VoiceDesign model too, with which clients make voices from words")
-    add("--library", type=Path, default=None, metavar="DIR", help="folder of voices (default: voices)")
+    cli.add_library(options)
     add("--voice", metavar="V", help="who speaks where a request names nobody (default: the first voice)")
     add("--api-key", metavar="K", help="what clients must send; needed for other machines (also QWEN3TTS_API_KEY)")
+    add("--api-key-file", type=Path, metavar="FILE", help="what has the key as its only line")
     add("--allow-host", action="append", default=[], metavar="H", help="a further name of this server")
     add("--allow-origin", action="append", default=[], metavar="O", help="a web page's origin that may use it")
     add("--max-batch", type=int, default=8, metavar="N", help="speeches at once (default: 8)")
     add("--max-queue", type=int, default=16, metavar="N", help="speeches that may wait (default: 16)")
     add("--max-characters", type=int, default=100_000, metavar="N", help="of a text (default: 100000)")
-    add("--default-format", choices=tuple(CONTENT_TYPES), default="mp3", help="(default: mp3)")
+    chosen = add("--default-format", choices=tuple(CONTENT_TYPES), default="mp3", help="(default: mp3)")
+    cli.configurable(chosen, "format")
     add("--strict", action="store_true", help="refuse what is not understood instead of passing it over")
     add("--guard", action="store_true", help="speak again what has gone wrong, where a request does not say otherwise")
     add("--voices-as-strings", action="store_true", help="list voices by name alone, as old clients expect")
@@ -55,7 +73,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def settings(options: argparse.Namespace) -> Settings:
     """The options, checked before a model is loaded."""
-    key = options.api_key or os.environ.get("QWEN3TTS_API_KEY") or None
+    key = options.api_key or read_key(options.api_key_file) or os.environ.get("QWEN3TTS_API_KEY") or None
     if not is_loopback(options.host) and key is None:
         raise InvalidValue(f"--host {options.host} lets other machines in; give --api-key too", param="api_key")
     if key is not None and not (key.isascii() and key.isprintable() and " " not in key):
@@ -70,9 +88,9 @@ def settings(options: argparse.Namespace) -> Settings:
     for origin in options.allow_origin:
         if origin in ("*", "null"):
             raise InvalidValue(f"--allow-origin {origin} would let every page in; name one", param="allow_origin")
-    more = {} if options.library is None else {"library": options.library}
     return Settings(
-        voice=options.voice,
+        library=Path(options.library),
+        voice=cli.usual_voice(options.model) if options.voice is None else options.voice,
         api_key=key,
         hosts=tuple(options.allow_host),
         origins=tuple(options.allow_origin),
@@ -83,8 +101,21 @@ def settings(options: argparse.Namespace) -> Settings:
         strict=options.strict,
         guard=options.guard,
         voices_as_strings=options.voices_as_strings,
-        **more,
     )
+
+
+def read_key(file: Path | None) -> str | None:
+    """The key in a file."""
+    if file is None:
+        return None
+    try:
+        key = file.read_text("utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is not UTF-8"
+        raise InvalidValue(f"cannot read the key in {file}: {reason}", param="api_key_file") from None
+    if not key:
+        raise InvalidValue(f"{file} is empty, and so no key", param="api_key_file")
+    return key
 
 
 def is_loopback(host: str) -> bool:
@@ -97,16 +128,63 @@ def is_loopback(host: str) -> bool:
         return False
 
 
+def listen(options: argparse.Namespace) -> socket.socket:
+    """The socket that the options ask for."""
+    from .server.running import listening, listening_at
+
+    return listening(options.host, options.port) if options.unix is None else listening_at(options.unix)
+
+
+def log_to(file: Path | None) -> None:
+    """Have what is logged written to a file too, a few of them in turn."""
+    if file is None:
+        return
+    try:
+        handler = logging.handlers.RotatingFileHandler(file, maxBytes=1 << 20, backupCount=3, encoding="utf-8")
+    except OSError as error:
+        raise OutputError(f"cannot write --log {file}: {error.strerror or error}") from None
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    for name in (__package__, "uvicorn"):
+        logger = logging.getLogger(name)
+        logger.addHandler(handler)
+        logger.setLevel(logging.INFO)
+
+
+def telling(descriptor: int | None, stack: contextlib.ExitStack) -> Callable[[dict[str, object]], object]:
+    """A function that writes an object as a line to a descriptor, once, and closes it."""
+    if descriptor is None:
+        return lambda values: None
+    try:
+        if descriptor < 3:
+            raise InvalidValue(f"--ready-fd {descriptor} is stdin, stdout or stderr", param="ready_fd")
+        file = stack.enter_context(os.fdopen(descriptor, "w", encoding="utf-8"))
+    except OSError:
+        raise InvalidValue(f"--ready-fd {descriptor} is not open for writing", param="ready_fd") from None
+
+    def tell(values: dict[str, object]) -> None:
+        from .files.json_text import json_text
+
+        with contextlib.suppress(BrokenPipeError), file:  # who does not read it does not want to know
+            file.write(json_text(values) + "\n")
+
+    return tell
+
+
 def serve(options: argparse.Namespace) -> None:
     chosen = settings(options)
     for name in NEEDED:
         if importlib.util.find_spec(name) is None:
             raise MissingExtra(f"serve needs {name}: pip install 'mlx-qwen3tts[server]'")
     from .server.app import Server, build
-    from .server.running import Running, address, listening
+    from .server.running import Parent, Running, address
     from .synthesis.tts import Qwen3TTS
 
-    with listening(options.host, options.port) as bound:
+    with contextlib.ExitStack() as stack:
+        log_to(options.log)
+        if options.ready_fd is not None:
+            stack.enter_context(Parent(lambda: os.kill(os.getpid(), signal.SIGTERM)))
+        tell = telling(options.ready_fd, stack)
+        bound = stack.enter_context(listen(options))
         tts = Qwen3TTS.from_pretrained(options.model, options.dtype, chosen.library)
         design = None
         if options.design is not None:
@@ -118,12 +196,17 @@ def serve(options: argparse.Namespace) -> None:
 
         def ready() -> None:
             cli.note(server.greeting(address(bound)))
+            log.info("ready: %s at %s", server.model, address(bound))
+            tell({"port": None if options.unix else bound.getsockname()[1], "url": address(bound)})
             if options.open:
                 token = f"/?token={quote(chosen.api_key, safe='')}" if chosen.api_key else ""
                 webbrowser.open(address(bound) + token)
 
         server.engine.told = ready
-        Running(build(server, anywhere=not is_loopback(options.host)), server.engine).run(sockets=[bound])
+        running = Running(build(server, anywhere=not is_loopback(options.host)), server.engine)
+        if options.unix is not None:
+            stack.callback(options.unix.unlink, missing_ok=True)
+        running.run(sockets=[bound])
     if server.engine.fault is not None:  # the log has its traceback
         cli.note("stopped by a fault of the server")
         sys.exit(1)

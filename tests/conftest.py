@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+os.environ["QWEN3TTS_CONFIG"] = os.devnull  # the settings of whoever runs the tests must not change them
+
 from convert.make_goldens import make_checkpoint
 from mlx_qwen3tts import Qwen3TTS
 

@@ -21,6 +21,7 @@ from convert.parity import recording, vector
 from mlx_qwen3tts import Qwen3TTS, Voice, cli
 from mlx_qwen3tts.audio.writing import FORMATS, audio_bytes
 from mlx_qwen3tts.checkpoint import hub
+from mlx_qwen3tts.files.configuration import tomllib
 from mlx_qwen3tts.networks.codec.decoder import CodecDecoder
 from mlx_qwen3tts.synthesis.planning import Planner
 
@@ -88,7 +89,7 @@ def test_dispatcher(checkpoint, capfd):
     folder = str(checkpoint("base"))
     cli.dispatch(["info", "--model", folder, "--json"])
     assert json.loads(capfd.readouterr().out)["type"] == "base"
-    for arguments in ([], ["--help"], ["-h"]):
+    for arguments in (["--help"], ["-h"]):
         cli.dispatch(arguments)
         out = capfd.readouterr().out
         assert out.startswith("usage: mlx_qwen3tts NAME") and all(name in out for name in cli.COMMANDS)
@@ -99,6 +100,31 @@ def test_dispatcher(checkpoint, capfd):
     ran = capfd.readouterr()
     assert stopped.value.code == 2 and ran.out == ""
     assert ran.err.startswith("error: no command 'sing'; commands are convert, generate") and ran.err.count("\n") == 1
+
+
+def test_nothing_but_the_name_says_what_there_is_and_what_comes_next(capfd, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    spec = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "sounddevice" else spec(name))
+    cli.dispatch([])
+    lines = capfd.readouterr().out.splitlines()
+    assert len(lines) == 8 and "play (hearing speech with --play)" in lines[4] and "[NAME]" in lines[4]
+    assert "mlx_model, which is not in this folder yet" in lines[5] and lines[6].startswith("next: mlx_qwen3tts demo")
+    (tmp_path / "mlx_model").mkdir()
+    cli.dispatch([])
+    assert 'next: mlx_qwen3tts generate --model mlx_model "Hello."' in capfd.readouterr().out
+    declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    assert set(cli.EXTRAS) == set(declared) - {"dev"}
+
+
+@pytest.mark.parametrize("shell", ["zsh", "bash", "fish"])
+def test_completion_knows_every_command_and_its_options(command, shell):
+    ran = command("completion", shell)
+    assert ran.status == 0 and ran.err == ""
+    if shell == "bash":
+        assert subprocess.run(["bash", "-n"], input=ran.out, text=True, capture_output=True).stderr == ""
+    assert all(word in ran.out for word in (*cli.COMMANDS, "morph-to", "default-format", "num-speakers", "blend"))
+    assert command("completion", "csh").status == 2
 
 
 def test_both_ways_to_run_a_module(checkpoint):

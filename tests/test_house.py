@@ -16,9 +16,20 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = "mlx_qwen3tts"
 
 # A room imports from those before it, from itself, and from what is everybody's.
-ROOMS = ("files", "networks", "audio", "checkpoint", "voices", "diarization", "synthesis", "scripts", "server")
+ROOMS = (
+    "files",
+    "networks",
+    "audio",
+    "checkpoint",
+    "voices",
+    "diarization",
+    "synthesis",
+    "scripts",
+    "server",
+    "desktop",
+)
 # Rooms side by side: neither imports the other.
-BESIDE = (("scripts", "server"),)
+BESIDE = (("scripts", "server", "desktop"),)
 EVERYBODYS = ("errors", "checks")
 NOT_COMMANDS = ("__init__", "__main__", "cli", *EVERYBODYS)  # files at the top
 # Commands that are too large for one file at the top, and that lie in a room.

@@ -23,7 +23,7 @@ class Player:
             raise MissingExtra(f"--play needs sounddevice: {install_hint('play')}") from None
         except OSError as error:  # its library, PortAudio
             raise PlayError(f"--play: {error}; install PortAudio") from None
-        self._waiting, self._lock = np.zeros(0, np.float32), threading.Lock()
+        self._waiting, self._lock = np.zeros(0, np.float32), threading.Condition()
         self._begun = self._over = self._short = False
         self._played = threading.Event()
         self.underruns = 0
@@ -51,6 +51,12 @@ class Player:
             self._waiting = np.concatenate([self._waiting, np.asarray(samples, np.float32)])
             self._begun = True
 
+    def wait(self) -> None:
+        """Return once what was given has been handed to the device."""
+        with self._lock:
+            while self._waiting.size and not self._played.is_set():  # a device that is pulled out plays nothing more
+                self._lock.wait(0.5)
+
     def _fill(self, out: np.ndarray, count: int, *_: Any) -> None:
         """Called by the device for `count` samples, in a thread of its own."""
         with self._lock:
@@ -63,3 +69,5 @@ class Player:
                 # A pause counts once, however often the device asks in it.
                 self.underruns += self._begun and not self._short
             self._short = ready.size < count
+            if not self._waiting.size:
+                self._lock.notify_all()

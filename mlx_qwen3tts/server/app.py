@@ -53,13 +53,16 @@ class Server:
         self.turn = asyncio.Semaphore(settings.max_batch)  # of a batch's items: they do not fill the queue
 
     def greeting(self, url: str) -> str:
-        """What somebody who starts it wants to know."""
+        """What somebody who starts it wants to know. url: as `running.address` gives it."""
+        curl = "curl"
+        if url.startswith("unix:"):
+            curl, url = f"curl --unix-socket {url.removeprefix('unix:')}", "http://localhost"
         names, shown = self.voices.names, 8
         voices = ", ".join(names[:shown]) + (f" and {len(names) - shown} more" if len(names) > shown else "")
         lines = [f"ready: {self.model} speaks at {url}/v1", f"voices: {voices or 'none yet'}"]
         body = json_text({"input": "Hello.", **({"voice": names[0]} if names else {})})
         key = ' -H "authorization: Bearer $QWEN3TTS_API_KEY"' if self.settings.api_key else ""
-        line = f"curl {url}/v1/audio/speech{key} -H content-type:application/json -d '{body}' -o hello.mp3"
+        line = f"{curl} {url}/v1/audio/speech{key} -H content-type:application/json -d '{body}' -o hello.mp3"
         return "\n".join([*lines, line])
 
     def _warm_up(self) -> None:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import socket
+import threading
+from collections.abc import Callable
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -35,8 +39,38 @@ def listening(host: str, port: int) -> socket.socket:
     return made
 
 
+def listening_at(path: Path) -> socket.socket:
+    """A socket in the file system, for this user alone; OutputError where something else is there.
+
+    One that a server which is gone has left behind is replaced.
+    """
+    made = socket.socket(socket.AF_UNIX)
+    try:
+        if path.is_socket():
+            if made.connect_ex(str(path)) == 0:
+                raise OutputError(f"a server listens at {path} already; choose another --unix")
+            made.close()
+            path.unlink()
+            made = socket.socket(socket.AF_UNIX)
+        before = os.umask(0o177)  # from its first moment on
+        try:
+            made.bind(str(path))
+        finally:
+            os.umask(before)
+        made.listen(128)
+    except OSError as error:
+        made.close()
+        raise OutputError(f"cannot listen at {path}: {error.strerror or error}; choose another --unix") from None
+    except OutputError:
+        made.close()
+        raise
+    return made
+
+
 def address(bound: socket.socket) -> str:
-    """The URL under which a bound socket is reached."""
+    """The URL under which a bound socket is reached; of one in the file system, its path behind `unix:`."""
+    if bound.family == socket.AF_UNIX:
+        return f"unix:{bound.getsockname()}"
     host, port, *_ = bound.getsockname()
     if host in ("0.0.0.0", "::"):
         host = "127.0.0.1"
@@ -75,3 +109,27 @@ class Running(uvicorn.Server):
         self.should_exit, self.force_exit = True, again and self.cutting
         self.cutting = again
         self.engine.stop(0.0 if again else GRACE)
+
+
+class Parent:
+    """Watches the process that started this one, and calls a function once it is gone. A context manager."""
+
+    def __init__(self, gone: Callable[[], object], seconds: float = 0.5) -> None:
+        """seconds: between two looks."""
+        self.gone, self.seconds, self._over, self._first = gone, seconds, threading.Event(), os.getppid()
+        self._thread = threading.Thread(target=self._watch, name="mlx_qwen3tts parent", daemon=True)
+
+    def __enter__(self) -> Parent:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        # An orphan is given to another process at once, so its parent's number changes.
+        while not self._over.wait(self.seconds):
+            if os.getppid() != self._first:
+                self.gone()
+                return

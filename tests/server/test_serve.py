@@ -1,8 +1,13 @@
 """The command: what it refuses before a model is loaded, and how it ends."""
 
 import asyncio
+import json
+import os
 import signal
 import socket
+import stat
+import subprocess
+import sys
 import threading
 import time
 
@@ -12,7 +17,7 @@ import pytest
 from mlx_qwen3tts.errors import OutputError, QwenTTSError
 from mlx_qwen3tts.serve import build_parser, settings
 from mlx_qwen3tts.server.app import Server, build
-from mlx_qwen3tts.server.running import Running, address, listening
+from mlx_qwen3tts.server.running import Running, address, listening, listening_at
 from mlx_qwen3tts.server.settings import Settings
 
 
@@ -75,3 +80,79 @@ def test_a_second_ctrl_c_cuts_what_is_spoken_at_once(model, tmp_path):
         assert time.perf_counter() - cut < 3 and heard % 3840 == 0  # where it has 5 s otherwise
         thread.join(10)
         assert not thread.is_alive()
+
+
+APP = """
+import json, os, subprocess, sys
+read, write = os.pipe()
+command = [sys.executable, "-m", "mlx_qwen3tts.serve", "--port", "0", "--ready-fd", str(write), *sys.argv[1:]]
+server = subprocess.Popen(command, pass_fds=[write], stderr=subprocess.DEVNULL)
+os.close(write)
+print(json.dumps({**json.loads(os.read(read, 1000)), "pid": server.pid}), flush=True)
+server.wait()
+"""
+
+
+def test_a_child_of_an_app_says_its_port_and_ends_with_the_app(checkpoint, tmp_path):
+    key, log = tmp_path / "key", tmp_path / "log"
+    key.write_text("sesame\n")
+    options = ["--model", checkpoint("base"), "--library", tmp_path / "voices", "--api-key-file", key, "--log", log]
+    app = subprocess.Popen(
+        [sys.executable, "-c", APP, *map(str, options), "--max-batch", "1"], stdout=subprocess.PIPE, text=True
+    )
+    with app:
+        told = json.loads(app.stdout.readline())
+        assert told["url"] == f"http://127.0.0.1:{told['port']}"
+        assert httpx.get(f"{told['url']}/v1/models").status_code == 401
+        assert httpx.get(f"{told['url']}/v1/models", headers={"authorization": "Bearer sesame"}).status_code == 200
+        app.kill()
+    for _ in range(200):  # there is nothing else to wait by: the server is nobody's child any more
+        try:
+            os.kill(told["pid"], 0)
+        except ProcessLookupError:
+            break
+        time.sleep(0.05)
+    else:
+        pytest.fail("the server outlives the app")
+    assert f"at {told['url']}" in log.read_text() and "sesame" not in log.read_text()
+
+
+def test_a_socket_in_the_file_system(model, tmp_path):
+    path = tmp_path / "socket"
+    server = Server(model("base"), Settings(library=tmp_path / "voices"))
+    with listening_at(path) as bound:
+        running = Running(build(server), server.engine)
+        thread = threading.Thread(target=running.run, kwargs={"sockets": [bound]})
+        thread.start()
+        try:
+            assert address(bound) == f"unix:{path}" and stat.S_IMODE(path.stat().st_mode) == 0o600
+            assert f"curl --unix-socket {path} http://localhost/v1" in server.greeting(address(bound))
+            with httpx.Client(transport=httpx.HTTPTransport(uds=str(path)), base_url="http://localhost") as client:
+                assert server.engine.ready.wait(60)
+                assert client.get("/health").json()["status"] == "healthy"
+            with pytest.raises(OutputError, match="a server listens"):
+                listening_at(path)
+        finally:
+            running.should_exit = True
+            server.engine.stop(0)
+            thread.join(20)
+    listening_at(path).close()  # what the first has left behind is replaced
+    path.unlink()
+    path.write_text("a file")
+    with pytest.raises(OutputError, match="cannot listen at"):
+        listening_at(path)
+    assert path.read_text() == "a file"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--ready-fd", "1"], "is stdin, stdout or stderr"),
+        (["--ready-fd", "999"], "999 is not open for writing"),
+        (["--log", "nowhere/log"], "cannot write --log nowhere/log"),
+        (["--api-key-file", "none"], "cannot read the key in none"),
+    ],
+)
+def test_descriptors_and_files_that_do_not_serve(command, options, message):
+    ran = command("serve", "--model", "miniature", *options)
+    assert ran.status == 2 and message in ran.err and ran.err.count("\n") == 1

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ... import cli
 from ...errors import InvalidValue, listed
-from .. import FOLDER
 
 if TYPE_CHECKING:
     from ...checkpoint.folder import ModelFolder
@@ -34,7 +33,7 @@ class Command(NamedTuple):
 
 
 def add_library(command: ArgumentParser) -> None:
-    command.add_argument("--library", default=FOLDER, metavar="DIR", help=f"the library's folder (default: {FOLDER})")
+    cli.add_library(command)
     cli.add_json(command)
 
 

@@ -1,0 +1,1 @@
+"""Life on a desk: speaking through the server that runs already, and keeping one running."""

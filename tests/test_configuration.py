@@ -1,0 +1,99 @@
+"""The configuration: what is in force and whence, what is refused, and that commands heed it."""
+
+import json
+import os
+
+import pytest
+
+from convert.parity import vector
+from mlx_qwen3tts import Library
+from mlx_qwen3tts.cli import usual_voice
+from mlx_qwen3tts.errors import InvalidValue, WrongType
+from mlx_qwen3tts.files import configuration
+from mlx_qwen3tts.files.configuration import Setting, settings
+from mlx_qwen3tts.generate import build_parser
+from mlx_qwen3tts.serve import build_parser as serve_parser
+
+
+@pytest.fixture
+def write(tmp_path, monkeypatch):
+    """A function that writes the configuration file; nothing of it is in the environment."""
+    for name in configuration.KNOWN:
+        monkeypatch.delenv(configuration.variable(name), raising=False)
+    monkeypatch.setenv("QWEN3TTS_CONFIG", "")
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+
+    def write(text):
+        file = tmp_path / "mlx_qwen3tts.toml"
+        file.write_bytes(text if isinstance(text, bytes) else text.encode())
+        return str(file)
+
+    return write
+
+
+def test_the_environment_stands_above_the_file_and_options_above_both(write, monkeypatch):
+    assert {one.source for one in settings().values()} == {"default"}  # there is no file
+    file = write('model = "here"\nlibrary = "~/shelf"\nformat = "flac"\n')
+    monkeypatch.setenv("QWEN3TTS_MODEL", "there")
+    found = settings()
+    assert found["model"] == Setting("there", "QWEN3TTS_MODEL")
+    assert found["library"] == Setting(os.path.expanduser("~/shelf"), file)
+    assert found["voice"] == Setting(None, "default")
+    options = build_parser().parse_args(["Hi.", "--library", "mine"])
+    assert (options.model, options.library) == ("there", "mine")
+    assert serve_parser().parse_args([]).default_format == "flac"
+    monkeypatch.delenv("QWEN3TTS_MODEL")
+    assert build_parser().parse_args(["Hi."]).model == "here"
+    os.remove(file)
+    assert build_parser().parse_args(["Hi."]).model == "mlx_model"
+
+
+def test_the_usual_voice_belongs_to_the_configured_model(write):
+    write('model = "here"\nvoice = "anna"\n')
+    assert usual_voice("here") == "anna" and usual_voice("another") is None
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("model = 5\n", "model must be a string, not 5"),
+        ('model = ""\n', "model is empty"),
+        ('modle = "x"\n', "no setting 'modle'; did you mean model?"),
+        ("[other]\nx = 1\n", "no setting 'other'; settings are model"),
+        ('format = "ogg"\n', "format"),
+        ("model = \n", "is not TOML: .*line 1"),
+        (b"\xff\xfe", "is not UTF-8"),
+        ("#" * (configuration.LARGEST + 1), "too many for a configuration"),
+    ],
+)
+def test_a_broken_file_is_named_with_the_way_out(write, text, message, command):
+    file = write(text)
+    with pytest.raises((InvalidValue, WrongType), match=message) as refused:
+        settings()
+    assert file in str(refused.value)
+    ran = command("generate", "Hi.")
+    assert ran.status == 2 and len(ran.lines) == 1 and ran.lines[0].startswith(f"error: {file}")
+    assert command("generate", "--help").status == 0  # help comes all the same
+
+
+def test_a_file_that_is_named_must_be_there(write, monkeypatch, tmp_path):
+    monkeypatch.setenv("QWEN3TTS_CONFIG", str(tmp_path / "none.toml"))
+    with pytest.raises(InvalidValue, match=r"none\.toml, which QWEN3TTS_CONFIG names"):
+        settings()
+
+
+def test_what_is_in_force_is_shown(write, command):
+    file = write('voice = "anna"\n')
+    ran = command("info", "--config")
+    assert f"voice    anna  ({file})" in ran.out and "model    mlx_model  (default)" in ran.out
+    shown = json.loads(command("info", "--config", "--json").out.splitlines()[-1])
+    assert shown["voice"] == {"value": "anna", "source": file}
+    assert command("info", "--config", "miniature").status == 2
+
+
+def test_a_user_who_has_configured_types_the_text_alone(write, command, tmp_path):
+    shelf = Library(tmp_path / "shelf")
+    shelf.add("low", vector(192, 1), consent="not-needed")
+    write(f'model = "miniature"\nlibrary = "{shelf.folder}"\nvoice = "low"\nformat = "flac"\n')
+    ran = command("generate", "two", "--seed", "1", "--max-tokens", "3")
+    assert ran.status == 0 and (tmp_path / "out.flac").is_file(), ran.err
