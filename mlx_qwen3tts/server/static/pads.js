@@ -17,8 +17,8 @@ const triangle = {
   place: (w) => [0.5 * w[0] + w[2], HEIGHT * (w[1] + w[2])],
   weights: ([x, y]) => {
     // Barycentric; outside, what is negative becomes nothing and the others share.
-    const top = 1 - y / HEIGHT;
-    const inside = [top, 1 - x - top / 2, x - top / 2].map((one) => Math.max(0, one));
+    const top = Math.max(0, 1 - y / HEIGHT);
+    const inside = [top, Math.max(0, 1 - x - top / 2), Math.max(0, x - top / 2)];
     const sum = inside.reduce((a, b) => a + b);
     return inside.map((one) => one / sum);
   },
