@@ -189,6 +189,7 @@ def build(server: Server, anywhere: bool = False) -> Guard:
         Route("/v1/audio/voices/search", shelf.search, methods=["POST"]),
         Route("/v1/audio/voices/{name:path}", shelf.voice, methods=["GET", "DELETE"]),
         Route("/v1/audio/directions", shaping.directions, methods=["GET", "POST"]),
+        Route("/v1/audio/directions/{name:path}", shaping.forget, methods=["DELETE"]),
         Route("/v1/audio/expressions", shaping.expressions, methods=["POST"]),
         Route("/v1/embeddings/voice", shelf.embedding, methods=["POST"]),
         Route("/v1/models", models),

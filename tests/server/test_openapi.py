@@ -59,6 +59,7 @@ def calls(folder):
         ("post", "/v1/audio/voices/search", {"json": {"voice": "anna"}}),
         ("get", "/v1/audio/directions", {}),
         ("post", "/v1/audio/directions", {"json": {"labels": {}}}),
+        ("delete", "/v1/audio/directions/nothing", {}),
         ("post", "/v1/audio/speech/nothing/steer", {"json": {"voice": "anna"}}),
         ("post", "/v1/audio/expressions", {"json": {"expression": "anna*0.5 + (ben + cleo)"}}),
         ("post", "/v1/audio/expressions", {"json": {"expression": "anna + "}}),
