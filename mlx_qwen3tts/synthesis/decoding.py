@@ -50,8 +50,9 @@ class Utterance:
 
     following: function from the frames spoken so far to the Part that comes next, or to how it ends where none does.
     schedule: frames of each chunk, the last number for all that follow. context: codes [frames, codebooks] of a
-    reference, which the sound continues and which is not heard. attempts: where it is guarded; then nothing is decoded
-    before it is certain which attempt is heard, or if it is `listened` to before something else than silence comes.
+    reference, which the sound continues and which is not heard. paused: as of `Generation.insert`. attempts: where it
+    is guarded; then nothing is decoded before it is certain which attempt is heard, or if it is `listened` to before
+    something else than silence comes.
 
     frames: spoken so far; finish_reason: "stop", "length" or "guard" (the guard cut it) once it is over.
     """
@@ -62,6 +63,7 @@ class Utterance:
     context: mx.array | None = None
     attempts: Attempts | None = None
     listened: bool = False
+    paused: Callable[[], bool] | None = None
     frames: int = 0
     finish_reason: str | None = None
     state: State | None = None
@@ -109,7 +111,7 @@ class Decoding:
 
     def add(self, utterance: Utterance) -> None:
         """Speak an utterance too, from the next frame on."""
-        self.spoken[self.generation.insert(*utterance.part)] = utterance
+        self.spoken[self.generation.insert(*utterance.part, paused=utterance.paused)] = utterance
 
     def remove(self, utterance: Utterance) -> None:
         """Stop speaking an utterance; what it holds can still be had by `decode`."""

@@ -15,7 +15,7 @@ B rows, T positions, E talker width, V codec vocabulary.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -56,13 +56,14 @@ class Frame:
 class Row:
     """A prompt that is being spoken. tokens: how many were put under way so far, the last one is not a frame's; spoken:
     codes 0 of these [tokens], where functions of the user's look at them; watch: sees the codes 0 of its frames and may
-    end it."""
+    end it; paused: whether it is to wait, asked before each frame where rows are set aside."""
 
     number: int
     prompt: Prompt
     seed: int
     config: GenerationConfig
     morph: Morph | None
+    paused: Callable[[], bool] | None = None
     tokens: int = 0
     over: bool = False
     spoken: mx.array = field(default_factory=lambda: mx.zeros((0,), mx.uint32))
@@ -123,12 +124,15 @@ class Generation:
         config: GenerationConfig,
         morph: Morph | None = None,
         watch: Watch | None = None,
+        paused: Callable[[], bool] | None = None,
     ) -> int:
         """Add a row, which speaks from the next frame that is put under way on. Returns its number.
 
-        morph: changes the voice of the prompt while it is spoken; watch: may end it.
+        morph: changes the voice of the prompt while it is spoken; watch: may end it; paused: whether the row is to wait
+        as one does whose text has not come. With `sets_aside` alone.
         """
-        row = Row(next(self._numbers), prompt, seed, config, morph, watch=watch)
+        paused = paused if self.sets_aside else None
+        row = Row(next(self._numbers), prompt, seed, config, morph, watch=watch, paused=paused)
         self.waiting.append(row)
         return row.number
 
@@ -172,7 +176,9 @@ class Generation:
         return frame
 
     def _waits(self, row: Row) -> bool:
-        """Whether the text of a row's next frame is not there yet."""
+        """Whether the text of a row's next frame is not there yet, or the row is paused."""
+        if row.paused and row.paused():
+            return True
         try:
             return not row.prompt.text.ready(row.tokens - 1)
         except QwenTTSError as error:
@@ -295,7 +301,7 @@ class Generation:
     def _talk(self, texts: list[mx.array]) -> tuple[mx.array, mx.array]:
         """The talker's step for all rows: logits [B, V], hidden states [B, 1, E]."""
         for place, row in enumerate(self.rows):
-            if row.morph:
+            if row.morph and row.morph.due(row.tokens):
                 self._revise(place, row, row.morph)
         offset, mask, positions = self.caches[0].offset, None, None
         if any(self.padding):

@@ -53,7 +53,8 @@ class Notes(list[str]):
 @dataclass
 class Plan:
     """A Request that this model has accepted. drawn: the seed it begins with; codebooks: of its frames; notes: grow
-    while it is spoken; text: all of it, as far as it has come; positions: of its prompt; rate: of speaking."""
+    while it is spoken; text: all of it, as far as it has come; voice: that was meant, None where the model designs it;
+    positions: of its prompt; rate: of speaking."""
 
     utterance: Utterance
     drawn: int
@@ -61,6 +62,7 @@ class Plan:
     notes: Notes
     codebooks: int
     text: Text
+    voice: Voice | None = None
     rate: float = 1.0
 
     @property
@@ -136,7 +138,7 @@ class Planner:
         elif request.guard:
             given = "seed" if request.sampling.max_tokens is None else "max_tokens"
             notes.warn(f"the guard is off, as {given} is given")
-        return Plan(utterance, seed, config, notes, self.codec.num_codebooks, prompt.text, request.rate)
+        return Plan(utterance, seed, config, notes, self.codec.num_codebooks, prompt.text, voice, request.rate)
 
     def _voice(self, request: Request, param: str, notes: Notes) -> Voice | None:
         """The Voice that the parameter `param` means."""

@@ -3,6 +3,7 @@
 import { html, render, useEffect, useState } from "./htm.js";
 import { LANGUAGES, choose, language, loadWords, t } from "./words.js";
 import { begin, state, watch } from "./store.js";
+import { Fit } from "./fit.js";
 import { Library } from "./library.js";
 import { Record } from "./record.js";
 import { Shape } from "./shape.js";
@@ -21,7 +22,7 @@ const Page = () => {
     </header>
     <p class="status" role="status">${state.status}</p>
     <main>
-      <div class="column"><${Speak} />${state.voices.length > 0 && html`<${Shape} />`}</div>
+      <div class="column"><${Speak} />${state.voices.length > 0 && html`<${Shape} /><${Fit} />`}</div>
       <div class="column"><${Takes} />${state.model && state.model.type !== "voice_design" && html`<${Record} />`}<${Library} /></div>
     </main>`;
 };
