@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: test test-clients test-studio lint demo wheel-check api goldens
+.PHONY: test test-clients test-studio test-cluster lint demo wheel-check api goldens
 
 $(VENV)/installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -28,6 +28,10 @@ $(CLIENTS)/installed: $(CLIENTS_DIR)/setup.sh
 # pictures of docs/studio.md.
 test-studio: $(VENV)/installed
 	$(BIN)/python -m pytest -m studio tests/studio
+
+# Scripts and recordings on a dask cluster on this machine, one worker of which is killed.
+test-cluster: $(VENV)/installed
+	$(BIN)/python -m pytest -m cluster tests/cluster
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check .

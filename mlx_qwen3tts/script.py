@@ -42,6 +42,7 @@ def build_parser() -> argparse.ArgumentParser:
     render.add_argument("--level", type=float, metavar="X", help="LUFS of each voice (default: -19)")
     render.add_argument("--no-level", action="store_true", help="leave voices as loud as they are")
     render.add_argument("--batch-size", type=int, default=8, metavar="N", help="pieces spoken at once (default: 8)")
+    render.add_argument("--workers", metavar="URL", help="scheduler of a dask cluster that speaks: tcp://host:8786")
     render.add_argument("--seed", type=int, default=0, metavar="N", help="0 to 4294967295 (default: 0)")
     render.add_argument("--greedy", action="store_true", help="no sampling; the repetition penalty still applies")
     for field in NUMBERS:
@@ -124,10 +125,15 @@ def render(options: argparse.Namespace) -> None:
     check_output(options.output, options.file, options.voices)
     parts = parts_of(options)
     script: Script = Script.parse(options.file, parts)
-    from .synthesis.tts import Qwen3TTS
-
     library = {} if options.library is None else {"library": options.library}
-    tts = Qwen3TTS.from_pretrained(options.model, options.dtype, **library)
+    if options.workers is None:
+        from .synthesis.tts import Qwen3TTS
+
+        tts = Qwen3TTS.from_pretrained(options.model, options.dtype, **library)
+    else:
+        from .cluster.remote import Speakers
+
+        tts = Speakers(options.workers, options.model, options.dtype, **library)
     cast: Cast = Cast(parts, tts.voice)
     timeline = Timeline(
         script,

@@ -16,7 +16,18 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = "mlx_qwen3tts"
 
 # A room imports from those before it, from itself, and from what is everybody's.
-ROOMS = ("files", "networks", "audio", "checkpoint", "voices", "diarization", "synthesis", "scripts", "server")
+ROOMS = (
+    "files",
+    "networks",
+    "audio",
+    "checkpoint",
+    "voices",
+    "diarization",
+    "synthesis",
+    "cluster",
+    "scripts",
+    "server",
+)
 # Rooms side by side: neither imports the other.
 BESIDE = (("scripts", "server"),)
 EVERYBODYS = ("errors", "checks")
