@@ -88,6 +88,8 @@ def prepared(tmp_path_factory):
     (folder / "voices.json").write_text('{"ANNA": "anna", "BEN": "anna*0.5 + ben*0.5", "narrator": "ben"}')
     write_book(folder / "book.epub")
     np.save(folder / "blend.npy", np.array(X[0]))
+    np.save(folder / "crowd.npy", np.array(X))
+    (folder / "crowd.txt").write_text("\n".join(names) + "\n")
     np.save(folder / "codes.npy", codes(3, 1))
     library = Library(folder / "voices")
     for i, name in enumerate(("anna", "ben", "carl", *names)):

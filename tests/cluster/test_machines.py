@@ -21,7 +21,7 @@ from mlx_qwen3tts.cluster import scheduler
 from mlx_qwen3tts.cluster.remote import Speakers
 from mlx_qwen3tts.cluster.scheduler import Cluster
 from mlx_qwen3tts.errors import ClusterError
-from tests.cluster.machines import machines
+from benchmarks.machines import machines
 
 pytestmark = pytest.mark.cluster
 

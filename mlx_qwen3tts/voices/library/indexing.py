@@ -29,8 +29,8 @@ ENGINES = ("lance",)
 INDEX, RECORD, TABLE = "index", "record.json", "voices"
 FORM = 1
 REFINE, LEAST = 20, 200  # candidates for each voice that is asked for, and at least
-PROBES = 0.05  # of the partitions that are looked into
-PARTITION = 4096  # voices of a partition
+PROBES = 0.4  # of the partitions that are looked into
+PARTITION = 8192  # voices of a partition
 
 
 def check_engine() -> None:
@@ -47,6 +47,7 @@ def build_index(pack: Pack, space: VoiceSpace | None, advance: Callable[[int], o
     check_engine()
     import lancedb
     import pyarrow
+    from lancedb.index import IvfRq
 
     digest = hashlib.sha256()
     kind = pyarrow.list_(pyarrow.float16(), pack.dimension)
@@ -69,8 +70,8 @@ def build_index(pack: Pack, space: VoiceSpace | None, advance: Callable[[int], o
     with whole_folder(pack.folder / INDEX, overwrite=True) as temporary:
         table = lancedb.connect(str(temporary)).create_table(TABLE, batches(), schema=schema)
         if pack.count >= 2 * PARTITION:
-            partitions = max(1, round(pack.count / PARTITION))
-            table.create_index(metric="cosine", num_partitions=partitions, index_type="IVF_RQ")
+            how = IvfRq(distance_type="cosine", num_partitions=round(pack.count / PARTITION), num_bits=1)
+            table.create_index("vector", config=how)
         record = {"form": FORM, "engine": "lance", "count": pack.count, "dimension": pack.dimension}
         record |= {"stamp": pack.stamp, "digest": digest.hexdigest(), "space": space_word(space)}
         (temporary / RECORD).write_text(json_text(record) + "\n", encoding="utf-8")
@@ -96,7 +97,7 @@ class PackIndex:
     def near(self, one: np.ndarray, k: int) -> np.ndarray:
         """Rows that may be nearest to a unit vector [D]: more than k of them, where there are."""
         query: Any = self._table.search(one.astype(np.float32), vector_column_name="vector")
-        found = query.metric("cosine").nprobes(self._probes).limit(max(REFINE * k, LEAST)).select(["row"])
+        found = query.metric("cosine").nprobes(self._probes).limit(max(REFINE * k, LEAST)).select(["row", "_distance"])
         return found.to_arrow()["row"].to_numpy()
 
 

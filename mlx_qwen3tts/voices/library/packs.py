@@ -42,7 +42,7 @@ class Pack:
             about = folder / ABOUT
             self.about: Mapping[str, str] = json.loads(read_text(str(about))) if about.exists() else {}
         except (OSError, ValueError, RecursionError) as error:
-            reason = error.strerror if isinstance(error, OSError) and error.strerror else error
+            reason = f"{Path(error.filename).name}: {error.strerror}" if isinstance(error, OSError) else error
             raise InvalidValue(f"pack {folder}: {reason}") from None
         self.count, self.dimension = self._array.shape
         try:
@@ -104,8 +104,11 @@ class Pack:
 
 
 def stamp(folder: Path) -> tuple[int, ...]:
-    """What changes with a pack's files: sizes, times and inodes."""
-    states = [os.stat(folder / name) for name in (VECTORS, NAMES)]
+    """What changes with a pack's files: sizes, times and inodes; empty where they are not there."""
+    try:
+        states = [os.stat(folder / name) for name in (VECTORS, NAMES)]
+    except OSError:
+        return ()
     return tuple(value for one in states for value in (one.st_size, one.st_mtime_ns, one.st_ino))
 
 
@@ -130,9 +133,7 @@ def find_packs(library: Path, known: Mapping[str, Pack], warn: Callable[[str], o
         try:
             old = known.get(name)
             found[name] = old if old is not None and old.stamp == stamp(folder) else Pack(folder)
-        except FileNotFoundError as error:
-            warn(f"skipped pack {folder}: it has no {Path(error.filename).name}")
-        except (InvalidValue, OSError) as error:
+        except InvalidValue as error:
             warn(f"skipped {error}")
     return found
 
