@@ -7,6 +7,7 @@ before. CPU time is that of the workers.
 """
 
 import argparse
+import contextlib
 import re
 import statistics
 import tempfile
@@ -56,13 +57,16 @@ def main():
     options.add_argument("--json", action="store_true")
     options = options.parse_args()
     runs = {1: [], 2: []}
-    with tempfile.TemporaryDirectory() as one, tempfile.TemporaryDirectory() as two:
-        with machines(Path(one), 1) as alone, machines(Path(two), 2) as both:
-            for made in (alone, both):  # so that each has loaded the model
-                Speakers(made.address, options.model).generate_each(requests(4), lambda *_: None, batch_size=1)
-            for _ in range(options.rounds):
-                runs[1].append(timed(alone, options))
-                runs[2].append(timed(both, options))
+    with contextlib.ExitStack() as stack:
+        folders = [Path(stack.enter_context(tempfile.TemporaryDirectory())) for _ in runs]
+        clusters = {}
+        for count, folder in zip(runs, folders, strict=True):
+            clusters[count] = stack.enter_context(machines(folder, count))
+        for made in clusters.values():  # so that each has loaded the model
+            Speakers(made.address, options.model).generate_each(requests(4), lambda *_: None, batch_size=1)
+        for _ in range(options.rounds):
+            for count, made in clusters.items():
+                runs[count].append(timed(made, options))
     result = {}
     for workers, times in runs.items():
         seconds, cpu, spoken = (statistics.median(column) for column in zip(*times, strict=True))

@@ -53,12 +53,12 @@ def fill(folder, real, count, spread, random):
 
 def exact(pack, space, queries, k):
     """[queries, k] rows of the most alike, by reading the whole pack."""
-    ones = indexing.units(space.comparable(mx.array(queries)))
+    ones = np.array(indexing.units(space.comparable(mx.array(queries))))
     scores = np.empty((len(queries), pack.count), np.float32)
     start = 0
     for block in pack.blocks():
-        rows = indexing.units(space.comparable(mx.array(block)))
-        scores[:, start : start + len(block)] = np.array(ones @ rows.T)
+        rows = np.array(indexing.units(space.comparable(mx.array(block))))
+        scores[:, start : start + len(block)] = ones @ rows.T
         start += len(block)
     best = np.argpartition(-scores, k, axis=1)[:, :k]
     return best, np.take_along_axis(scores, best, axis=1)

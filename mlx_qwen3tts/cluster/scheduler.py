@@ -96,7 +96,7 @@ class Cluster:
 
     def _check(self) -> None:
         threads = self.threads()
-        start = f"dask worker {self.address} --nthreads 1"
+        start = f"dask worker {self.address} --nthreads 1 --memory-limit 0"  # dask's own limit is memory / processors
         if not threads:
             message = f"the scheduler at {self.address} has no workers; start some: {start}"
             raise ClusterError(message, param="workers")
@@ -161,7 +161,7 @@ class Cluster:
         try:
             return future.result(timeout=PATIENCE)
         except KilledWorker:
-            message = f"several workers of {self.address} ended at the same work; have they memory for the model?"
+            message = f"several workers of {self.address} ended at the same work; start them with --memory-limit 0"
             raise ClusterError(message) from None
         except asyncio.CancelledError:
             raise self._lost() from None

@@ -15,13 +15,13 @@ import soundfile
 
 pytest.importorskip("distributed")
 
+from benchmarks.machines import machines
 from mlx_qwen3tts import Qwen3TTS, Request, Sampling, Voice
 from mlx_qwen3tts.checkpoint import hub
 from mlx_qwen3tts.cluster import scheduler
 from mlx_qwen3tts.cluster.remote import Speakers
 from mlx_qwen3tts.cluster.scheduler import Cluster
 from mlx_qwen3tts.errors import ClusterError
-from benchmarks.machines import machines
 
 pytestmark = pytest.mark.cluster
 
@@ -136,7 +136,7 @@ def test_workers_that_are_none(files, command, tmp_path, monkeypatch):
     with machines(tmp_path / "cluster") as made:
         render = (*files, "a.wav", "--workers", made.address, "--batch-size", "1")
         ran = command(*render)
-        start = f"dask worker {made.address} --nthreads 1"
+        start = f"dask worker {made.address} --nthreads 1 --memory-limit 0"
         assert ran.lines == [f"error: the scheduler at {made.address} has no workers; start some: {start}"]
         made.work(1, "--nthreads", "2")
         original = Cluster.threads
