@@ -40,8 +40,14 @@ def import_voices(options: Namespace) -> None:
     library, about = library_of(options, exists=False), {**pairs(options.tag), **rights_of(options)}
     if Path(options.archive).suffix == ".npy":
         with cli.bar("importing", "voices") as advance:
-            how = {"name": options.name, "overwrite": options.overwrite, "advance": advance}
-            pack = library.import_pack(options.archive, options.names, **how, **about)
+            pack = library.import_pack(
+                options.archive,
+                options.names,
+                name=options.name,
+                overwrite=options.overwrite,
+                advance=advance,
+                **about,
+            )
         result = {"library": str(library.folder), "pack": pack.name, "voices": pack.count, "dimension": pack.dimension}
         report(options, result, f"{pack.name}: {pack.count:,} voices of {pack.dimension} dimensions in {pack.folder}")
         return
