@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: test test-benchmarks test-clients test-studio lint demo wheel-check api goldens
+.PHONY: test test-benchmarks test-clients test-cluster test-studio lint demo wheel-check api goldens
 
 $(VENV)/installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -32,6 +32,10 @@ test-studio: $(VENV)/installed
 # The programs in benchmarks/ that measure, kill and compare: what they count, refuse and find.
 test-benchmarks: $(VENV)/installed
 	$(BIN)/python -m pytest -m benchmarks -n 2 --dist loadfile
+
+# Scripts and recordings on a dask cluster on this machine, one worker of which is killed.
+test-cluster: $(VENV)/installed
+	$(BIN)/python -m pytest -m cluster tests/cluster
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check .

@@ -24,6 +24,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     options.add_argument("--average", action="store_true", help="one vector from several recordings of one speaker")
     options.add_argument("--prepare", action="store_true", help="trim silence and level the recordings")
+    options.add_argument("--workers", metavar="URL", help="scheduler of a dask cluster that listens: tcp://host:8786")
     cli.add_json(options)
     return options
 
@@ -70,14 +71,19 @@ def embed(options: argparse.Namespace) -> None:
     from .voices.average import average
     from .voices.voice import Voice
 
-    encoder = SpeakerEncoder.from_pretrained(options.model)
-    vectors = []
     with cli.bar("embedding", "recording", total=len(options.audio)) as advance:
-        for audio in options.audio:
-            vectors.append(encoder.encode(audio, options.prepare))
-            advance(1)
+        if options.workers:
+            from .cluster.remote import listen
+
+            vectors, source = listen(options.workers, options.model, options.audio, options.prepare, advance)
+        else:
+            encoder, vectors = SpeakerEncoder.from_pretrained(options.model), []
+            source = encoder.source
+            for audio in options.audio:
+                vectors.append(encoder.encode(audio, options.prepare))
+                advance(1)
     result = {"output": [str(file) for file in files], "dimension": vectors[0].shape[0]}
-    metadata = {"source_model": encoder.source}
+    metadata = {"source_model": source}
     if options.average and len(vectors) > 1:
         mean = average(mx.stack(vectors))
         distances = [round(distance, 4) for distance in mean.distances]

@@ -109,6 +109,12 @@ class OutputError(QwenTTSError):
     code = "invalid_output"
 
 
+class ClusterError(QwenTTSError):
+    """Other machines that cannot be reached, have gone, or do not fit this one."""
+
+    code = "no_cluster"
+
+
 def install_hint(extra: str) -> str:
     """The command that brings an extra: of the checkout that this is, else of the package."""
     root = pathlib.Path(__file__).resolve().parents[1]

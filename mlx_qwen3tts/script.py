@@ -39,6 +39,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     render.add_argument("--lines", metavar="L", help="speak only these lines: 3,7-9")
     render.add_argument("--again", action="store_true", help="speak the --lines another way than before")
+    render.add_argument("--workers", metavar="URL", help="scheduler of a dask cluster that speaks: tcp://host:8786")
     add_speaking(render)
     cli.add_json(render)
     return options
@@ -152,10 +153,15 @@ def render(options: argparse.Namespace) -> None:
     check_output(options.output, options.file, options.voices)
     parts = parts_of(options)
     script: Script = Script.parse(options.file, parts)
-    from .synthesis.tts import Qwen3TTS
-
     library = {} if options.library is None else {"library": options.library}
-    tts = Qwen3TTS.from_pretrained(options.model, options.dtype, **library)
+    if options.workers is None:
+        from .synthesis.tts import Qwen3TTS
+
+        tts = Qwen3TTS.from_pretrained(options.model, options.dtype, **library)
+    else:
+        from .cluster.remote import Speakers
+
+        tts = Speakers(options.workers, options.model, options.dtype, **library)
     cast: Cast = Cast(parts, tts.voice)
     timeline = Timeline(script, cast, **told)
     model = options.model if options.dtype is None else f"{options.model} {options.dtype}"

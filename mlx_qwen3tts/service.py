@@ -74,7 +74,7 @@ def service(options: argparse.Namespace) -> None:
     if options.serve and options.what != "install":
         raise InvalidValue(f"{options.what} takes no options of serve")
     made = launching.service(command_line(options.serve, launching.log_file(home, system)), home, system)
-    told = {"file": str(made.file), "log": str(made.log)}
+    told: dict[str, object] = {"file": str(made.file), "log": str(made.log)}
     if options.dry_run:
         print(made.text.decode(), end="")
         for line in {"install": made.start, "remove": made.stop, "status": (made.ask,)}[options.what]:

@@ -16,6 +16,7 @@ ROOT = Path(__file__).parent.parent
 CODES = {
     "AudioError": "invalid_audio",
     "CheckpointError": "invalid_model",
+    "ClusterError": "no_cluster",
     "ConfigError": "invalid_model",
     "DirectionNotFound": "direction_not_found",
     "InvalidValue": "invalid_value",

@@ -91,6 +91,8 @@ def prepared(tmp_path_factory):
     (folder / "film.srt").write_text("\n".join(cues))
     write_book(folder / "book.epub")
     np.save(folder / "blend.npy", np.array(X[0]))
+    np.save(folder / "crowd.npy", np.array(X))
+    (folder / "crowd.txt").write_text("\n".join(names) + "\n")
     np.save(folder / "codes.npy", codes(3, 1))
     library = Library(folder / "voices")
     for i, name in enumerate(("anna", "ben", "carl", *names)):

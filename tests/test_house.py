@@ -24,6 +24,7 @@ ROOMS = (
     "voices",
     "diarization",
     "synthesis",
+    "cluster",
     "scripts",
     "server",
     "desktop",

@@ -24,7 +24,7 @@ from ..errors import InvalidValue, WrongType
 if sys.version_info >= (3, 11):
     import tomllib
 else:
-    import tomli as tomllib
+    import tomli as tomllib  # pyright: ignore[reportMissingImports]
 
 FILE = "QWEN3TTS_CONFIG"
 FORMATS = ("wav", "mp3", "flac")  # those that both a file and the server's answer can have

@@ -9,7 +9,7 @@ import math
 import re
 import struct
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -27,28 +27,41 @@ FOREIGN = f"{DAMAGED} or holds pickled objects, which are refused; save a plain 
 def read_npy(path: Path) -> np.ndarray:
     """The array of a file; InvalidValue where it is not one, an OSError where the file cannot be read."""
     with path.open("rb") as file:
-        size = path.stat().st_size
-        start = file.read(8)
-        if start[:4] in (b"PK\x03\x04", b"PK\x05\x06"):
-            raise InvalidValue(ARCHIVE)
-        if start[:6] != MAGIC:
-            raise InvalidValue(FOREIGN if start else DAMAGED)
-        width = {1: 2, 2: 4, 3: 4}.get(start[6] if len(start) == 8 else 0)
-        if width is None:
-            raise InvalidValue(DAMAGED)
-        (length,) = struct.unpack("<H" if width == 2 else "<I", file.read(width).ljust(width, b"\xff"))
-        if length > LONGEST:
-            raise InvalidValue(DAMAGED)
-        dtype, shape, columns_first = _header(
-            file.read(length).decode("latin-1" if start[6] < 3 else "utf-8", "replace")
-        )
+        dtype, shape, columns_first = _layout(file, path.stat().st_size)
         count = math.prod(shape)
-        if count * dtype.itemsize > size - file.tell():
-            raise InvalidValue(DAMAGED)
         array = np.frombuffer(file.read(count * dtype.itemsize), dtype)
     if array.size != count:  # cut while it was read
         raise InvalidValue(DAMAGED)
     return array.reshape(shape, order="F" if columns_first else "C")
+
+
+def map_npy(path: Path) -> np.ndarray:
+    """The array of a file, read-only, of which nothing is read before it is used. Errors are those of `read_npy`."""
+    with path.open("rb") as file:
+        dtype, shape, columns_first = _layout(file, path.stat().st_size)
+        if not math.prod(shape):
+            return np.zeros(shape, dtype)
+        return np.memmap(file, dtype, "r", file.tell(), shape, "F" if columns_first else "C")
+
+
+def _layout(file: BinaryIO, size: int) -> tuple[np.dtype, tuple[int, ...], bool]:
+    """(dtype, shape, whether the first index varies fastest) of an open file, which then is at its values; size: of
+    the file."""
+    start = file.read(8)
+    if start[:4] in (b"PK\x03\x04", b"PK\x05\x06"):
+        raise InvalidValue(ARCHIVE)
+    if start[:6] != MAGIC:
+        raise InvalidValue(FOREIGN if start else DAMAGED)
+    width = {1: 2, 2: 4, 3: 4}.get(start[6] if len(start) == 8 else 0)
+    if width is None:
+        raise InvalidValue(DAMAGED)
+    (length,) = struct.unpack("<H" if width == 2 else "<I", file.read(width).ljust(width, b"\xff"))
+    if length > LONGEST:
+        raise InvalidValue(DAMAGED)
+    header = _header(file.read(length).decode("latin-1" if start[6] < 3 else "utf-8", "replace"))
+    if math.prod(header[1]) * header[0].itemsize > size - file.tell():
+        raise InvalidValue(DAMAGED)
+    return header
 
 
 def _header(text: str) -> tuple[np.dtype, tuple[int, ...], bool]:

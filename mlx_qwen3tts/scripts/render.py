@@ -23,6 +23,7 @@ from .script import Script
 from .timeline import Piece, lay_out
 
 if TYPE_CHECKING:
+    from ..cluster.remote import Speakers
     from ..synthesis.speech import Speech
     from ..synthesis.tts import Qwen3TTS
 
@@ -106,7 +107,7 @@ class Timeline:
 
     def render(
         self,
-        tts: Qwen3TTS,
+        tts: Qwen3TTS | Speakers,
         output: str | Path,
         *,
         model: str = "",

@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING
 import mlx.core as mx
 
 from ..checkpoint.folder import ModelFolder
-from ..checkpoint.presets import find_preset
+from ..checkpoint.presets import find_preset, preset_names
 from ..errors import InvalidValue, UnsupportedValue, VoiceError
-from ..networks.talker import Talker
 from ..voices.brought import brought
 from ..voices.fit import KNOWN_NORMS, check_fit
 from ..voices.library.library import Library
@@ -25,17 +24,18 @@ if TYPE_CHECKING:
 
 
 class Casting:
-    """Finds the Voices that a model speaks with."""
+    """Finds the Voices that a model speaks with. No weights need be loaded for it."""
 
-    def __init__(self, folder: ModelFolder, talker: Talker, library: Library) -> None:
-        self.folder, self.config, self.talker, self.library = folder, folder.config, talker, library
+    def __init__(self, folder: ModelFolder, dtype: mx.Dtype, library: Library) -> None:
+        """dtype: what the talker computes in."""
+        self.folder, self.config, self.dtype, self.library = folder, folder.config, dtype, library
         own = brought(self.config.talker.hidden_size)
         more = [] if own is None else [own]
         self.lookup = Lookup(library, self._preset_or_none, list(self.config.talker.spk_id), brought=more)
 
     def preset(self, name: str) -> Voice:
         """The Voice of a preset, in the talker's dtype; VoiceNotFound where the model has none of this name."""
-        return preset_voice(self.folder, name, self.talker.dtype)
+        return preset_voice(self.folder, name, self.dtype)
 
     def _preset_or_none(self, name: str) -> Voice | None:
         return self.preset(name) if find_preset(self.config, name) else None
@@ -76,8 +76,7 @@ class Casting:
     @functools.cached_property
     def _usual_norm(self) -> float | None:
         """The mean norm of the model's voices, where it is known."""
-        presets = self.config.talker.spk_id
-        if presets:
-            rows = self.talker.embed_codec(mx.array(list(presets.values())))
-            return float(mx.linalg.norm(rows.astype(mx.float32), axis=-1).mean())
+        if presets := preset_names(self.config):
+            rows = mx.stack([self.preset(name).embedding for name in presets])
+            return float(mx.linalg.norm(rows, axis=-1).mean())
         return KNOWN_NORMS.get(self.config.talker.hidden_size)

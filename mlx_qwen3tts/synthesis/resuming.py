@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -12,11 +12,15 @@ from ..files.json_text import json_text
 from .planning import Notes
 from .request import Request
 
-if TYPE_CHECKING:
-    from .tts import Qwen3TTS
+
+class Speaker(Protocol):
+    """A Qwen3TTS, or what stands for one and resolves voices as its planner does."""
+
+    @property
+    def planner(self) -> Any: ...
 
 
-def identities(tts: Qwen3TTS, requests: Sequence[Request], *model: str | None) -> list[str]:
+def identities(tts: Speaker, requests: Sequence[Request], *model: str | None) -> list[str]:
     """A word for each Request that changes with all that its speech depends on.
 
     model: what the model was loaded from. The voice counts by its values, so that a file of the same name with another

@@ -90,7 +90,7 @@ class Qwen3TTS:
         self.embedding_dim = self.config.talker.hidden_size
         self.library = Library(library)
         self.steps = Steps(self.talker, self.config, proof.choose(kernels, self.talker.dtype))
-        self.casting = Casting(self.folder, self.talker, self.library)
+        self.casting = Casting(self.folder, self.talker.dtype, self.library)
         resolve, name = self.casting.resolve, self.folder.folder.name
         self.planner = Planner(self.talker, self.config, self.tokenizer, self.codec, self.sampling, resolve, name)
 

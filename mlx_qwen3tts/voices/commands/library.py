@@ -114,7 +114,11 @@ def list_voices(options: Namespace) -> None:
         cli.note(nothing_like(snapshot, where))
     width = max(map(len, found), default=0)
     lines = [f"{name:{width}}  {_line(info)}" for name, info in found.items()]
-    report(options, {"library": str(library.folder), "voices": found, "directions": directions}, *lines)
+    packs = {name: pack.count for name, pack in snapshot.packs.items()}
+    told = {"library": str(library.folder), "voices": found, "directions": directions}
+    report(options, {**told, "packs": packs} if packs else told, *lines)
+    for pack in snapshot.packs.values() if not options.json and not where else ():
+        print(f"{pack.name}/…  {pack.dimension}  a pack of {pack.count:,} voices")
     if not options.json and directions:
         print("directions: " + ", ".join(f"@{name}" for name in directions))
 

@@ -11,8 +11,9 @@ from __future__ import annotations
 import os
 import shlex
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -39,8 +40,9 @@ from .archive import DIRECTIONS, export_zip, import_zip
 from .index import Index
 from .lock import locked
 from .names import SPACE, check_name, composed, shown, unportable
+from .packs import Pack, find_packs, strings_of, write_pack
 from .rights import check_consent, laxer
-from .search import Embed, Query, Searcher, search
+from .search import SAMPLE, Embed, Query, Searcher, search
 from .snapshot import Snapshot
 
 
@@ -56,6 +58,8 @@ class Library:
             raise InvalidValue(f"library {self.folder} cannot be read: {error.strerror}", param="folder") from None
         self._index = Index(self.folder)
         self._space_seen: tuple[int, ...] | None = None
+        self._packs: dict[str, Pack] = {}
+        self._said: set[str] = set()
         self._searcher = self._searching()
 
     # Reading
@@ -64,7 +68,7 @@ class Library:
         """The voices as they are now. It has `names`, `path`, `info`, `vectors` and `where` too, and stays what it is
         while files come and go."""
         self.refresh()
-        return self._index.snapshot
+        return self._searcher.snapshot
 
     @property
     def names(self) -> list[str]:
@@ -85,6 +89,9 @@ class Library:
 
     def __getitem__(self, name: str) -> Voice:
         """The Voice of a name; VoiceNotFound, a KeyError, where there is none."""
+        pack = self.snapshot().pack(name) if isinstance(name, str) else None
+        if pack is not None:
+            return pack.voice(name)
         try:
             return Voice.load(self.path(name)).replace(name=name)
         except VoiceNotFound:  # no such name, or its file went just now; another one may have taken its place
@@ -116,12 +123,25 @@ class Library:
             space = state.st_mtime_ns, state.st_size, state.st_ino, state.st_ctime_ns
         except OSError:  # there is none, or no way to it, which the index will say
             space = None
-        changed, self._space_seen = space != self._space_seen, space
+        packs = find_packs(self.folder, self._packs, self._warn)
+        changed = space != self._space_seen or [*packs.values()] != [*self._packs.values()]
+        self._space_seen, self._packs = space, packs
         if self._index.refresh() or changed:
             self._searcher = self._searching()
 
+    def _warn(self, message: str) -> None:
+        """Say something of a pack, once."""
+        if message not in self._said:
+            self._said.add(message)
+            warnings.warn(f"library {self.folder}: {message}", stacklevel=5)
+
+    @property
+    def packs(self) -> Mapping[str, Pack]:
+        """{name: Pack}: voices by the hundred thousand, which `import_pack` has put into the library."""
+        return self.snapshot().packs
+
     def _searching(self) -> Searcher:
-        snapshot = self._index.snapshot
+        snapshot = replace(self._index.snapshot, packs=self._packs)
         return Searcher(snapshot, partial(self._space_among, snapshot))
 
     # Writing
@@ -273,7 +293,7 @@ class Library:
             except InvalidValue as error:
                 if (self.folder / SPACE).exists():  # else it was removed just now
                     warnings.warn(f"library {self.folder}: skipped {error}", stacklevel=3)
-        matrix = snapshot.matrices.get(dimension)
+        matrix = snapshot.sample(dimension, SAMPLE) if dimension in snapshot.dimensions else None
         if matrix is not None and matrix.shape[0] >= FEWEST:
             try:
                 return VoiceSpace.fit(matrix, source=f"library {self.folder.name}")
@@ -296,6 +316,31 @@ class Library:
         the names of the voices."""
         return import_zip(self, path, overwrite)
 
+    def import_pack(
+        self,
+        vectors: Path | str,
+        names: Path | str | None = None,
+        *,
+        name: str | None = None,
+        overwrite: bool = False,
+        advance: Callable[[int], object] | None = None,
+        **attributes: str | None,
+    ) -> Pack:
+        """Keep vectors [N, D] of a .npy file, float32 or float16, as a Pack; its voices are called `NAME/LINE`.
+
+        names: a text file with a line for each row; by default they are numbered. name: of the pack, by default that of
+        the file. attributes: of all its voices, as of `add`. advance: called with numbers of rows that are written.
+        NameTaken where there is such a pack, unless `overwrite`.
+        """
+        checks.flag(overwrite, "overwrite")
+        path, about = checks.path(vectors, "vectors"), strings_of(attributes, described)
+        lines = None if names is None else checks.path(names, "names")
+        with self.locked():
+            made = write_pack(
+                self.folder, name or path.stem, path, lines, about, overwrite, advance or (lambda _: None)
+            )
+        return self.packs[made]
+
     def search(
         self,
         query: Query,
@@ -312,6 +357,8 @@ class Library:
         a function such as Qwen3TTS.embed; an offset ("@pitch", "anna - ben"): those that score highest on it, in radii.
         lowest: from the other end. where: {attribute: value}, of which a voice must have all; a value of None asks for
         the attribute alone.
+
+        The search is exact, but in a pack that does not fit into memory, where an index finds the candidates.
         """
         self.refresh()
         return search(self, self._searcher, query, k, where, lowest, embed)

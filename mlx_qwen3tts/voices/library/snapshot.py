@@ -9,10 +9,11 @@ from typing import Any, TypeAlias
 
 import mlx.core as mx
 
-from ...errors import InvalidValue, VoiceNotFound, WrongType, shortened
+from ...errors import InvalidValue, UnsupportedValue, VoiceNotFound, WrongType, shortened
 from ..metadata import plain
 from ..voice import differ
 from .names import composed
+from .packs import Pack
 
 # What is known of a voice: file (its name), digest (of its bytes), dimension, norm, in_context, metadata (strings),
 # attributes, recipe, and row, its place in the matrix of its dimension.
@@ -21,24 +22,62 @@ Entry: TypeAlias = dict[str, Any]
 
 @dataclass(frozen=True, eq=False)
 class Snapshot:
-    """entries: {name: Entry}, sorted by name; matrices: {dimension: [N, D]}, evaluated, so any thread can use them."""
+    """entries: {name: Entry} of the voices that have files of their own, sorted by name; matrices: {dimension: [N, D]}
+    of these, evaluated, so any thread can use them; packs: {name: Pack}, whose voices are found by name and by search.
+    """
 
     folder: Path
     entries: Mapping[str, Entry] = field(default_factory=dict)
     matrices: Mapping[int, mx.array] = field(default_factory=dict)
+    packs: Mapping[str, Pack] = field(default_factory=dict)
 
     @property
     def names(self) -> list[str]:
-        """All names, sorted."""
+        """All names but those of packs, sorted."""
         return list(self.entries)
 
     def __contains__(self, name: object) -> bool:
-        return isinstance(name, str) and composed(name) in self.entries
+        return isinstance(name, str) and (composed(name) in self.entries or self.pack(name) is not None)
+
+    def pack(self, name: str) -> Pack | None:
+        """The Pack that has a voice of this name, NAME/LINE, or None."""
+        found = self.packs.get(composed(name.partition("/")[0])) if "/" in name else None
+        return found if found is not None and found.row(name) is not None else None
+
+    @property
+    def dimensions(self) -> set[int]:
+        """Those of all voices."""
+        return {*self.matrices, *(pack.dimension for pack in self.packs.values())}
+
+    def first(self) -> tuple[str, int]:
+        """(name, dimension) of the first voice, for messages."""
+        if self.entries:
+            name = min(self.entries)
+            return name, self.entries[name]["dimension"]
+        pack = next(iter(self.packs.values()))
+        return pack.called(0), pack.dimension
+
+    def count(self, dimension: int) -> int:
+        """How many voices there are of a dimension, those of packs too."""
+        own = self.matrices[dimension].shape[0] if dimension in self.matrices else 0
+        return own + sum(pack.count for pack in self.packs.values() if pack.dimension == dimension)
+
+    def sample(self, dimension: int, count: int) -> mx.array:
+        """[n, D]: all voices of a dimension that have files of their own, and of packs together at most `count`, evenly
+        spaced."""
+        packs = [pack for pack in self.packs.values() if pack.dimension == dimension]
+        parts = [self.matrices[dimension]] if dimension in self.matrices else []
+        total = sum(pack.count for pack in packs)
+        parts += [mx.array(pack.sample(-(-count * pack.count // max(total, count)))) for pack in packs]
+        return parts[0] if len(parts) == 1 else mx.concatenate(parts)
 
     def entry(self, name: str) -> Entry:
         """What is known of a voice; VoiceNotFound where there is none of this name."""
         if not isinstance(name, str):
             raise WrongType(f"a voice's name must be a string, not {name!r}", param="name")
+        if self.pack(name) is not None:
+            way_out = f"`voices add NAME {name}` gives it one"
+            raise UnsupportedValue(f"voice {name!r} is in a pack and has no file of its own; {way_out}", param="name")
         if composed(name) not in self.entries:
             known = f"; it has {shortened(self.names)}" if self.entries else ", which is empty"
             raise VoiceNotFound(f"voice {name!r} is not in library {self.folder}{known}", param="name")
@@ -54,7 +93,8 @@ class Snapshot:
 
     def vector(self, name: str) -> mx.array:
         """[D] of one voice."""
-        return self.vectors([name])[0]
+        pack = self.pack(name)
+        return self.vectors([name])[0] if pack is None else pack.voice(name).embedding
 
     def vectors(self, names: Iterable[str] | None = None) -> mx.array:
         """[N, D] of the voices of these names (default: all, in the order of `names`), all of one dimension; evaluated,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -96,19 +96,25 @@ def _words(name: str, direction: Direction, sign: int) -> list[str]:
     return [label, *(word for group in ALIKE if label in group for word in sorted(group - {label}))]
 
 
-def together(words: Iterable[str], known: dict[str, Side], X: mx.array) -> mx.array:
-    """[N] of voices X [N, D]: the mean of their scores on each word's side, in standard deviations among the voices, so
-    that a direction on which they differ much does not outvote the others."""
-    total = np.zeros(X.shape[0], np.float32)
-    words = list(words)
+def ranking(words: Iterable[str], known: dict[str, Side], X: mx.array) -> Callable[[mx.array], mx.array]:
+    """Function from voices [n, D] to [n]: the mean of their scores on each word's side, in standard deviations among
+    voices X [N, D], so that a direction on which they differ much does not outvote the others."""
+    weighed = []
     for word in words:
         side = known[word]
         if side.direction.dimension != X.shape[1]:
             raise differ(f"direction {side.name!r}", side.direction.dimension, "the voices of the library", X.shape[1])
         scores = side.sign * np.array(side.direction.score(X))
         spread = float(scores.std())
-        total += (scores - scores.mean()) / (spread if spread > 1e-6 else 1.0)
-    return mx.array(total / len(words))
+        weighed.append((side, scores.mean(), spread if spread > 1e-6 else 1.0))
+
+    def score(some: mx.array) -> mx.array:
+        total = np.zeros(some.shape[0], np.float32)
+        for side, mean, spread in weighed:
+            total += (side.sign * np.array(side.direction.score(some)) - mean) / spread
+        return mx.array(total / len(weighed))
+
+    return score
 
 
 def unknown(words: Iterable[str], known: dict[str, Side], library: Library) -> VoiceNotFound:
