@@ -17,7 +17,7 @@ from starlette.routing import Route, WebSocketRoute
 from .. import __version__
 from ..errors import QwenTTSError, UnsupportedValue
 from ..files.json_text import json_text
-from . import asking, live, pages, shaping, shelf, speech
+from . import asking, browser, live, pages, shaping, shelf, speech
 from .answers import Refusal, error_response
 from .designing import Designer
 from .engine import Engine
@@ -51,6 +51,7 @@ class Server:
         self.facts = asking.Facts(self.model, tts.model_type, tts.embedding_dim, tts.takes_instruct, languages)
         self.started = time.time()
         self.app: Starlette | None = None
+        self.browser = browser.Browser(self)
         self.turn = asyncio.Semaphore(settings.max_batch)  # of a batch's items: they do not fill the queue
 
     def greeting(self, url: str) -> str:
@@ -187,6 +188,8 @@ def build(server: Server, anywhere: bool = False) -> Guard:
         Route("/metrics", metrics),
         Route("/", pages.page),
         Route("/static/{name}", pages.static),
+        Route("/browser", browser.page),
+        Route("/browser/{name}", browser.part),
         Route("/openapi.json", pages.openapi),
         Route("/v1", base),
         Route("/v1/", base),

@@ -90,6 +90,8 @@ async def speech(request: HttpRequest) -> Response:
             first = await unless(gone(request), _first(sounds))
             if first is None:
                 return Response(status_code=499)
+            if listener.job.first_sound is not None:
+                headers["server-timing"] = f"first-sound;dur={1000 * listener.job.first_sound:.1f}"
             stream = _chunks(first, sounds, flow, stack.pop_all())
             return StreamingResponse(stream, 200, headers, kind)
         stream = _events(listener, flow, asked.format, stack.pop_all())

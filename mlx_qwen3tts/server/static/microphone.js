@@ -13,7 +13,7 @@ export const record = async (heard) => {
   const audio = { channelCount: 1, echoCancellation: false, noiseSuppression: false, autoGainControl: false };
   const stream = await navigator.mediaDevices.getUserMedia({ audio });
   const context = new AudioContext({ sampleRate: RATE });
-  await context.audioWorklet.addModule("/static/recorder.js");
+  await context.audioWorklet.addModule(new URL("recorder.js", import.meta.url));
   const node = new AudioWorkletNode(context, "recorder", { numberOfOutputs: 0, channelCount: 1, channelCountMode: "explicit" });
   const parts = [];
   node.port.onmessage = ({ data }) => {

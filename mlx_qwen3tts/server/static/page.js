@@ -8,6 +8,7 @@ import { Record } from "./record.js";
 import { Shape } from "./shape.js";
 import { Speak } from "./speak.js";
 import { Takes } from "./takes.js";
+import { watchServer } from "./lifeline.js";
 
 const Page = () => {
   const [, again] = useState(0);
@@ -19,7 +20,7 @@ const Page = () => {
         ${Object.entries(LANGUAGES).map(([code, name]) => html`<option value=${code} selected=${code === language}>${name}</option>`)}
       </select>
     </header>
-    <p class="status" role="status">${state.status}</p>
+    <p class=${state.away ? "status wrong" : "status"} role="status">${state.away ? t(state.away) : state.status}</p>
     <main>
       <div class="column"><${Speak} />${state.voices.length > 0 && html`<${Shape} />`}</div>
       <div class="column"><${Takes} />${state.model && state.model.type !== "voice_design" && html`<${Record} />`}<${Library} /></div>
@@ -29,3 +30,4 @@ const Page = () => {
 await loadWords();
 render(html`<${Page} />`, document.getElementById("page"));
 await begin();
+await watchServer();

@@ -9,7 +9,7 @@ let count = 0;
 const ready = async () => {
   if (!node) {
     context = new AudioContext({ sampleRate: RATE });
-    await context.audioWorklet.addModule("/static/player.js");
+    await context.audioWorklet.addModule(new URL("player.js", import.meta.url));
     node = new AudioWorkletNode(context, "player", { numberOfInputs: 0, outputChannelCount: [1] });
     node.port.onmessage = ({ data }) => {
       if (data.ended === count) over(data.gaps);

@@ -8,6 +8,7 @@ import { t } from "./words.js";
 
 export const state = {
   status: "",
+  away: null, // key of what is wrong with the server, while something is
   model: null,
   voices: [], // cards of the server
   directions: [],
@@ -45,17 +46,28 @@ export const loadVoices = async () => {
   set({ voices: listed.data.filter((voice) => !voice.alias_of) });
 };
 
-export const begin = async () => {
+// What the page knows from the server, asked for again; the expression stays, and the first voice speaks where there is none.
+export const reload = async () => {
   try {
-    set({ text: t("firstText"), takes: (await shelf.takes()).reverse() });
     const [models, directions] = await Promise.all([server.get("/v1/models"), server.get("/v1/audio/directions")]);
     set({ model: models.data[0], directions: directions.data });
     await loadVoices();
     const first = state.voices.find((voice) => voice.consent !== "refused");
-    if (first) await read(quoted(first.name));
+    if (state.expression) await read(state.expression);
+    else if (first) await read(quoted(first.name));
   } catch (error) {
     told(error);
   }
+};
+
+export const begin = async () => {
+  set({ text: t("firstText") });
+  try {
+    set({ takes: (await shelf.takes()).reverse() });
+  } catch (error) {
+    told(error); // a browser that keeps nothing speaks all the same
+  }
+  await reload();
 };
 
 const settings = () => {
