@@ -16,6 +16,7 @@ from mlx_qwen3tts.server import exchange
 from mlx_qwen3tts.server import shelf as routes
 from mlx_qwen3tts.server.settings import Settings
 from mlx_qwen3tts.voices.library import archive
+from tests.server.test_hostile import JSON, VALUES, check
 
 
 @pytest.fixture(scope="module")
@@ -257,6 +258,13 @@ def test_what_cannot_be_said_of_a_voice(shop, body, param):
     answer = patch(client, "anna", body)
     assert (answer.status_code, answer.json()["error"]["param"]) == (400, param), answer.text
     assert library.path("anna").read_bytes() == before
+
+
+def test_any_value_in_any_field(shop):
+    for value in VALUES:
+        check(shop[0].post("/v1/audio/voices/export", content=json.dumps({"voices": [value]}), headers=JSON))
+        for body in (value, {"attributes": {"mood": value}}, {"attributes": {str(value): ""}}, {"language": value}):
+            check(patch(shop[0], "anna", body))
 
 
 def test_a_blend_stays_as_strict_as_those_it_is_made_of(shop):

@@ -47,15 +47,13 @@ def test_any_value_in_any_field(client, field):
         check(client.post("/v1/audio/speech", content=json.dumps({**SPEAK, **more, field: value}), headers=JSON))
 
 
-@pytest.mark.parametrize("path", ["combine", "search", "map", "export", "anna"])
+@pytest.mark.parametrize("path", ["combine", "search", "map"])
 def test_any_value_about_voices(client, path):
-    method = "PATCH" if path == "anna" else "POST"
     for value in VALUES:
         for body in (value, [value, "anna"], {"expression": value}, {"voice": value}, {"voice": "anna", "where": value},
                      {"voice": "anna", "k": value}, {"voice": "anna", "where": {"gender": value}},
-                     {"x": value, "y": "@no"}, {"voices": [value]}, {"attributes": {"mood": value}, "language": value},
-                     {"attributes": {str(value): None}}):  # fmt: skip
-            check(client.request(method, f"/v1/audio/voices/{path}", content=json.dumps(body), headers=JSON))
+                     {"x": value, "y": "@no"}):  # fmt: skip
+            check(client.post(f"/v1/audio/voices/{path}", content=json.dumps(body), headers=JSON))
 
 
 def test_names_that_no_header_and_no_file_can_have(client, served):
