@@ -17,7 +17,7 @@ from starlette.routing import Route, WebSocketRoute
 from .. import __version__
 from ..errors import QwenTTSError, UnsupportedValue
 from ..files.json_text import json_text
-from . import asking, browser, live, pages, shaping, shelf, speech
+from . import asking, browser, exchange, live, maps, pages, shaping, shelf, speech
 from .answers import Refusal, error_response
 from .designing import Designer
 from .engine import Engine
@@ -47,6 +47,7 @@ class Server:
         warm = None if self.designer is None else self.designer.warm_up
         self.engine = Engine(tts, settings.max_batch, settings.max_queue, warm=warm)
         self.voices = Voices(tts, open_library(settings.library), settings.voice)
+        self.maps = maps.Maps()
         languages = tuple(name.lower() for name in tts.languages)
         self.facts = asking.Facts(self.model, tts.model_type, tts.embedding_dim, tts.takes_instruct, languages)
         self.started = time.time()
@@ -177,7 +178,10 @@ def build(server: Server, anywhere: bool = False) -> Guard:
         Route("/v1/audio/voices", shelf.voices, methods=["GET", "POST"]),
         Route("/v1/audio/voices/combine", shelf.combine, methods=["POST"]),
         Route("/v1/audio/voices/search", shelf.search, methods=["POST"]),
-        Route("/v1/audio/voices/{name:path}", shelf.voice, methods=["GET", "DELETE"]),
+        Route("/v1/audio/voices/map", maps.draw, methods=["POST"]),
+        Route("/v1/audio/voices/export", exchange.export, methods=["POST"]),
+        Route("/v1/audio/voices/import", exchange.take_in, methods=["POST"]),
+        Route("/v1/audio/voices/{name:path}", shelf.voice, methods=["GET", "PATCH", "DELETE"]),
         Route("/v1/audio/directions", shaping.directions),
         Route("/v1/audio/expressions", shaping.expressions, methods=["POST"]),
         Route("/v1/embeddings/voice", shelf.embedding, methods=["POST"]),

@@ -1,8 +1,8 @@
 // The page /browser: recordings become vectors here, are compared, blended and downloaded. Nothing is sent anywhere.
 
 import { html, render } from "./htm.js";
-import { decode, embed, load, refusal } from "./embed.js";
-import { LEAST, MOST, faults, record } from "./microphone.js";
+import { embed, load, refusal } from "./embed.js";
+import { LEAST, MOST, decoded as read, faults, record } from "./microphone.js";
 import { RATE, download } from "./sound.js";
 import { blend, cosine, decoded, fingerprint, inherited, likeness, norm, npy, safetensors } from "./vectors.js";
 import { LANGUAGES, choose, language, loadWords, t } from "./words.js";
@@ -51,14 +51,9 @@ const add = async (samples, name) => {
 
 const take = async (files) => {
   for (const file of files) {
-    let samples;
-    try {
-      samples = await decode(file);
-    } catch {
-      set({ status: t("browserUnreadable", { name: file.name }) });
-      continue;
-    }
-    await add(samples, file.name.replace(/\.\w+$/, ""));
+    const samples = await read(file);
+    if (samples) await add(samples, file.name.replace(/\.\w+$/, ""));
+    else set({ status: t("browserUnreadable", { name: file.name }) });
   }
 };
 
@@ -76,7 +71,8 @@ const finish = async () => {
 const begin = async () => {
   set({ recording: { seconds: 0, level: 0 }, status: "" });
   try {
-    end = await record((seconds, level) => {
+    end = await record(({ seconds, level }) => {
+      if (!state.recording) return;
       set({ recording: { seconds, level } });
       if (seconds >= MOST) finish();
     });
@@ -108,7 +104,7 @@ const Own = ({ voice }) => html`<li>
   <p class="said">${voice.name}</p>
   <p class="about">${t("browserFacts", { seconds: voice.seconds.toFixed(1), n: voice.vector.length, norm: norm(voice.vector).toFixed(2),
     took: voice.took.toFixed(1) })}</p>
-  ${voice.faults.map((fault) => html`<p class="wrong">${t(fault === "tooShort" ? "browserShort" : fault, { x: LEAST })}</p>`)}
+  ${voice.faults.map(({ key, x }) => html`<p class="wrong">${t(key === "tooShort" ? "browserShort" : key, { x })}</p>`)}
   <label>${t("consent")}<select value=${voice.consent} onChange=${(event) => change(voice.key, { consent: event.target.value })}>
     <option value="">${t("known-unknown")}</option>
     ${["given", "not-needed"].map((word) => html`<option value=${word} selected=${word === voice.consent}>${t(`consent-${word}`)}</option>`)}

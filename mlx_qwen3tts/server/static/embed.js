@@ -32,14 +32,6 @@ export const embed = (samples, bands) =>
     worker.postMessage({ id: count, samples, bands });
   });
 
-// A file's samples at 24 kHz, the mean of its channels. The browser decodes and resamples it.
-export const decode = async (file) => {
-  const context = new OfflineAudioContext(1, 1, RATE);
-  const heard = await context.decodeAudioData(await file.arrayBuffer());
-  const channels = Array.from({ length: heard.numberOfChannels }, (_, i) => heard.getChannelData(i));
-  return Float32Array.from(channels[0], (_, i) => channels.reduce((sum, one) => sum + one[i], 0) / channels.length);
-};
-
 // The key of what forbids to make a vector of samples, or null.
 export const refusal = (samples) => {
   const seconds = samples.length / RATE;

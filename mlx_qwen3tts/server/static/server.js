@@ -36,10 +36,12 @@ const checked = async (response) => {
 
 export const get = async (path) => (await checked(await reached(fetch(path)))).json();
 
-export const post = async (path, values, signal) => {
+const sent = async (method, path, values, signal) => {
   const headers = { "content-type": "application/json" };
-  return checked(await reached(fetch(path, { method: "POST", headers, body: JSON.stringify(values), signal })));
+  return checked(await reached(fetch(path, { method, headers, body: JSON.stringify(values), signal })));
 };
+export const post = (path, values, signal) => sent("POST", path, values, signal);
+export const patch = (path, values) => sent("PATCH", path, values);
 
 export const send = async (path, fields) => {
   const body = new FormData();

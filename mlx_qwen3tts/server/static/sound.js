@@ -39,6 +39,16 @@ export const play = async (done) => {
   };
 };
 
+// The context of the one player, for what is played by other means; whatever is heard ends. done() is called when something
+// else begins or all is stopped; null where that was the case before it began.
+export const borrow = async (done) => {
+  stop();
+  const id = ++count;
+  ended = done;
+  await ready();
+  return id === count ? context : null;
+};
+
 export const stop = () => {
   count += 1;
   node?.port.postMessage({ begin: null });
