@@ -93,11 +93,11 @@ def downloaded(page, name, tmp_path, suffix="safetensors"):
     return path
 
 
-def assert_same(theirs, ours):
+def assert_same(theirs, ours, tolerance=1e-3):
     theirs, ours = np.array(theirs, np.float64), np.array(ours, np.float64)
     assert theirs @ ours >= 0.99999 * np.linalg.norm(theirs) * np.linalg.norm(ours)
     # The cosine alone would pass a vector of another voice: most of a vector is what all share.
-    assert np.abs(theirs - ours).max() < 1e-3 * np.abs(ours).max()
+    assert np.abs(theirs - ours).max() < tolerance * np.abs(ours).max()
 
 
 CLIPS = [MINIATURE / "recordings" / f"{name}.flac" for name in ("low", "high")]
@@ -128,7 +128,7 @@ def test_other_rates_are_resampled_as_ours(page, encoder, tmp_path):
         both = np.stack([soxr.resample(samples, rate, other, "VHQ")] * 2, axis=1) * [1, 0.5]
         soundfile.write(path, both, other, subtype="PCM_16")
         drop(page, path)
-        assert_same(Voice.load(downloaded(page, path.stem, tmp_path)).embedding, encoder.encode(path))
+        assert_same(Voice.load(downloaded(page, path.stem, tmp_path)).embedding, encoder.encode(path), 5e-3)
 
 
 def test_what_the_browsers_own_resampler_costs(page, encoder, tmp_path):
