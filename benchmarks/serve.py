@@ -99,8 +99,8 @@ class Client:
     def __init__(self, port, body):
         self.port, self.body, self.connection = port, body, None
 
-    def speak(self, **more):
-        """(seconds to the first byte of sound, seconds in all, bytes)."""
+    def speak(self, told=None, **more):
+        """(seconds to the first byte of sound, seconds in all, bytes); told: called with the first byte."""
         body = json.dumps({**self.body, **more})
         start = time.perf_counter()
         for again in (True, False):
@@ -117,6 +117,8 @@ class Client:
             raise RuntimeError(f"{answer.status}: {answer.read()[:300]!r}")
         data = answer.read1(65536)
         first = time.perf_counter() - start
+        if told:
+            told()
         size = len(data) + len(answer.read())
         return first, time.perf_counter() - start, size
 

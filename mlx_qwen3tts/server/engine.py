@@ -48,6 +48,7 @@ log = logging.getLogger(__name__)
 WHOLE = (16,)  # frames of every chunk where nobody listens yet: fewer calls of the decoder, none of them long
 BACKLOG = 60  # seconds of sound that may wait for a slow reader before the next piece of a long text is spoken
 PATIENCE = 0.02  # seconds of each turn for functions, while speech is under way
+YIELD = 0.001  # seconds in which a first sound gets on its way
 WARM_TEXT = "Hello."
 
 
@@ -78,7 +79,7 @@ class Engine:
         self.load = 0  # jobs handed in and not over: they are spoken, or wait
         self._silent = 0  # those among them that wait for text
         self._closed = False  # nobody looks into the inbox any more
-        self._job_seconds = 5.0  # how long a job takes, a running mean, to tell when to try again
+        self._job_seconds = 5.0  # how long a job has a row, a running mean, to tell when to try again
         self._deadline: float | None = None  # once it is being stopped
         self.thread = threading.Thread(target=self._run, name="mlx_qwen3tts engine")
         self.decoding = self._new_decoding()
@@ -118,6 +119,7 @@ class Engine:
         # Who waits for text holds up nobody, but a row that stands aside takes memory: as many again may.
         places = self.max_batch + self.max_queue
         if self.load - self._silent >= places or self.load >= 2 * places:
+            # A row is free every _job_seconds / max_batch.
             wait = math.ceil(self._job_seconds * (1 + self.load - self.max_batch) / self.max_batch)
             message = f"{self.load} speeches are spoken or waiting, which is all there is room for"
             raise Busy(message, min(600, max(1, wait)))
@@ -247,8 +249,12 @@ class Engine:
             return
         self.counts["steps"] += 1
         self.counts["rows"] += len(self._running)
+        heard = self.counts["first_sounds"]
         for utterance, samples, frames in sounds:
             self._hear(utterance, samples, frames)
+        if self.counts["first_sounds"] > heard:
+            # Let whoever sends it have Python's lock: the graph of the next frame is built without letting go of it.
+            time.sleep(YIELD)
         for utterance, job in list(self._running.items()):
             if utterance.finish_reason and not utterance.held:
                 del self._running[utterance]
@@ -279,7 +285,7 @@ class Engine:
     def _begin(self, job: Job) -> None:
         """Give a job's next piece a row."""
         try:
-            plan = self.tts.planner.plan(job.requests.popleft(), job.schedule, Notes(quiet=True))
+            plan = self.tts.planner.plan(job.requests.popleft(), job.schedule, Notes(quiet=True), capped=True)
         except Exception as error:
             if not isinstance(error, QwenTTSError):
                 log.exception("a request could not be planned")
@@ -287,6 +293,7 @@ class Engine:
             self._finish(job, Failed(error))
             return
         job.plan, job.tokens = plan, job.tokens + plan.positions
+        job.begun = job.begun or time.perf_counter()
         self.decoding.add(plan.utterance)
         self._running[plan.utterance] = job
 
@@ -344,8 +351,8 @@ class Engine:
         job.over = True
         with self._places:
             self.load -= 1
-        seconds = time.perf_counter() - job.asked
-        self._job_seconds += 0.2 * (seconds - self._job_seconds)
+        if job.begun is not None:
+            self._job_seconds += 0.2 * (time.perf_counter() - job.begun - self._job_seconds)
         self.counts[event.finish_reason if isinstance(event, Ended) else "failed"] += 1
         self._deliver(job, event)
 

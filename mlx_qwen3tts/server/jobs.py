@@ -77,6 +77,7 @@ class Job:
     schedule: Sequence[int]
     seed: int
     asked: float = field(default_factory=time.perf_counter)
+    begun: float | None = None  # when it had a row first
     plan: Plan | None = None
     tokens: int = 0
     frames: int = 0

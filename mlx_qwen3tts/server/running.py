@@ -17,7 +17,7 @@ GRACE = 5.0  # seconds to finish what is being spoken
 
 
 def listening(host: str, port: int) -> socket.socket:
-    """A bound socket; OutputError where the port is taken or the address is not this machine's."""
+    """A socket that listens; OutputError where the port is taken or the address is not this machine's."""
     try:
         family, *_, where = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
         # asyncio sends small parts at once only on sockets that say they are TCP's: else an answer's body waits 40 ms.
@@ -25,6 +25,7 @@ def listening(host: str, port: int) -> socket.socket:
         try:
             made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             made.bind(where)
+            made.listen(128)  # at once: until somebody listens, others may bind the same port
         except OSError:
             made.close()
             raise

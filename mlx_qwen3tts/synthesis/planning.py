@@ -94,13 +94,17 @@ class Planner:
             self.config.model_type == "custom_voice" and self.config.model_size not in "0b6"
         )
 
-    def plan(self, request: Request, schedule: Sequence[int], notes: Notes | None = None) -> Plan:
-        """The Plan of a Request. schedule: as of Utterance; notes: what is said about it is added there."""
+    def plan(self, request: Request, schedule: Sequence[int], notes: Notes | None = None, capped: bool = False) -> Plan:
+        """The Plan of a Request. schedule: as of Utterance; notes: what is said about it is added there; capped: where
+        max_tokens are more than the model has positions for, take what there are instead of refusing them."""
         enter()
         config, notes = self.sampling.sampled(request.sampling), Notes() if notes is None else notes
         seed = secrets.randbits(32) if request.seed is None else request.seed
         voice = self._voice(request, "voice", notes)
-        prompt = self.prompt(request, voice, config.max_tokens, notes)
+        prompt = self.prompt(request, voice, LEAST_TOKENS if capped else config.max_tokens, notes)
+        if capped:
+            room = self.config.talker.max_position_embeddings - prompt.embeddings.shape[0]
+            config = replace(config, max_tokens=min(config.max_tokens, room))
         context = None if voice is None or voice.ref_codes is None else voice.ref_codes.astype(mx.int32)
         part, following = Part(prompt, seed, config), None
         if request.morph is not None:

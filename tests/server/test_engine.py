@@ -105,6 +105,38 @@ def test_a_full_queue_is_refused_at_once_and_says_when_to_come_back(engine, voic
     assert isinstance(listener.all()[1], Ended)
 
 
+def test_more_tokens_than_the_model_has_positions_for_are_capped(engine, voice, tts):
+    listener = Listener()
+    job = engine.submit([Request(TEXTS[0], voice, sampling=Sampling(max_tokens=10**9))], listener.deliver)
+    assert isinstance(listener.events.get(timeout=30), Sound)
+    context = tts.config.talker.max_position_embeddings
+    assert engine.call(lambda: job.plan.config.max_tokens + job.plan.positions).result(10) == context
+    engine.cancel(job)
+
+
+def test_who_joins_others_is_heard_at_most_three_frames_later_than_alone(engine, voice):
+    def steps(seed):
+        listener = Listener()
+        before = engine.counts["steps"]
+        engine.call(lambda: None).result(10)  # as a voice is looked for
+        engine.submit([Request(TEXTS[0], voice, sampling=SHORT)], listener.deliver, seed=seed)
+        assert isinstance(listener.events.get(timeout=30), Sound)
+        return engine.counts["steps"] - before, listener
+
+    alone, listener = steps(1)
+    listener.all()
+    others = [Listener() for _ in range(3)]
+    endless = Request(TEXTS[2], voice, sampling=Sampling(max_tokens=400))
+    jobs = [engine.submit([endless], other.deliver) for other in others]
+    for other in others:
+        other.events.get(timeout=30)
+    joined, listener = steps(2)
+    assert joined <= alone + 3
+    listener.all()
+    for job in jobs:
+        engine.cancel(job)
+
+
 def test_who_leaves_frees_the_row_within_two_frames(engine, voice):
     listener = Listener()
     job = engine.submit([Request(TEXTS[2], voice, sampling=Sampling(max_tokens=2000))], listener.deliver)

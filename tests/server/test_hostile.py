@@ -5,6 +5,7 @@ import logging
 import threading
 import time
 from contextlib import ExitStack
+from socket import create_connection
 from urllib.parse import quote
 
 import httpx
@@ -182,3 +183,44 @@ def test_sockets_that_wait_keep_nobody_out(url, served, client):
             send(one, CONFIG, {"type": "input.text", "text": "Hello, the weather is "})
             assert json.loads(one.recv(timeout=30))["type"] == "audio.start"
         assert client.post("/v1/audio/speech", json=SPEAK).status_code == 200
+
+
+def raw(url, sent):
+    """What comes back for bytes on a connection of their own, to its end."""
+    host, port = url.removeprefix("http://").split(":")
+    with create_connection((host, int(port)), 20) as connection:
+        connection.sendall(sent)
+        got = b""
+        while data := connection.recv(65536):
+            got += data
+    return got
+
+
+def test_old_and_hasty_clients(url):
+    short = json.dumps({"input": "Hi.", "voice": "anna", "response_format": "pcm", "max_new_tokens": 4}).encode()
+    head = b"content-type: application/json\r\ncontent-length: %d\r\n" % len(short)
+    old = raw(url, b"POST /v1/audio/speech HTTP/1.0\r\nhost: localhost\r\n" + head + b"\r\n" + short)
+    assert b" 200 " in old.splitlines()[0] and len(old.partition(b"\r\n\r\n")[2]) == 3 * 3840
+    assert b" 421 " in raw(url, b"GET /health HTTP/1.0\r\n\r\n").splitlines()[0]  # says no host
+    one = b"POST /v1/audio/speech HTTP/1.1\r\nhost: localhost\r\n" + head
+    both = raw(url, one + b"\r\n" + short + one + b"connection: close\r\n\r\n" + short)  # without waiting for the first
+    assert both.count(b"HTTP/1.1 200") == 2 and both.count(b"x-seed") == 2
+
+
+def test_who_never_reads_gives_the_row_back_by_leaving(url, served, client):
+    body = json.dumps(
+        {"input": "Hi. " * 40, "voice": "anna", "response_format": "pcm", "stream_format": "audio"}
+    ).encode()
+    host, port = url.removeprefix("http://").split(":")
+    with create_connection((host, int(port)), 20) as connection:
+        connection.sendall(
+            b"POST /v1/audio/speech HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
+            b"content-length: %d\r\n\r\n" % len(body) + body
+        )
+        while not served[1].engine.running:
+            client.get("/health")
+    for _ in range(200):
+        if client.get("/health").json()["running"] == 0:
+            break
+    else:
+        pytest.fail("the row is still taken")
