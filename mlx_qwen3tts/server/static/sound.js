@@ -3,6 +3,7 @@
 export const RATE = 24000;
 let node = null;
 let context = null;
+let out = null; // where all sound leads
 let ended = null; // what to call once the present sound is over
 let count = 0;
 
@@ -14,7 +15,9 @@ const ready = async () => {
     node.port.onmessage = ({ data }) => {
       if (data.ended === count) over(data.gaps);
     };
-    node.connect(context.destination);
+    out = new GainNode(context);
+    out.connect(context.destination);
+    node.connect(out);
   }
   await context.resume();
 };
@@ -39,14 +42,14 @@ export const play = async (done) => {
   };
 };
 
-// The context of the one player, for what is played by other means; whatever is heard ends. done() is called when something
-// else begins or all is stopped; null where that was the case before it began.
+// Where the one player's sound leads, for what is played by other means; whatever is heard ends. done() is called when
+// something else begins or all is stopped; null where that was so before it began.
 export const borrow = async (done) => {
   stop();
   const id = ++count;
   ended = done;
   await ready();
-  return id === count ? context : null;
+  return id === count ? out : null;
 };
 
 export const stop = () => {

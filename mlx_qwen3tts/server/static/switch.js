@@ -3,7 +3,6 @@
 import { RATE, borrow } from "./sound.js";
 
 const FADE = 0.01; // seconds from one to the other
-let out = null; // where both lead
 let running = null; // {context, began, length, gains, sources}
 
 const end = () => {
@@ -13,12 +12,9 @@ const end = () => {
 
 // Begins [samples, gain] of each, over and over, with the one numbered `first` heard. done() is called when they are stopped.
 export const begin = async (sounds, first, done) => {
-  const context = await borrow(() => (end(), done()));
-  if (!context) return;
-  if (!out) {
-    out = context.createGain();
-    out.connect(context.destination);
-  }
+  const out = await borrow(() => (end(), done()));
+  if (!out) return;
+  const { context } = out;
   const length = Math.max(...sounds.map(([samples]) => samples.length));
   const began = context.currentTime + 0.05;
   const gains = [];
