@@ -17,11 +17,12 @@ from starlette.routing import Route, WebSocketRoute
 from .. import __version__
 from ..errors import QwenTTSError, UnsupportedValue
 from ..files.json_text import json_text
-from . import asking, browser, exchange, live, maps, pages, shaping, shelf, speech
+from . import asking, browser, exchange, live, maps, pages, shaping, shelf, speech, steering
 from .answers import Refusal, error_response
 from .designing import Designer
 from .engine import Engine
 from .guard import Guard
+from .jobs import Turn
 from .settings import Settings
 from .speaking import called
 from .voices import Recording, Voices, open_library
@@ -46,6 +47,7 @@ class Server:
         self.designer = None if design is None else Designer(design, tts)
         warm = None if self.designer is None else self.designer.warm_up
         self.engine = Engine(tts, settings.max_batch, settings.max_queue, warm=warm)
+        self.speeches = steering.Speeches()
         self.voices = Voices(tts, open_library(settings.library), settings.voice)
         self.maps = maps.Maps()
         languages = tuple(name.lower() for name in tts.languages)
@@ -74,6 +76,14 @@ class Server:
     def _requests(self, asked: asking.Asked, recording: Recording | None) -> list[Request]:
         morph = None if asked.morph_to is None else self.voices.named(asked.morph_to)
         return asked.requests(self._voice(asked.source, recording), morph)
+
+    async def turns(self, asked: asking.Asked) -> list[Turn]:
+        """The turns of a voice that are known from the start."""
+
+        def found() -> list[Turn]:
+            return [Turn(one.frame, self.voices.named(one.voice), one.seconds) for one in asked.steering]
+
+        return await called(self.engine, found) if asked.steering else []
 
     def _voice(self, source: asking.Source, recording: Recording | None) -> Voice | None:
         if source.vector is not None:
@@ -174,6 +184,7 @@ def build(server: Server, anywhere: bool = False) -> Guard:
     routes = [
         Route("/v1/audio/speech", speech.speech, methods=["POST"]),
         Route("/v1/audio/speech/batch", speech.batch, methods=["POST"]),
+        Route("/v1/audio/speech/{id}/steer", steering.steer, methods=["POST"]),
         WebSocketRoute("/v1/audio/speech/stream", live.stream),
         Route("/v1/audio/voices", shelf.voices, methods=["GET", "POST"]),
         Route("/v1/audio/voices/combine", shelf.combine, methods=["POST"]),
@@ -182,7 +193,7 @@ def build(server: Server, anywhere: bool = False) -> Guard:
         Route("/v1/audio/voices/export", exchange.export, methods=["POST"]),
         Route("/v1/audio/voices/import", exchange.take_in, methods=["POST"]),
         Route("/v1/audio/voices/{name:path}", shelf.voice, methods=["GET", "PATCH", "DELETE"]),
-        Route("/v1/audio/directions", shaping.directions),
+        Route("/v1/audio/directions", shaping.directions, methods=["GET", "POST"]),
         Route("/v1/audio/expressions", shaping.expressions, methods=["POST"]),
         Route("/v1/embeddings/voice", shelf.embedding, methods=["POST"]),
         Route("/v1/models", models),

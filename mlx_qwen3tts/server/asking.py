@@ -31,6 +31,9 @@ SYNONYMS = {
 }
 TASKS = {"CustomVoice": "custom_voice", "VoiceDesign": "voice_design", "Base": "base"}
 LONGEST_INSTRUCTION = 500  # characters
+GLIDE, LONGEST_GLIDE = 0.4, 60.0  # seconds in which a steered voice is there; at most
+MOST_TURNS = 100  # of a voice
+LEAST_LEAD, MOST_LEAD = 0.2, 60.0  # seconds
 SAMPLING = {"greedy", *(f.name for f in NUMBERS)} - {"max_tokens"}
 
 
@@ -58,8 +61,18 @@ class Source:
 
 
 @dataclass(frozen=True)
+class Steer:
+    """From a frame of the speech on move to the voice of a name, within so many seconds."""
+
+    frame: int
+    voice: str
+    seconds: float
+
+
+@dataclass(frozen=True)
 class Asked:
-    """A speech request, understood. stream: None, "audio" or "sse"; ignored: fields that change nothing."""
+    """A speech request, understood. stream: None, "audio" or "sse"; lead: seconds by which the sound may be ahead of
+    its listener, None for any; steering: known from the start; ignored: fields that change nothing."""
 
     text: str
     source: Source
@@ -70,6 +83,8 @@ class Asked:
     seed: int | None
     morph_to: str | None
     options: dict[str, Any] = field(default_factory=dict)
+    lead: float | None = None
+    steering: tuple[Steer, ...] = ()
     ignored: tuple[str, ...] = ()
 
     def requests(self, voice: Voice | None, morph: Voice | None) -> list[Request]:
@@ -174,7 +189,13 @@ def parse(values: Mapping[str, Any], settings: Settings, facts: Facts) -> Asked:
         None if seed is None else seed % 2**32,
         body.text("morph_to"),
         options,
+        body.number("lead", LEAST_LEAD, MOST_LEAD),
+        _steering(body),
     )
+    if asked.lead is not None and stream is None:
+        raise InvalidValue("lead belongs to a stream: send stream_format too", param="lead")
+    if asked.steering and asked.morph_to is not None:
+        raise InvalidValue("steering and morph_to both move the voice; give one", param="steering")
     _check_morph(body, asked)
     ignored += body.values
     if ignored and settings.strict:
@@ -269,3 +290,23 @@ def _check_morph(body: Body, asked: Asked) -> None:
         asked.options["morph_seconds"] = seconds
     if mode is not None:
         asked.options["morph_mode"] = mode
+
+
+def _steering(body: Body) -> tuple[Steer, ...]:
+    """The turns of a voice, each no earlier than the one before."""
+    values = body.values.pop("steering", None)
+    if values is None:
+        return ()
+    if not isinstance(values, list) or not all(isinstance(value, Mapping) for value in values):
+        raise WrongType("steering must be a list of objects with frame, voice and seconds", param="steering")
+    if len(values) > MOST_TURNS:
+        raise InvalidValue(f"steering has {len(values)} turns; at most {MOST_TURNS} are taken", param="steering")
+    turns: list[Steer] = []
+    for value in values:
+        turn = Body(value)
+        frame, voice = turn.whole("frame", turns[-1].frame if turns else 0, 2**31), turn.text("voice")
+        seconds = turn.number("seconds", 0, LONGEST_GLIDE, GLIDE)
+        if frame is None or not voice or seconds is None:
+            raise InvalidValue("each turn of steering needs a frame and a voice", param="steering")
+        turns.append(Steer(frame, voice, seconds))
+    return tuple(turns)

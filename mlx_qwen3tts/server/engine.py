@@ -36,15 +36,17 @@ from ..synthesis.frame import bucket
 from ..synthesis.planning import Notes
 from ..synthesis.request import Request, Sampling
 from ..synthesis.speech import note_cut, wired_limit
-from .jobs import Busy, Ended, EngineFault, Event, Failed, Job, Sound, Stopping
+from .jobs import Busy, Ended, EngineFault, Event, Failed, Job, Over, Sound, Stopping, Turn
 
 if TYPE_CHECKING:
     from ..synthesis.tts import Qwen3TTS
+    from ..voices.voice import Voice
 
 T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
+CLOSE = (1, 2, 4)  # frames of each chunk where the listener is followed closely
 WHOLE = (16,)  # frames of every chunk where nobody listens yet: fewer calls of the decoder, none of them long
 BACKLOG = 60  # seconds of sound that may wait for a slow reader before the next piece of a long text is spoken
 PATIENCE = 0.02  # seconds of each turn for functions, while speech is under way
@@ -130,15 +132,20 @@ class Engine:
         deliver: Callable[[Event], object],
         stream: bool = True,
         seed: int | None = None,
+        lead: float | None = None,
+        turns: Sequence[Turn] = (),
     ) -> Job:
         """Have Requests, the pieces of one speech, spoken one after another. Busy where there is no place.
 
         stream: whether somebody listens while it is spoken; seed: of the first piece, drawn where None; the next ones
-        have the numbers that follow.
+        have the numbers that follow; lead: seconds of sound that may wait for the listener, None for any number; turns:
+        of its voice.
         """
         seed = secrets.randbits(32) if seed is None else seed
         pieces = (replace(request, seed=(seed + number) % 2**32) for number, request in enumerate(requests))
-        job = Job(collections.deque(pieces), deliver, SCHEDULE if stream else WHOLE, seed)
+        samples = None if lead is None else round(lead * self.tts.sample_rate)
+        schedule = WHOLE if not stream else SCHEDULE if lead is None else CLOSE
+        job = Job(collections.deque(pieces), deliver, schedule, seed, samples, turns)
         with self._places:
             self.check_room()
             self.load += 1
@@ -167,6 +174,17 @@ class Engine:
             else:
                 future.set_exception(Stopping("the server is stopping; try again in a moment", 2))
         return future
+
+    def steer(self, job: Job, voice: Voice, seconds: float) -> Future[int]:
+        """Move the voice of a running speech to another one within so many seconds, from its next frame on; the Future
+        of that frame's number. UnsupportedValue where its voice cannot move; Over where nothing more is spoken."""
+
+        def steered() -> int:
+            if job.over:
+                raise Over("the speech is over", param="voice")
+            return job.steer(voice, seconds, self.tts)
+
+        return self.call(steered)
 
     def wake(self) -> None:
         """Something that a row waits for has come: call this after writing to a Feed, or give it to the Feed."""
@@ -285,14 +303,15 @@ class Engine:
     def _begin(self, job: Job) -> None:
         """Give a job's next piece a row."""
         try:
-            plan = self.tts.planner.plan(job.requests.popleft(), job.schedule, Notes(quiet=True), capped=True)
+            request = job.requests.popleft()
+            plan = self.tts.planner.plan(request, job.schedule, Notes(quiet=True), capped=True)
+            job.begin(plan, request, self.tts)
         except Exception as error:
             if not isinstance(error, QwenTTSError):
                 log.exception("a request could not be planned")
                 error = EngineFault("the server failed while preparing the speech; its log says why")
             self._finish(job, Failed(error))
             return
-        job.plan, job.tokens = plan, job.tokens + plan.positions
         job.begun = job.begun or time.perf_counter()
         self.decoding.add(plan.utterance)
         self._running[plan.utterance] = job
@@ -337,8 +356,8 @@ class Engine:
 
     def caught_up(self, job: Job, heard: int) -> None:
         """Note how many samples the listener of a job has taken; called in its thread."""
-        behind, job.heard = self._behind(job), heard
-        if behind and not self._behind(job):
+        behind, job.heard = self._behind(job) or job.paused(), heard
+        if behind and not (self._behind(job) or job.paused()):
             self.wake()
 
     def _ended(self, job: Job, reason: str) -> Ended:

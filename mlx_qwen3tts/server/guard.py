@@ -75,6 +75,7 @@ class Guard:
         if scope["type"] == "websocket":
             await self.app(scope, receive, send)
             return
+        scope["request_id"] = request_id
         start, status = time.perf_counter(), 0
 
         async def answer(message: Message) -> None:

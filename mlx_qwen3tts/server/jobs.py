@@ -6,12 +6,18 @@ import collections
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from ..errors import QwenTTSError
-from ..synthesis.planning import Plan
+from ..errors import InvalidValue, QwenTTSError, UnsupportedValue
+from ..synthesis.planning import Notes, Plan
 from ..synthesis.request import Request
+from ..synthesis.steering import Course, Steering
+from ..voices.voice import Voice
+
+if TYPE_CHECKING:
+    from ..synthesis.tts import Qwen3TTS
 
 
 class Busy(QwenTTSError):
@@ -28,6 +34,12 @@ class Stopping(Busy):
     """The server is being stopped, or has not started yet."""
 
     code = "busy"
+
+
+class Over(QwenTTSError):
+    """The speech is over, or there was none."""
+
+    code = "not_found"
 
 
 class EngineFault(RuntimeError):
@@ -67,15 +79,29 @@ class Failed:
 Event = Sound | Ended | Failed
 
 
+class Turn(NamedTuple):
+    """From a frame of a speech on its voice moves to another one, within so many seconds."""
+
+    frame: int
+    voice: Voice
+    seconds: float
+
+
 @dataclass(eq=False)
 class Job:
     """A speech that was asked for, and how far it is. `deliver` is called in the engine's thread with each Event; it
-    must neither wait nor raise."""
+    must neither wait nor raise.
+
+    lead: samples that may wait for the listener, beyond which the speech pauses; None: it is spoken as fast as can be.
+    turns: known from the start.
+    """
 
     requests: collections.deque[Request]
     deliver: Callable[[Event], object]
     schedule: Sequence[int]
     seed: int
+    lead: int | None = None
+    turns: Sequence[Turn] = ()
     asked: float = field(default_factory=time.perf_counter)
     begun: float | None = None  # when it had a row first
     plan: Plan | None = None
@@ -86,8 +112,59 @@ class Job:
     over: bool = False
     given: int = 0  # samples delivered so far
     heard: int | None = None  # samples that the listener has taken, written by it; None where it does not tell
+    course: Course | None = None  # of its voice; None before it begins, and where the voice cannot move
+    fixed: str = ""  # why it cannot
 
     @property
     def unheard(self) -> int:
         """Samples that wait for a listener who reads slowly."""
         return 0 if self.heard is None else self.given - self.heard
+
+    def paused(self) -> bool:
+        """Whether enough is made for now."""
+        return self.lead is not None and self.unheard > self.lead
+
+    def begin(self, plan: Plan, request: Request, tts: Qwen3TTS) -> None:
+        """Take up the plan of the next piece. Its voice goes on from where the one of the piece before is."""
+        self.plan, self.tokens = plan, self.tokens + plan.positions
+        plan.utterance.paused = self.paused
+        part, voice = plan.utterance.part, plan.voice
+        if voice is None:
+            self.fixed = "a voice_design model has no speaker slot, so there is nothing to steer"
+        elif voice.ref_codes is not None:
+            self.fixed = "a voice that is steered must be a vector: reference codes keep their speaker"
+        elif request.morph is not None:
+            self.fixed = "this speech changes its voice by itself (morph_to)"
+        elif self.course is None:
+            self.course = Course(voice.embedding)
+            for turn in self.turns:
+                self.steer(turn.voice, turn.seconds, tts, turn.frame)
+        if self.course is None:
+            if self.turns:
+                raise UnsupportedValue(self.fixed, param="steering")
+            return
+        steering = Steering(tts.talker, part.prompt, self.course, self.frames)
+        plan.utterance.part = part._replace(prompt=steering.prompt, morph=steering)
+
+    def steer(self, voice: Voice, seconds: float, tts: Qwen3TTS, frame: int | None = None) -> int:
+        """Move the voice to another one within so many seconds, from a frame of the speech on (None: the next one).
+        Returns that frame. Called in the engine's thread."""
+        if self.course is None:
+            if self.fixed:
+                raise UnsupportedValue(self.fixed, param="voice")
+            raise InvalidValue("the speech has not begun; steer it once its first sound has come", param="voice")
+        notes = Notes(quiet=True)
+        target = tts.planner.resolve(voice, notes, "none")
+        assert target is not None, "the speech has a voice, so the model takes one"
+        self.warnings.update(dict.fromkeys(notes))
+        frame = self.next_frame if frame is None else frame
+        self.course.steer(
+            frame, target.embedding, max(1, round(seconds * tts.sample_rate / tts.codec.samples_per_frame))
+        )
+        return frame
+
+    @property
+    def next_frame(self) -> int:
+        """The first frame that has not been put under way, counted from the beginning of the speech."""
+        steering = None if self.plan is None else self.plan.utterance.part.morph
+        return steering.before + steering.frame if isinstance(steering, Steering) else self.frames

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
-from ..errors import InvalidValue, QwenTTSError, TextTooLong, WrongType
+from ..errors import InvalidValue, QwenTTSError, TextTooLong, UnsupportedValue, WrongType
 from ..files.json_text import json_text
 from ..synthesis.live import Feed
 from ..synthesis.pieces import LIMIT, weight
@@ -201,6 +201,9 @@ class Session:
 
     def _asked(self, text: str) -> asking.Asked:
         values = {"response_format": "pcm", **self.config, "input": text}
+        for name in ("lead", "steering"):
+            if values.get(name) is not None:
+                raise UnsupportedValue(f"{name} belongs to POST /v1/audio/speech", param=name)
         return asking.parse(values, self.server.settings, self.server.facts)
 
     async def _speak(self) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 from ..audio.encoding import encoded, encoder
 from ..audio.stretch import Stretch
 from .engine import Engine
-from .jobs import Ended, Event, Failed, Sound
+from .jobs import Ended, Event, Failed, Sound, Turn
 
 if TYPE_CHECKING:
     from ..synthesis.request import Request
@@ -25,11 +25,22 @@ class Listener:
     """A job that is handed in, and its events. Iterate to get its samples [n] as they come; `ended` says afterwards how
     it went."""
 
-    def __init__(self, engine: Engine, requests: Sequence[Request], stream: bool, seed: int | None) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        requests: Sequence[Request],
+        stream: bool,
+        seed: int | None,
+        lead: float | None = None,
+        turns: Sequence[Turn] = (),
+    ) -> None:
+        """lead: seconds by which the sound may be ahead of its listener, which takes a consumer that keeps the time
+        (see `paced`); the rest as of Engine.submit."""
         self.engine = engine
         self._loop, self._events = asyncio.get_running_loop(), asyncio.Queue[Event]()
         self.ended: Ended | None = None
-        self.job = engine.submit(requests, self.deliver, stream, seed)
+        # Half of the lead is sent, half of it is made.
+        self.job = engine.submit(requests, self.deliver, stream, seed, lead and lead / 2, turns)
         engine.caught_up(self.job, 0)
 
     def deliver(self, event: Event) -> None:
@@ -55,14 +66,30 @@ class Listener:
 
 @asynccontextmanager
 async def speaking(
-    engine: Engine, requests: Sequence[Request], stream: bool, seed: int | None
+    engine: Engine,
+    requests: Sequence[Request],
+    stream: bool,
+    seed: int | None,
+    lead: float | None = None,
+    turns: Sequence[Turn] = (),
 ) -> AsyncIterator[Listener]:
     """Have Requests spoken; where the block is left before the end, nobody listens any more and the row is freed."""
-    listener = Listener(engine, requests, stream, seed)
+    listener = Listener(engine, requests, stream, seed, lead, turns)
     try:
         yield listener
     finally:
         engine.cancel(listener.job)  # nothing happens where it is over
+
+
+async def paced(sounds: AsyncIterator[np.ndarray], rate: float, lead: float) -> AsyncIterator[np.ndarray]:
+    """Samples [n] at a rate as they come, but no more than `lead` seconds before somebody hears them who begins with
+    the first one."""
+    loop, given, start = asyncio.get_running_loop(), 0, None
+    async for samples in sounds:
+        yield samples
+        given += len(samples)
+        start = loop.time() if start is None else start
+        await asyncio.sleep(max(0.0, start + given / rate - lead - loop.time()))
 
 
 async def called(engine: Engine, function: Callable[[], T]) -> T:

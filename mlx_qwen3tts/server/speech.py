@@ -20,7 +20,7 @@ from ..files.json_text import json_text
 from . import asking
 from .answers import Refusal, error_body, status_of
 from .jobs import Ended
-from .speaking import Flow, Listener, speaking, unless
+from .speaking import Flow, Listener, paced, speaking, unless
 
 if TYPE_CHECKING:
     from .app import Server
@@ -65,17 +65,19 @@ async def speech(request: HttpRequest) -> Response:
     server: Server = request.app.state.server
     asked = asking.parse(await json_body(request), server.settings, server.facts)
     server.engine.check_room()  # before its voice is looked for, which may take a frame
-    prepared = await unless(gone(request), server.prepare(asked))
+    prepared = await unless(gone(request), asyncio.gather(server.prepare(asked), server.turns(asked)))
     if prepared is None:
         return Response(status_code=499)  # nobody reads it
+    requests, turns = prepared
     flow = Flow(asked.format, server.sample_rate, asked.sample_rate, asked.rate)
     headers = {"x-sample-rate": str(flow.rate)}
     if asked.ignored:
         headers["x-ignored"] = ", ".join(name for name in asked.ignored if name.isascii() and name.isprintable())[:500]
     kind = CONTENT_TYPES[asked.format] + (f";rate={flow.rate};channels=1" if asked.format == "pcm" else "")
     async with AsyncExitStack() as stack:
-        spoken = speaking(server.engine, prepared, asked.stream is not None, asked.seed)
+        spoken = speaking(server.engine, requests, asked.stream is not None, asked.seed, asked.lead, turns)
         listener = await stack.enter_async_context(spoken)
+        stack.enter_context(server.speeches.holding(request.scope["request_id"], listener.job))
         headers["x-seed"] = str(listener.job.seed)
         if asked.stream is None:
             sound = await unless(gone(request), _collect(listener))
@@ -86,7 +88,7 @@ async def speech(request: HttpRequest) -> Response:
             return Response(await asyncio.to_thread(flow.whole, sound), 200, headers, kind)
         if asked.stream == "audio":
             # A speech that fails before its first sound is an error with a status of its own.
-            sounds = aiter(listener)
+            sounds = heard(listener, asked)
             first = await unless(gone(request), _first(sounds))
             if first is None:
                 return Response(status_code=499)
@@ -94,8 +96,16 @@ async def speech(request: HttpRequest) -> Response:
                 headers["server-timing"] = f"first-sound;dur={1000 * listener.job.first_sound:.1f}"
             stream = _chunks(first, sounds, flow, stack.pop_all())
             return StreamingResponse(stream, 200, headers, kind)
-        stream = _events(listener, flow, asked.format, stack.pop_all())
+        stream = _events(listener, heard(listener, asked), flow, asked.format, stack.pop_all())
         return StreamingResponse(stream, 200, headers, "text/event-stream")
+
+
+def heard(listener: Listener, asked: asking.Asked) -> AsyncIterator[np.ndarray]:
+    """The samples of a speech as they come, or where it has a lead as they are heard."""
+    sounds = aiter(listener)
+    if asked.lead is None:
+        return sounds
+    return paced(sounds, listener.engine.tts.sample_rate * asked.rate, asked.lead / 2)
 
 
 async def _collect(listener: Listener) -> np.ndarray:
@@ -120,10 +130,11 @@ async def _chunks(
         yield flow.finish()
 
 
-async def _events(listener: Listener, flow: Flow, kind: str, stack: AsyncExitStack) -> AsyncIterator[str]:
+async def _events(
+    listener: Listener, sounds: AsyncIterator[np.ndarray], flow: Flow, kind: str, stack: AsyncExitStack
+) -> AsyncIterator[str]:
     """Server-sent events as OpenAI's: deltas of one container, then its end or an error."""
     async with stack:
-        sounds = aiter(listener)
         waiting: asyncio.Future[np.ndarray | None] | None = None
         try:
             while True:
@@ -188,8 +199,8 @@ async def _item(server: Server, values: dict[str, Any], number: int) -> dict[str
     try:
         asked = asking.parse(values, server.settings, server.facts)
         flow = Flow(asked.format, server.sample_rate, asked.sample_rate, asked.rate)
-        requests = await server.prepare(asked)
-        async with server.turn, speaking(server.engine, requests, False, asked.seed) as listener:
+        requests, turns = await asyncio.gather(server.prepare(asked), server.turns(asked))
+        async with server.turn, speaking(server.engine, requests, False, asked.seed, turns=turns) as listener:
             sound = await _collect(listener)
     except (QwenTTSError, RuntimeError) as error:
         return {**result, "usage": None, **error_body(error, status_of(error))}

@@ -19,6 +19,7 @@ from ..audio.reading import LONGEST
 from ..audio.upload import read_upload
 from ..errors import InvalidValue, QwenTTSError, VoiceNotFound
 from ..networks.speaker.mel import SAMPLE_RATE
+from ..voices.brought import brought
 from ..voices.library.library import Library
 from ..voices.lookup import Lookup
 from ..voices.voice import Voice
@@ -58,7 +59,8 @@ class Voices:
         self.tts, self.library, self.default = tts, library, default
         packaged = tts.folder.folder / "voices"
         self.packaged = Library(packaged) if packaged.is_dir() else None
-        self.lookup = Lookup(library, self._preset, tts.speakers, files=False, brought=self.packaged)
+        self.brought = [one for one in (self.packaged, brought(tts.embedding_dim)) if one is not None]
+        self.lookup = Lookup(library, self._preset, tts.speakers, files=False, brought=self.brought)
         self.roster = Roster(library, self.packaged, tts.speakers, self._preset, tts.embedding_dim)
         self._heard: collections.OrderedDict[tuple[str, str | None], Voice] = collections.OrderedDict()
 
@@ -84,9 +86,7 @@ class Voices:
     @property
     def directions(self) -> list[str]:
         """Names of the directions, the library's first."""
-        own = self.library.directions
-        more = self.packaged.directions if self.packaged is not None else []
-        return [*own, *(name for name in more if name not in own)]
+        return list(dict.fromkeys(name for one in (self.library, *self.brought) for name in one.directions))
 
     def aliases(self) -> dict[str, str]:
         """{OpenAI's name: a voice here}: those of aliases.json in the library, and where there is no such file spread

@@ -12,6 +12,7 @@ from ..checkpoint.folder import ModelFolder
 from ..checkpoint.presets import find_preset
 from ..errors import InvalidValue, UnsupportedValue, VoiceError
 from ..networks.talker import Talker
+from ..voices.brought import brought
 from ..voices.fit import KNOWN_NORMS, check_fit
 from ..voices.library.library import Library
 from ..voices.lookup import Lookup
@@ -28,7 +29,9 @@ class Casting:
 
     def __init__(self, folder: ModelFolder, talker: Talker, library: Library) -> None:
         self.folder, self.config, self.talker, self.library = folder, folder.config, talker, library
-        self.lookup = Lookup(library, self._preset_or_none, list(self.config.talker.spk_id))
+        own = brought(self.config.talker.hidden_size)
+        more = [] if own is None else [own]
+        self.lookup = Lookup(library, self._preset_or_none, list(self.config.talker.spk_id), brought=more)
 
     def preset(self, name: str) -> Voice:
         """The Voice of a preset, in the talker's dtype; VoiceNotFound where the model has none of this name."""

@@ -48,7 +48,7 @@ class Utterance:
 
     following: function from the frames spoken so far to the Part that comes next, or to how it ends where none does.
     schedule: frames of each chunk, the last number for all that follow. context: codes [frames, codebooks] of a
-    reference, which the sound continues and which is not heard.
+    reference, which the sound continues and which is not heard. paused: as of `Generation.insert`.
 
     frames: spoken so far; finish_reason: "stop" or "length" once it is over.
     """
@@ -57,6 +57,7 @@ class Utterance:
     following: Callable[[int], Part | str] | None = None
     schedule: Sequence[int] = SCHEDULE
     context: mx.array | None = None
+    paused: Callable[[], bool] | None = None
     frames: int = 0
     finish_reason: str | None = None
     state: State | None = None
@@ -91,7 +92,7 @@ class Decoding:
 
     def add(self, utterance: Utterance) -> None:
         """Speak an utterance too, from the next frame on."""
-        self.spoken[self.generation.insert(*utterance.part)] = utterance
+        self.spoken[self.generation.insert(*utterance.part, paused=utterance.paused)] = utterance
 
     def remove(self, utterance: Utterance) -> None:
         """Stop speaking an utterance; what it holds can still be had by `decode`."""

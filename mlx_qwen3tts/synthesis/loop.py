@@ -15,7 +15,7 @@ B rows, T positions, E talker width, V codec vocabulary.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -54,13 +54,15 @@ class Frame:
 @dataclass(eq=False)
 class Row:
     """A prompt that is being spoken. tokens: how many were put under way so far, the last one is not a frame's; spoken:
-    codes 0 of these [tokens], where functions of the user's look at them."""
+    codes 0 of these [tokens], where functions of the user's look at them; paused: whether it is to wait, asked before
+    each frame where rows are set aside."""
 
     number: int
     prompt: Prompt
     seed: int
     config: GenerationConfig
     morph: Morph | None
+    paused: Callable[[], bool] | None = None
     tokens: int = 0
     over: bool = False
     spoken: mx.array = field(default_factory=lambda: mx.zeros((0,), mx.uint32))
@@ -113,12 +115,20 @@ class Generation:
         self.embedding = self.seen = mx.zeros(0)  # next inputs [B, 1, E] and histories [B, V]
         self._step: tuple[FrameStep, Any] | None = None
 
-    def insert(self, prompt: Prompt, seed: int, config: GenerationConfig, morph: Morph | None = None) -> int:
+    def insert(
+        self,
+        prompt: Prompt,
+        seed: int,
+        config: GenerationConfig,
+        morph: Morph | None = None,
+        paused: Callable[[], bool] | None = None,
+    ) -> int:
         """Add a row, which speaks from the next frame that is put under way on. Returns its number.
 
-        morph: changes the voice of the prompt while it is spoken.
+        morph: changes the voice of the prompt while it is spoken; paused: whether the row is to wait as one does whose
+        text has not come. With `sets_aside` alone.
         """
-        row = Row(next(self._numbers), prompt, seed, config, morph)
+        row = Row(next(self._numbers), prompt, seed, config, morph, paused if self.sets_aside else None)
         self.waiting.append(row)
         return row.number
 
@@ -162,7 +172,9 @@ class Generation:
         return frame
 
     def _waits(self, row: Row) -> bool:
-        """Whether the text of a row's next frame is not there yet."""
+        """Whether the text of a row's next frame is not there yet, or the row is paused."""
+        if row.paused and row.paused():
+            return True
         try:
             return not row.prompt.text.ready(row.tokens - 1)
         except QwenTTSError as error:
@@ -285,7 +297,7 @@ class Generation:
     def _talk(self, texts: list[mx.array]) -> tuple[mx.array, mx.array]:
         """The talker's step for all rows: logits [B, V], hidden states [B, 1, E]."""
         for place, row in enumerate(self.rows):
-            if row.morph:
+            if row.morph and row.morph.due(row.tokens):
                 self._revise(place, row, row.morph)
         offset, mask, positions = self.caches[0].offset, None, None
         if any(self.padding):

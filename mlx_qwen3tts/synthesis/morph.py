@@ -46,6 +46,10 @@ class Morph:
         mx.eval(self.prompt.embeddings)  # it may be spoken in another thread than this one
         self.span = prompt.speaker_position, prompt.embeddings.shape[0]
 
+    def due(self, frame: int) -> bool:
+        """Whether the caches do not hold the voice of a frame yet."""
+        return True
+
     def revise(self, caches: list[KVCache], frame: int) -> None:
         """Put the voice of a frame into the caches of this prompt alone."""
         start, _ = self.span

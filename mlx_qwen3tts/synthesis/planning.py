@@ -51,7 +51,8 @@ class Notes(list[str]):
 @dataclass
 class Plan:
     """A Request that this model has accepted. codebooks: of its frames; notes: grow while it is spoken; text: all of
-    it, as far as it has come; positions: of its prompt; rate: of speaking."""
+    it, as far as it has come; voice: that was meant, None where the model designs it; positions: of its prompt; rate:
+    of speaking."""
 
     utterance: Utterance
     seed: int
@@ -59,6 +60,7 @@ class Plan:
     notes: Notes
     codebooks: int
     text: Text
+    voice: Voice | None = None
     rate: float = 1.0
 
     @property
@@ -110,7 +112,7 @@ class Planner:
         if request.morph is not None:
             part, following = self._changing(request, voice, part, notes)
         utterance = Utterance(part, following, schedule, context)
-        return Plan(utterance, seed, config, notes, self.codec.num_codebooks, prompt.text, request.rate)
+        return Plan(utterance, seed, config, notes, self.codec.num_codebooks, prompt.text, voice, request.rate)
 
     def _voice(self, request: Request, param: str, notes: Notes) -> Voice | None:
         """The Voice that the parameter `param` means."""

@@ -45,7 +45,7 @@ class Lookup:
     """Finds voices and directions by name.
 
     library: Library or None; preset: function from a name to a preset's Voice or None; presets: their names, for
-    messages; brought: Library of what came with the model, whose directions are found after the library's. files:
+    messages; brought: Libraries of what came with the model, whose directions are found after the library's. files:
     whether a path is a name too. Without, nothing outside the library is looked at, so its messages are the same
     whether a file exists or not, and they name no folder: for a server, whose clients may name what it offers but must
     not reach into its disk.
@@ -58,10 +58,10 @@ class Lookup:
         presets: Iterable[str] = (),
         *,
         files: bool = True,
-        brought: Library | None = None,
+        brought: Iterable[Library] = (),
     ) -> None:
         self.library, self.preset, self.presets, self.files = library, preset, list(presets), files
-        self.brought = brought
+        self.brought = list(brought)
 
     def names_only(self) -> Lookup:
         """The same without files."""
@@ -123,18 +123,25 @@ class Lookup:
         places += ["a preset of this model"] * bool(self.preset)
         return VoiceNotFound(f"voice {name!r} is not {_either(places)}{known}", param="voice")
 
-    def direction(self, name: str) -> Direction:
-        """The Direction of a file, of the library, or of a file named without its extension; else DirectionNotFound."""
+    def direction(self, name: str, dimension: int | None = None) -> Direction:
+        """The Direction of a file, of the library, of a file named without its extension, or one that was brought; else
+        DirectionNotFound. dimension: that what is brought must have."""
         if self.files and Path(name).suffix and _is_file(name):
             return Direction.load(name)
         known: list[str] = []
-        for library in (self.library, self.brought):
-            held = library.directions if library is not None else []
-            if library is not None and name in held:
-                return self._kept(library.direction, name, "direction")
-            known += [one for one in held if one not in known]
+        if self.library is not None:
+            known += self.library.directions
+            if name in known:
+                return self._kept(self.library.direction, name, "direction")
         if self.files and _is_file(f"{name}.safetensors"):
             return Direction.load(f"{name}.safetensors")
+        for library in self.brought:
+            held = library.directions
+            if name in held:
+                found = self._kept(library.direction, name, "direction")
+                if dimension in (None, found.dimension):
+                    return found
+            known += [one for one in held if one not in known]
         way = "fit one with voices direction fit" if self.files or not known else f"it has {shortened(known)}"
         raise DirectionNotFound(
             f"direction {name!r} is not {'a file or ' * self.files}in the library; {way}", param="direction"
@@ -177,7 +184,8 @@ class Lookup:
         for name in [*form.voices, *form.directions]:
             try:
                 if name.direction:
-                    directions[name] = self.direction(name.name)
+                    size = next((voice.dimension for voice in voices.values()), None)
+                    directions[name] = self.direction(name.name, size)
                     dimension = directions[name].dimension
                 else:
                     voices[name] = self._known(name.name)

@@ -76,6 +76,8 @@ def calls(folder):
         ("delete", "/v1/audio/voices/imported", {}),
         ("delete", "/v1/audio/voices/kept", {}),
         ("get", "/v1/audio/directions", {}),
+        ("post", "/v1/audio/directions", {"json": {"labels": {}}}),
+        ("post", "/v1/audio/speech/nothing/steer", {"json": {"voice": "anna"}}),
         ("post", "/v1/audio/expressions", {"json": {"expression": "anna*0.5 + (ben + cleo)"}}),
         ("post", "/v1/audio/expressions", {"json": {"expression": "anna + "}}),
         ("post", "/v1/audio/expressions", {"json": {}}),
@@ -92,6 +94,8 @@ def test_answers_are_as_it_says(client, tmp_path):
     for method, address, how in calls(tmp_path):
         answer = client.request(method, address, **how)
         path = address.partition("?")[0]
+        if path.endswith("/steer"):
+            path = "/v1/audio/speech/{id}/steer"
         if path not in DOCUMENT["paths"]:
             path = f"{path.rpartition('/')[0]}/{{name}}"
         response = DOCUMENT["paths"][path][method]["responses"].get(str(answer.status_code))

@@ -1,13 +1,15 @@
 """What the studio's sliders stand on: the directions and what they were shown to do, and the terms of an expression."""
 
 import json
+from dataclasses import replace
+from types import SimpleNamespace
 
 import httpx
 import numpy as np
 import pytest
 
 from mlx_qwen3tts.checkpoint import hub
-from mlx_qwen3tts.server import pages
+from mlx_qwen3tts.server import pages, shaping
 from mlx_qwen3tts.voices.directions.direction import Direction
 
 WIDTH = 64
@@ -117,3 +119,103 @@ def test_every_part_is_served_under_the_policy(client):
             answer = client.get(f"/static/{path.name}")
             assert answer.status_code == 200 and "script-src 'self'" in answer.headers["content-security-policy"]
             assert "http" not in path.read_text("utf-8").replace("http://www.w3.org", "") or path.name == "htm.js", path
+
+
+# Directions from voices and their labels
+
+
+@pytest.fixture(scope="module")
+def people(client, shelf):
+    """Twelve voices in a line, and their places on it."""
+    generator = np.random.default_rng(1)
+    line, places = generator.normal(size=WIDTH), np.linspace(-1, 1, 12)
+    names = [f"p{number:02}" for number in range(12)]
+    for name, place in zip(names, places, strict=True):
+        shelf[1].voices.library.add(name, (3 + place * line + 0.05 * generator.normal(size=WIDTH)).astype(np.float32))
+    return dict(zip(names, (30 + 40 * places).tolist(), strict=True))
+
+
+def fit(client, **body):
+    return client.post("/v1/audio/directions", json=body)
+
+
+@pytest.mark.parametrize("kind", ["classes", "numbers"])
+def test_a_direction_is_fitted_and_kept(client, people, kind):
+    labels = people if kind == "numbers" else {name: "old" if age > 30 else "young" for name, age in people.items()}
+    how = {} if kind == "numbers" else {"positive": "old"}
+    tried = fit(client, labels=labels, **how).json()
+    assert tried["kept"] is False and tried["proven"] and tried["n"] == 12, tried["report"]
+    assert kind not in {one["name"] for one in client.get("/v1/audio/directions").json()["data"]}
+    kept = fit(client, labels=labels, name=kind, **how).json()
+    assert kept["kept"] is True and kept["factor"] == f"@{kind}" and kept["report"] == tried["report"]
+    assert kept["labels"] == ({"least": -10, "most": 70} if kind == "numbers" else {"young": 6, "old": 6})
+    assert kind in {one["name"] for one in client.get("/v1/audio/directions").json()["data"]}
+    read = client.post("/v1/audio/expressions", json={"expression": f"anna + 0.5*@{kind}"}).json()
+    assert read["error"] is None
+    again = fit(client, labels=labels, name=kind, **how)
+    assert again.status_code == 409 and again.json()["error"]["code"] == "name_taken"
+    assert fit(client, labels=labels, name=kind, overwrite=True, **how).status_code == 200
+    found = client.post("/v1/audio/voices/search", json={"voice": f"@{kind}", "k": 1}).json()
+    assert found[0]["name"] in ("p11", "p10")
+
+
+FOUR = {"p00": "a", "p01": "a", "p02": "b", "p03": "b"}
+BAD_FITS = [
+    ({}, "labels", "must be an object"),
+    ({"labels": [1, 2, 3, 4]}, "labels", "must be an object"),
+    ({"labels": {"p00": "a", "p01": "b", "p02": None}}, "labels", "2 voices have a label; 4 to 100"),
+    ({"labels": {f"v{n}": n for n in range(101)}}, "labels", "101 voices"),
+    ({"labels": dict.fromkeys(FOUR, "a")}, "labels", "all voices have the same label 'a'"),
+    ({"labels": dict.fromkeys(FOUR, 30)}, "labels", "all voices have the same label 30"),
+    ({"labels": {**FOUR, "p03": "a"}}, "labels", "label 'b' has 1 voice; 2 are needed"),
+    ({"labels": {**FOUR, "p03": 5}}, "labels", "all words or all numbers"),
+    ({"labels": {**FOUR, "p03": True}}, "labels", "all words or all numbers"),
+    ({"labels": {**FOUR, "p03": " "}}, "labels", "all words or all numbers"),
+    ({"labels": {**FOUR, "p03": "x" * 41}}, "labels", "41 characters"),
+    ({"labels": {**FOUR, "p03": "c"}}, "positive", "there are 3 labels"),
+    ({"labels": FOUR, "positive": "z"}, "positive", "no voice has the label 'z'"),
+    ({"labels": {"p00": 1, "p01": 2, "p02": 3, "p03": 4}, "positive": "4"}, "positive", "these are numbers"),
+    ({"labels": {"p00": 1, "p01": 2, "p02": 3, "p03": 1e300}}, "label", "not within"),
+    ({"labels": {**FOUR, "nobody": "a"}}, "labels", "'nobody' is not here"),
+    ({"labels": {**FOUR, "../p00": "a"}}, "labels", "is not here"),
+    ({"labels": {**FOUR, "anna + ben": "a"}}, "labels", "is not here"),
+    ({"labels": FOUR, "name": "../out"}, "name", "may not be empty"),
+    ({"labels": FOUR, "name": 5}, "name", "must be a string"),
+    ({"labels": FOUR, "overwrite": "yes"}, "overwrite", "true or false"),
+]
+
+
+@pytest.mark.parametrize(("body", "param", "message"), BAD_FITS, ids=[row[2] for row in BAD_FITS])
+def test_bad_fits(client, people, body, param, message):
+    answer = fit(client, **body)
+    error = answer.json()["error"]
+    assert answer.status_code == 400 and error["param"] == param and message in error["message"], error
+
+
+def test_who_refused_teaches_nothing(client, people, shelf):
+    shelf[1].voices.library.add("refuser", np.ones(WIDTH, np.float32), consent="refused")
+    answer = fit(client, labels={**FOUR, "refuser": "b"})
+    assert answer.status_code == 400 and "refused" in answer.json()["error"]["message"]
+    shelf[1].voices.library.remove("refuser")
+
+
+def test_no_more_directions_than_there_are_places_for(client, people, monkeypatch):
+    monkeypatch.setattr(shaping, "MOST_DIRECTIONS", 1)
+    answer = fit(client, labels=people, name="one more")
+    assert answer.status_code == 400 and "all it takes this way" in answer.json()["error"]["message"]
+
+
+def test_an_emotion_that_ranks_is_proven():
+    """No threshold fits all speakers, and in each the right voice comes first."""
+    generator = np.random.default_rng(3)
+    X, labels, groups = [], [], []
+    for speaker in range(6):
+        own = 8 * generator.normal(size=WIDTH)
+        for emotion in range(6):
+            X.append(own + (2.0 * (np.arange(WIDTH) < 20) if emotion == 0 else 0) + 0.2 * generator.normal(size=WIDTH))
+            labels.append("joy" if emotion == 0 else "none")
+            groups.append(speaker)
+    report = Direction.fit(np.array(X, np.float32), labels, groups=groups, positive="joy").report
+    assert report.accuracy <= report.chance and report.first[0] >= 5, str(report)
+    assert shaping.ranks(report) and shaping.proven(SimpleNamespace(report=report))
+    assert not shaping.ranks(replace(report, first=[2, 6])) and not shaping.ranks(replace(report, first=None))

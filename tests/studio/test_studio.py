@@ -171,7 +171,7 @@ def test_two_voices_are_blended(studio):
     studio.get_by_role("combobox", name="Voice", exact=True).select_option("voice04")
     expect(expression(studio)).to_have_value("voice04 + 0.1*@pitch")
     expression(studio).fill("voice01 + voice02 + voice03")
-    expect(studio.get_by_text("The fader is for two voices")).to_be_visible()
+    expect(studio.get_by_role("slider", name="Three voices")).to_have_count(1)
 
 
 def test_a_mistake_is_shown_under_its_place(studio):

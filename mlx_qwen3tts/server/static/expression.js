@@ -1,5 +1,6 @@
 // The expression is the one truth: what the server read in it becomes the sliders, and a slider that moves writes it anew.
 
+import { follow } from "./live.js";
 import { post } from "./server.js";
 import { set, state, told } from "./store.js";
 
@@ -28,7 +29,9 @@ export const read = async (expression) => {
   set({ expression });
   try {
     const { terms, error } = await (await post("/v1/audio/expressions", { expression })).json();
-    if (own === asked) set(error ? { error: error.message } : { terms, error: null });
+    if (own !== asked) return;
+    set(error ? { error: error.message } : { terms, error: null });
+    if (!error) follow(expression);
   } catch (error) {
     if (own === asked) told(error);
   }
@@ -43,8 +46,10 @@ export const type = (expression) => {
 };
 
 const write = (terms) => {
+  const expression = written(terms);
   set({ terms, error: null });
-  type(written(terms));
+  type(expression);
+  follow(expression); // at once: what is written here can be read
 };
 
 const isVoice = (term) => term.kind !== "direction";
@@ -86,4 +91,37 @@ export const second = (name) => {
   const { one, t } = fader();
   const share = t || 0.5;
   write(name ? [{ ...one, weight: 1 - share }, voice(name, share), ...moves()] : [{ ...one, weight: 1 }, ...moves()]);
+};
+
+// Two voices and more with their shares, which sum to one; null where a weight is negative or there are more than four.
+export const blended = () => {
+  const mixed = voices();
+  const total = mixed.reduce((sum, one) => sum + one.weight, 0);
+  if (mixed.length > 4 || total <= 0 || mixed.some((one) => one.weight < 0)) return null;
+  return { voices: mixed, weights: mixed.map((one) => one.weight / total) };
+};
+
+// Gives every voice a share, in hundredths that sum to one.
+export const mix = (weights) => {
+  const shares = weights.map((one) => Math.round(100 * one));
+  const most = shares.indexOf(Math.max(...shares));
+  shares[most] += 100 - shares.reduce((sum, one) => sum + one);
+  write([...voices().map((one, i) => ({ ...one, weight: shares[i] / 100 })), ...moves()]);
+};
+
+export const add = (name) => {
+  const { voices: mixed, weights } = blended();
+  const count = mixed.length + 1;
+  const rest = mixed.map((one, i) => ({ ...one, weight: (weights[i] * (count - 1)) / count }));
+  write([...rest, voice(name, 1 / count), ...moves()]);
+};
+
+// Another voice in the place of one; without a name it is taken out, and the others share.
+export const replaced = (place, name) => {
+  const mixed = voices();
+  if (name) mixed[place] = voice(name, mixed[place].weight);
+  else mixed.splice(place, 1);
+  const total = mixed.reduce((sum, one) => sum + one.weight, 0);
+  const equal = 1 / mixed.length;
+  write([...mixed.map((one) => ({ ...one, weight: total > 0 ? one.weight / total : equal })), ...moves()]);
 };

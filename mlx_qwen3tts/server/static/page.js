@@ -4,6 +4,7 @@ import { html, render, useEffect, useState } from "./htm.js";
 import { LANGUAGES, choose, language, loadWords, t } from "./words.js";
 import { begin, state, watch } from "./store.js";
 import { Compare } from "./compare.js";
+import { Fit } from "./fit.js";
 import { Library } from "./library.js";
 import { Atlas, mapped } from "./map.js";
 import { Record } from "./record.js";
@@ -24,7 +25,7 @@ const Page = () => {
     </header>
     <p class=${state.away ? "status wrong" : "status"} role="status">${state.away ? t(state.away) : state.status}</p>
     <main>
-      <div class="column"><${Speak} />${state.voices.length > 0 && html`<${Shape} />`}</div>
+      <div class="column"><${Speak} />${state.voices.length > 0 && html`<${Shape} /><${Fit} />`}</div>
       <div class="column"><${Takes} /><${Compare} />${state.model && state.model.type !== "voice_design" && html`<${Record} />`}<${Library} /></div>
       ${mapped() && html`<${Atlas} />`}
     </main>`;

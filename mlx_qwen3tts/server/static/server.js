@@ -51,10 +51,13 @@ export const send = async (path, fields) => {
 
 export const remove = async (path) => (await checked(await reached(fetch(path, { method: "DELETE" })))).json();
 
-// The samples of a speech as they come: Float32Arrays. began(seed) is called with the first ones.
+// Moves the voice of a running speech: {frame} from which on.
+export const steer = async (id, values) => (await post(`/v1/audio/speech/${id}/steer`, values)).json();
+
+// The samples of a speech as they come: Float32Arrays. began(id) is called with the first ones.
 export async function* spoken(values, signal, began) {
   const response = await post("/v1/audio/speech", { ...values, response_format: "pcm", stream_format: "audio" }, signal);
-  began(response.headers.get("x-seed"));
+  began(response.headers.get("x-request-id"));
   const reader = response.body.getReader();
   let rest = new Uint8Array(0);
   for (;;) {

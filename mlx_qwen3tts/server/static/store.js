@@ -1,6 +1,7 @@
 // What the page knows, and what can be done with it. Every change goes through `set`.
 
 import * as server from "./server.js";
+import * as live from "./live.js";
 import * as shelf from "./shelf.js";
 import { RATE, joined, play, stop } from "./sound.js";
 import { quoted, read } from "./expression.js";
@@ -18,6 +19,8 @@ export const state = {
   expression: "",
   terms: [], // of the expression, as the server read them
   error: null, // why it cannot be read
+  heard: null, // the expression as it was spoken last
+  fixed: null, // why the voice of what is spoken cannot move
   keepSeed: false,
   seed: "",
   temperature: "",
@@ -46,11 +49,13 @@ export const loadVoices = async () => {
   set({ voices: listed.data.filter((voice) => !voice.alias_of) });
 };
 
+export const loadDirections = async () => set({ directions: (await server.get("/v1/audio/directions")).data });
+
 // What the page knows from the server, asked for again; the expression stays, and the first voice speaks where there is none.
 export const reload = async () => {
   try {
-    const [models, directions] = await Promise.all([server.get("/v1/models"), server.get("/v1/audio/directions")]);
-    set({ model: models.data[0], directions: directions.data });
+    const [models] = await Promise.all([server.get("/v1/models"), loadDirections()]);
+    set({ model: models.data[0] });
     await loadVoices();
     const first = state.voices.find((voice) => voice.consent !== "refused");
     if (state.expression) await read(state.expression);
@@ -79,6 +84,8 @@ const settings = () => {
 
 const newSeed = () => crypto.getRandomValues(new Uint32Array(1))[0];
 
+const LEAD = 1.2; // seconds by which a speech may be ahead of what is heard, so that a slider is heard soon
+
 export const speak = () => {
   const given = /^\d{1,15}$/.test(state.seed.trim()) ? Number(state.seed) : null;
   if (state.keepSeed && given === null) return set({ status: t("seedIsNumber") });
@@ -99,10 +106,11 @@ const make = async (asked, seed) => {
   const parts = [];
   let sound = null;
   let whole = false;
-  set({ speaking: true, playing: null, status: t("speaking") });
+  const turns = [...(asked.steering ?? [])];
+  set({ speaking: true, playing: null, status: t("speaking"), heard: asked.voice, fixed: null });
   try {
     sound = await play(() => own === running && set({ speaking: false }));
-    for await (const samples of server.spoken({ ...asked, seed }, own.signal, () => {})) {
+    for await (const samples of server.spoken({ ...asked, seed, lead: LEAD }, own.signal, (id) => live.begun(id, turns))) {
       parts.push(samples);
       sound.add(samples.slice());
     }
@@ -112,11 +120,13 @@ const make = async (asked, seed) => {
     if (error.name === "AbortError") set({ status: t("stopped") });
     else told(error);
   }
+  if (running === own) live.over();
   sound?.finish(); // it is heard to its end, with whatever there is of it
   if (running === own && !parts.length) halt();
   const samples = joined(parts);
   if (!samples.length) return;
-  const take = { made: Date.now(), settings: asked, seed, whole, samples };
+  const settings = turns.length ? { ...asked, steering: turns } : asked;
+  const take = { made: Date.now(), settings, seed, whole, samples };
   take.id = await shelf.keep(take);
   set({ takes: [take, ...state.takes] });
 };
@@ -125,6 +135,7 @@ const make = async (asked, seed) => {
 export const halt = () => {
   running?.abort();
   running = null;
+  live.over();
   stop();
   set({ speaking: false, playing: null });
 };

@@ -193,9 +193,10 @@ def _fit(options: Namespace, library: Library) -> None:
 
 
 def _show(options: Namespace, library: Library) -> None:
+    from ..brought import everything
     from ..lookup import Lookup
 
-    lookup = Lookup(library)
+    lookup = Lookup(library, brought=everything())
     names = [name.removeprefix("@") for name in options.names]
     found = {name: lookup.direction(name) for name in names}
     lines = []
@@ -212,12 +213,13 @@ def _show(options: Namespace, library: Library) -> None:
 
 
 def _orthogonal(options: Namespace, library: Library) -> None:
+    from ..brought import everything
     from ..inputs import files_of
     from ..lookup import Lookup
 
     directions = (f"@{name.removeprefix('@')}" for name in (options.one, options.other))
     _check_output(options, *(file for name in directions for file in files_of(name, options.library)))
-    lookup = Lookup(library)
+    lookup = Lookup(library, brought=everything())
     one, other = (lookup.direction(name.removeprefix("@")) for name in (options.one, options.other))
     rest = one.orthogonal_to(other)
     before, after = one.cosine(other), rest.cosine(other)

@@ -71,6 +71,7 @@ def library_of(options: Namespace, exists: bool = True) -> Library:
 
 def lookup_of(options: Namespace, library: Library) -> Lookup:
     """Finds voices; presets too where the user has named a model, of which no more than a preset's row is read."""
+    from ..brought import everything
     from ..lookup import Lookup
 
     @functools.cache
@@ -86,7 +87,7 @@ def lookup_of(options: Namespace, library: Library) -> Lookup:
 
         return preset_voice(model(), name) if find_preset(model().config, name) else None
 
-    return Lookup(library, preset if options.model else None)
+    return Lookup(library, preset if options.model else None, brought=everything())
 
 
 def encoder_of(options: Namespace) -> SpeakerEncoder:

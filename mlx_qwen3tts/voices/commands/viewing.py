@@ -92,6 +92,7 @@ def map_options(command: ArgumentParser) -> None:
 
 def draw_map(options: Namespace) -> None:
     from ...files.output import check_not_read, check_writable
+    from ..brought import everything
     from ..lookup import Lookup
     from ..maps.page import write_html
     from ..maps.picture import write_png
@@ -113,7 +114,8 @@ def draw_map(options: Namespace) -> None:
     X = snapshot.vectors(names)
     axes = None
     if options.x:
-        directions = {name: Lookup(library).direction(name.removeprefix("@")) for name in (options.x, options.y)}
+        lookup = Lookup(library, brought=everything())
+        directions = {name: lookup.direction(name.removeprefix("@")) for name in (options.x, options.y)}
         axes = {f"@{name.removeprefix('@')}": found.score(X) for name, found in directions.items()}
     drawn = project(X, axes)
     entries = [snapshot.info(name) for name in names]
