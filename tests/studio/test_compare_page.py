@@ -14,6 +14,7 @@ from scipy.signal import fftconvolve
 from scipy.stats import binom
 
 pytest.importorskip("playwright")
+from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import expect
 
 from mlx_qwen3tts import Library
@@ -399,20 +400,15 @@ def test_where_a_blend_comes_from_is_shown_as_its_parents(blend):
 def test_tags_licence_and_consent_are_changed(blend, address):
     button(blend, "Edit child").click()
     blend.get_by_role("textbox", name="Tags").fill("mood=calm, warm,")
-    blend.get_by_role("textbox", name="Licence").fill("CC0-1.0")
+    blend.get_by_role("textbox", name="Licence").fill("Apache-2.0 AND CC-BY-4.0")
     entry(blend, "child").get_by_role("combobox", name="Consent").select_option("refused: not spoken")
     button(blend, "Save").click()
     expect(blend.get_by_text("child is changed.")).to_be_visible()
     kept = httpx.get(f"{address}/v1/audio/voices/child").json()
-    assert kept["attributes"] == {"mood": "calm", "warm": ""} and kept["license"] == "CC0-1.0"
+    assert kept["attributes"] == {"mood": "calm", "warm": ""} and kept["license"] == "Apache-2.0 AND CC-BY-4.0"
     expect(entry(blend, "child")).to_contain_text("mood calm")
     expect(button(blend, "Use child")).to_be_disabled()
     assert httpx.post(f"{address}/v1/audio/speech", json={"input": "Hello.", "voice": "child"}).status_code == 400
-    button(blend, "Edit child").click()
-    blend.get_by_role("textbox", name="Tags").fill("a\x07b")
-    button(blend, "Save").click()
-    expect(blend.get_by_role("status").first).to_contain_text("attribute")
-    expect(button(blend, "Save")).to_be_visible()
 
 
 def test_out_and_in_again(blend, tmp_path, address):
@@ -423,17 +419,42 @@ def test_out_and_in_again(blend, tmp_path, address):
         path = tmp_path / f"{len(wanted)}.zip"
         waiting.value.save_as(path)
         assert Library(tmp_path / str(len(wanted))).import_zip(path) == wanted
-    zipped = blend.get_by_label("Import a library (zip)")
-    zipped.set_input_files(path)
-    expect(blend.get_by_role("status").first).to_contain_text("the library has child")
     httpx.delete(f"{address}/v1/audio/voices/child")
     blend.get_by_role("checkbox", name="Replace voices").check()
-    zipped.set_input_files(path)
+    blend.get_by_label("Import a library (zip)").set_input_files(path)
     expect(blend.get_by_text("2 voices are imported.")).to_be_visible()
     expect(entry(blend, "child")).to_have_count(1)
-    (tmp_path / "bad.zip").write_bytes(b"no")
-    zipped.set_input_files(tmp_path / "bad.zip")
-    expect(blend.get_by_role("status").first).to_contain_text("the archive cannot be read")
+
+
+@pytest.fixture
+def refused(browser, address):
+    """A page whose console may say that the server refused something."""
+    context = browser.new_context(base_url=address, locale="en-GB")
+    page = context.new_page()
+    page.goto("/")
+    button(page, "Speak").wait_for()
+    yield page
+    context.close()
+
+
+def test_what_the_server_refuses_is_told(blend, refused, tmp_path, address):
+    told = refused.get_by_role("status").first
+    export = httpx.post(f"{address}/v1/audio/voices/export", json={}).content
+    for data, words in ((export, "the library has child"), (b"no", "the archive cannot be read")):
+        (tmp_path / "voices.zip").write_bytes(data)
+        refused.get_by_label("Import a library (zip)").set_input_files(tmp_path / "voices.zip")
+        expect(told).to_contain_text(words)
+    for field, value, words in (("Tags", "consent=given", "not an attribute"), ("Licence", "CC0-1.0", "laxer")):
+        button(refused, "Edit child").click()
+        refused.get_by_role("textbox", name=field).fill(value)
+        button(refused, "Save").click()
+        expect(told).to_contain_text(words)
+        expect(button(refused, "Save")).to_be_visible()
+        button(refused, "Discard").click()
+    (tmp_path / "clip.wav").write_bytes(b"no")
+    refused.get_by_label("Find voices like a recording").set_input_files(tmp_path / "clip.wav")
+    expect(told).to_contain_text("the recording cannot be read")
+    assert names(refused)[0] == "child", "in the order that it had"
 
 
 # The map
@@ -514,6 +535,7 @@ def test_mouse_and_keyboard_move_and_zoom(studio):
     moved = view(studio)
     assert moved["x"] == pytest.approx(first["x"] - 50 / first["scale"])
     assert moved["y"] == pytest.approx(first["y"] + 30 / first["scale"])
+    canvas.press("0")
     x, y = at(studio, "voice04")
     studio.mouse.move(x, y)
     studio.mouse.wheel(0, -400)
@@ -591,11 +613,9 @@ def test_colours_mean_a_tag_or_a_score(studio, address):
         [scores[0]["name"], scores[-1]["name"]],
     )
     assert found == ["rgb(200,60,20)", "rgb(59,76,192)"]
-    tags = [one for one in httpx.get(f"{address}/v1/audio/voices").json()["data"] if one.get("attributes")]
-    if tags:
-        key = next(iter(tags[0]["attributes"]))
-        colour.select_option(f"tag:{key}")
-        expect(legend).to_contain_text(tags[0]["attributes"][key])
+    colour.select_option("tag:f0")  # numbers are scores too
+    expect(legend).to_contain_text("118.2")
+    expect(legend.get_by_role("listitem")).to_have_count(3)
 
 
 def thousand(page):
@@ -664,18 +684,21 @@ def test_a_thousand_voices_move_as_the_hand_does(studio):
 
 
 def audit(page):
-    """What axe-core finds wrong."""
-    axe = pytest.importorskip("axe_playwright_python.sync_playwright")
-    found = axe.Axe().run(page)
-    return [(one["id"], [node["target"] for node in one["nodes"]]) for one in found.response["violations"]]
+    """What axe-core finds wrong, in both colours and at both widths."""
+    wrong = set()
+    for scheme in ("light", "dark"):
+        page.emulate_media(color_scheme=scheme)
+        for width in (1280, 360):
+            page.set_viewport_size({"width": width, "height": 900})
+            # A direction that is no better than guessing is faint, and cannot be used.
+            found = Axe().run(page, context={"exclude": [[".unproven"]]}).response["violations"]
+            wrong |= {(one["id"], *map(str, node["target"]), scheme, width) for one in found for node in one["nodes"]}
+            assert page.evaluate("document.documentElement.scrollWidth") <= width
+    return wrong
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [1280, 360])
-def test_axe_finds_nothing(compare, blend, scheme, width):
+def test_axe_finds_nothing(compare, blend):
     page = blend
-    page.emulate_media(color_scheme=scheme)
-    page.set_viewport_size({"width": width, "height": 900})
     chart(page)
     page.get_by_text("The voices as a list").click()
     page.get_by_role("combobox", name="Colour").select_option("@pitch")
@@ -683,18 +706,17 @@ def test_axe_finds_nothing(compare, blend, scheme, width):
     expect(library(page).locator(".score").first).to_be_visible()
     entry(page, "grandchild").get_by_text("made from").click()
     button(page, "Edit child").click()
-    assert audit(page) == []
     button(page, "A").click()
+    assert audit(page) == set()
     button(page, "Begin the blind test").click()
     button(page, "X is A").click()
     button(page, "Record").click()
-    expect(page.get_by_role("progressbar", name="Length")).to_be_visible()
-    assert audit(page) == []
+    page.wait_for_function("() => Number(document.querySelector('progress')?.value) >= 3.1", timeout=20_000)
+    assert audit(page) == set()
     button(page, "End and show the result").click()
     button(page, "Finish recording").click()
     page.get_by_role("textbox", name="Name", exact=True).wait_for()
-    assert audit(page) == []
-    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    assert audit(page) == set()
 
 
 def test_pictures_of_these_views(blend, compare, tmp_path):

@@ -49,9 +49,16 @@ const blend = (one, other) => {
   read(`0.5*${quoted(one)} + 0.5*${quoted(other)}`);
 };
 
+const number = (text) => (text?.trim() ? Number(text) : NaN);
+
 const colourBy = async (colour) => {
   put({ colour, scores: null });
-  if (!colour || colour.startsWith("tag:")) return;
+  if (!colour) return;
+  if (colour.startsWith("tag:")) {
+    const tagged = state.voices.map(({ name, attributes }) => [name, attributes[colour.slice(4)]]).filter(([, value]) => value !== undefined);
+    if (tagged.every(([, value]) => Number.isFinite(number(value)))) put({ scores: new Map(tagged.map(([name, value]) => [name, number(value)])) });
+    return;
+  }
   try {
     const found = await (await post("/v1/audio/voices/search", { voice: colour, k: 1000 })).json();
     if (own.colour === colour) put({ scores: new Map(found.map(({ name, score }) => [name, score])) });
@@ -62,7 +69,7 @@ const colourBy = async (colour) => {
 
 // What the colours mean: a function from a name to one, and the lines of the legend.
 const colours = () => {
-  if (own.colour.startsWith("tag:")) {
+  if (own.colour.startsWith("tag:") && !own.scores) {
     const tag = own.colour.slice(4);
     const of = new Map(state.voices.map(({ name, attributes }) => [name, attributes[tag]]));
     const values = [...new Set(of.values())].filter((value) => value !== undefined).sort();
@@ -74,7 +81,8 @@ const colours = () => {
   const sorted = [...own.scores.values()].sort((a, b) => a - b);
   const [least, most] = [sorted[0], sorted.at(-1)];
   const share = (score) => (most > least ? (score - least) / (most - least) : 0.5);
-  const legend = [least, (least + most) / 2, most].map((score) => [shade(share(score)), t("radii", { x: score.toFixed(2) })]);
+  const text = (x) => (own.colour.startsWith("tag:") ? String(x) : t("radii", { x: x.toFixed(2) }));
+  const legend = [least, (least + most) / 2, most].map((score) => [shade(share(score)), text(Number(score.toFixed(3)))]);
   return { colour: (name) => (own.scores.has(name) ? shade(share(own.scores.get(name))) : null), legend };
 };
 
