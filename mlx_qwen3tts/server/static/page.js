@@ -28,7 +28,8 @@ const Page = () => {
       <div class="column"><${Speak} />${state.voices.length > 0 && html`<${Shape} /><${Fit} />`}</div>
       <div class="column"><${Takes} /><${Compare} />${state.model && state.model.type !== "voice_design" && html`<${Record} />`}<${Library} /></div>
       ${mapped() && html`<${Atlas} />`}
-    </main>`;
+    </main>
+    ${state.model?.type === "base" && html`<footer><a href="/browser">${t("browserLink")}</a></footer>`}`;
 };
 
 await loadWords();

@@ -2,6 +2,7 @@
 
 import { html } from "./htm.js";
 import { blended, fade, fader, move, reset, second, strength, type } from "./expression.js";
+import { Keep } from "./keep.js";
 import { Pads } from "./pads.js";
 import { state } from "./store.js";
 import { t } from "./words.js";
@@ -73,5 +74,6 @@ export const Shape = () => {
     ${state.directions.map((direction) => html`<${Slider} key=${direction.name} direction=${direction} />`)}
     <div class="row"><button disabled=${state.error !== null || !state.terms.some((one) => one.kind === "direction")} onClick=${reset}>
       ${t("reset")}</button></div>
+    <${Keep} />
   </section>`;
 };

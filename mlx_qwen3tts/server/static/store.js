@@ -31,6 +31,7 @@ export const state = {
   recording: null, // {seconds, level} while the microphone is open
   recorded: null, // {file, samples or name, faults} to be kept or not
   newName: "",
+  shapedName: "", // of the blend that is to be kept
   consent: "",
 };
 
@@ -148,6 +149,9 @@ export const hear = async ({ id, samples }) => {
   sound.finish();
 };
 export const hearSamples = (samples) => hear({ id: "recording", samples });
+
+// What another tab keeps or deletes is seen here too.
+shelf.watch(async () => set({ takes: (await shelf.takes()).reverse() }));
 
 export const forget = async (take) => {
   if (state.playing === take.id) halt();
