@@ -194,6 +194,7 @@ def build(server: Server, anywhere: bool = False) -> Guard:
         Route("/v1/audio/voices/import", exchange.take_in, methods=["POST"]),
         Route("/v1/audio/voices/{name:path}", shelf.voice, methods=["GET", "PATCH", "DELETE"]),
         Route("/v1/audio/directions", shaping.directions, methods=["GET", "POST"]),
+        Route("/v1/audio/directions/{name:path}", shaping.forget, methods=["DELETE"]),
         Route("/v1/audio/expressions", shaping.expressions, methods=["POST"]),
         Route("/v1/embeddings/voice", shelf.embedding, methods=["POST"]),
         Route("/v1/models", models),

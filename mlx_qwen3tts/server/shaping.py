@@ -8,14 +8,14 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from starlette.requests import Request as HttpRequest
-from starlette.responses import JSONResponse
+from starlette.responses import JSONResponse, Response
 
-from ..errors import InvalidValue, NameTaken, QwenTTSError, VoiceNotFound, WrongType
+from ..errors import DirectionNotFound, InvalidValue, NameTaken, QwenTTSError, VoiceNotFound, WrongType
 from ..voices.directions.direction import Direction
 from ..voices.directions.report import Report
 from ..voices.expression import ExpressionError, Name, Sum, parse
 from ..voices.library.names import check_name
-from .answers import error_body
+from .answers import error_body, error_response
 from .asking import Body, shortened_repr
 from .speaking import called
 from .speech import json_body
@@ -62,13 +62,14 @@ def ranks(report: Report) -> bool:
     return sum(ways) <= CHANCE
 
 
-def direction_card(name: str, direction: Direction) -> dict[str, Any]:
-    """What a client is told of a direction."""
+def direction_card(name: str, direction: Direction, own: bool) -> dict[str, Any]:
+    """What a client is told of a direction; own: whether the library has it, so that it can be deleted."""
     report, limit = direction.report, reach(direction)
     return {
         "id": name,
         "object": "audio.direction",
         "name": name,
+        "own": own,
         "factor": str(Name(name, direction=True)),
         "positive": direction.positive,
         "negative": direction.negative,
@@ -98,11 +99,11 @@ async def directions(request: HttpRequest) -> JSONResponse:
     server: Server = request.app.state.server
 
     def listed() -> list[dict[str, Any]]:
-        made = []
+        made, own = [], server.voices.library.directions
         for name in server.voices.directions:
             direction = server.voices.lookup.direction(name)
             if direction.dimension == server.tts.embedding_dim:
-                made.append(direction_card(name, direction))
+                made.append(direction_card(name, direction, name in own))
         return made
 
     return JSONResponse({"object": "list", "data": await called(server.engine, listed)})
@@ -145,9 +146,27 @@ async def fit(request: HttpRequest) -> JSONResponse:
             raise InvalidValue(message, param="labels")
         if name is not None:
             library.add_direction(name, direction, overwrite)
-        return {**direction_card(name or "new", direction), "kept": name is not None}
+        return {**direction_card(name or "new", direction, name is not None), "kept": name is not None}
 
     return JSONResponse(await called(server.engine, make))
+
+
+async def forget(request: HttpRequest) -> Response:
+    """Delete a direction of the library."""
+    server: Server = request.app.state.server
+    name = request.path_params["name"]
+
+    def remove() -> Response:
+        voices = server.voices
+        if name in voices.library.directions:
+            voices.library.remove_direction(name)
+            return JSONResponse({"id": name, "object": "audio.direction", "deleted": True})
+        if name in voices.directions:
+            message = f"direction {shortened_repr(name)} comes with the model and cannot be deleted"
+            return error_response(InvalidValue(message, param="name"))
+        return error_response(DirectionNotFound(f"direction {shortened_repr(name)} is not here", param="name"), 404)
+
+    return await called(server.engine, remove)
 
 
 def check_labels(value: object) -> dict[str, Any]:

@@ -77,6 +77,7 @@ def calls(folder):
         ("delete", "/v1/audio/voices/kept", {}),
         ("get", "/v1/audio/directions", {}),
         ("post", "/v1/audio/directions", {"json": {"labels": {}}}),
+        ("delete", "/v1/audio/directions/nothing", {}),
         ("post", "/v1/audio/speech/nothing/steer", {"json": {"voice": "anna"}}),
         ("post", "/v1/audio/expressions", {"json": {"expression": "anna*0.5 + (ben + cleo)"}}),
         ("post", "/v1/audio/expressions", {"json": {"expression": "anna + "}}),

@@ -159,6 +159,18 @@ def test_a_direction_is_fitted_and_kept(client, people, kind):
     assert found[0]["name"] in ("p11", "p10")
 
 
+def test_a_direction_is_deleted_where_it_is_the_librarys(client, people, speaking_url):
+    assert fit(client, labels=people, name="two words").json()["own"]
+    done = client.delete("/v1/audio/directions/two words")
+    assert done.status_code == 200 and done.json()["deleted"]
+    assert "two words" not in {one["name"] for one in client.get("/v1/audio/directions").json()["data"]}
+    for name in ("two words", "../voices/anna", "nothing"):
+        gone = client.delete(f"/v1/audio/directions/{name.replace('/', '%2F')}")
+        assert gone.status_code == 404 and gone.json()["error"]["code"] == "direction_not_found"
+    brought = httpx.delete(f"{speaking_url}/v1/audio/directions/pitch")
+    assert brought.status_code == 400 and "comes with the model" in brought.json()["error"]["message"]
+
+
 FOUR = {"p00": "a", "p01": "a", "p02": "b", "p03": "b"}
 BAD_FITS = [
     ({}, "labels", "must be an object"),

@@ -206,6 +206,13 @@ def opened(page):
     return page.locator("section").filter(has=page.get_by_role("heading", name="A direction of your own"))
 
 
+def deleted(page, name):
+    """Delete a direction that was kept."""
+    page.on("dialog", lambda dialog: dialog.accept())
+    button(page, f"Delete @{name}").click()
+    expect(slider(page, f"@{name}")).to_have_count(0)
+
+
 def test_a_direction_from_ten_voices(studio, address):
     section = opened(studio)
     fit = section.get_by_role("button", name="Fit", exact=True)
@@ -229,6 +236,9 @@ def test_a_direction_from_ten_voices(studio, address):
     assert f0(speak(studio, 2)["samples"]) > 1.2 * low
     kept = httpx.get(f"{address}/v1/audio/directions").json()["data"]
     assert {"how high", "noise", "pitch"} <= {one["name"] for one in kept}
+    mine.press("Home")
+    button(studio, "Reset @how high").click()
+    deleted(studio, "how high")
 
 
 def test_two_classes_mistakes_and_a_name_that_is_taken(loose):
@@ -259,6 +269,7 @@ def test_two_classes_mistakes_and_a_name_that_is_taken(loose):
     button(loose, "Keep direction").click()
     button(loose, "Replace the direction of this name").click()
     expect(loose.get_by_role("status").filter(has_text="@shine is kept")).to_have_count(1)
+    deleted(loose, "shine")
 
 
 # For everybody

@@ -1,9 +1,10 @@
 // A direction of one's own: voices are labelled, what is learnt from them is told in plain words, and it is kept as a slider.
 
 import { html, useState } from "./htm.js";
-import { post } from "./server.js";
+import { read } from "./expression.js";
+import { post, remove } from "./server.js";
 import { shown } from "./shape.js";
-import { loadDirections, set, state } from "./store.js";
+import { loadDirections, set, state, told as failed } from "./store.js";
 import { t } from "./words.js";
 
 const LEAST = 4; // voices
@@ -45,6 +46,26 @@ const Report = ({ direction, keep }) => {
       <div class="row"><button type="submit" class="main" disabled=${!name.trim()}>
         ${t(taken === name.trim() ? "fitReplace" : "fitKeep")}</button></div>
     </form>`;
+};
+
+const forget = async ({ name }) => {
+  if (!window.confirm(t("fitSure", { name }))) return;
+  try {
+    await remove(`/v1/audio/directions/${encodeURIComponent(name)}`);
+    await loadDirections();
+    set({ status: t("deleted", { name: `@${name}` }) });
+    await read(state.expression);
+  } catch (error) {
+    failed(error);
+  }
+};
+
+// Those that were kept, to be deleted again.
+const Own = () => {
+  const own = state.directions.filter((direction) => direction.own);
+  return own.length > 0 && html`<h3>${t("fitOwn")}</h3><ul class="labels" aria-label=${t("fitOwn")}>${own.map((direction) => html`
+    <li key=${direction.name}><span>@${direction.name}</span><button type="button" aria-label=${t("deleteNamed", { name: `@${direction.name}` })}
+      onClick=${() => forget(direction)}>${t("delete")}</button></li>`)}</ul>`;
 };
 
 export const Fit = () => {
@@ -134,5 +155,6 @@ export const Fit = () => {
     </form>
     ${error && html`<p class="wrong" role="alert">${error}</p>`}
     ${fitted && html`<${Report} direction=${fitted.direction} keep=${keep} />`}
+    <${Own} />
   </details></section>`;
 };

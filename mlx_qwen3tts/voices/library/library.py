@@ -232,6 +232,14 @@ class Library:
 
     def direction(self, name: str) -> Direction:
         """The Direction of a name; DirectionNotFound where there is none, InvalidValue for what cannot be a name."""
+        return Direction.load(self._direction_path(name))
+
+    def remove_direction(self, name: str) -> None:
+        """Delete a direction's file; DirectionNotFound where there is none."""
+        with self.locked():
+            self._direction_path(name).unlink()
+
+    def _direction_path(self, name: str) -> Path:
         if not isinstance(name, str):
             raise WrongType(f"a direction's name must be a string, not {name!r}", param="direction")
         known = self.directions
@@ -241,7 +249,7 @@ class Library:
             check_name(name)
             listed = f"; it has {shortened(known)}" if known else ""
             raise DirectionNotFound(f"direction {name!r} is not in library {self.folder}{listed}", param="direction")
-        return Direction.load(self.folder / DIRECTIONS / f"{found}.safetensors")
+        return self.folder / DIRECTIONS / f"{found}.safetensors"
 
     @property
     def directions(self) -> list[str]:
