@@ -60,7 +60,8 @@ class Voices:
         packaged = tts.folder.folder / "voices"
         self.packaged = Library(packaged) if packaged.is_dir() else None
         self.brought = [one for one in (self.packaged, brought(tts.embedding_dim)) if one is not None]
-        self.lookup = Lookup(library, self._preset, tts.speakers, files=False, brought=self.brought)
+        presets = [*(self.packaged.names if self.packaged is not None else []), *tts.speakers]
+        self.lookup = Lookup(library, self._preset, presets, files=False, brought=self.brought)
         self.roster = Roster(library, self.packaged, tts.speakers, self._preset, tts.embedding_dim)
         self._heard: collections.OrderedDict[tuple[str, str | None], Voice] = collections.OrderedDict()
 

@@ -8,7 +8,6 @@ import sys
 import time
 
 import httpx
-import numpy as np
 import pytest
 
 pytest.importorskip("playwright")

@@ -133,10 +133,12 @@ export class Chart {
     const marked = ({ name }) => name === this.chosen || name === this.over;
     const named = seen.filter(([point]) => seen.length <= LABELLED || marked(point)).sort(([a], [b]) => marked(b) - marked(a));
     for (const [{ name }, x, y] of named) {
-      const cells = [0, 1, 2].map((i) => `${Math.floor(x / 24) + i},${Math.floor(y / 14)}`);
+      const long = pen.measureText(name).width;
+      const left = x + DOT + 4 + long > width ? Math.max(2, x - DOT - 4 - long) : x + DOT + 4; // within the picture
+      const cells = [0, 1, 2].map((i) => `${Math.floor(left / 24) + i},${Math.floor(y / 14)}`);
       if (cells.some((cell) => taken.has(cell))) continue;
       cells.forEach((cell) => taken.add(cell));
-      pen.fillText(name, x + DOT + 4, y + 4);
+      pen.fillText(name, left, y + 4);
     }
   }
 }

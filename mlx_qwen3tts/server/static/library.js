@@ -126,7 +126,7 @@ const imported = async (file) => {
   }
 };
 
-const about = ({ consent, license }) => `${t(`known-${consent ?? "unknown"}`)} · ${license ?? t("noLicence")}`;
+const about = ({ consent, license }) => `${t(`known-${consent ?? "unknown"}`)} · ${!license || license === "unknown" ? t("noLicence") : license}`;
 
 // What a blend is made of, and what that is made of.
 const Parents = ({ recipe }) => html`<ul class="parents">

@@ -64,6 +64,7 @@ export const Shape = () => {
   const changed = state.heard !== null && state.heard !== state.expression;
   return html`<section>
     <h2>${t("shape")} ${changed && html`<span class="tag">${t("unheard")}</span>`}</h2>
+    <p class="about">${t(state.directions.length ? "shapeHelp" : "shapeBlend")}</p>
     <label>${t("expression")}<input spellcheck=${false} autocomplete="off" value=${state.expression}
       aria-invalid=${state.error !== null} aria-describedby="expression-error" onInput=${(event) => type(event.target.value)} /></label>
     <div id="expression-error" aria-live="polite">${state.error !== null &&
