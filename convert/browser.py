@@ -1,11 +1,11 @@
-"""Pack what the page /browser computes with, and write the page as a folder for any web server. `make browser` calls it.
+"""Pack what the page /browser computes with, and write the page as files for any web server; `make browser` calls it.
 
-    python -m convert.browser                                       onnxruntime-web from npm into the package
-    python -m convert.browser --output DIR [--model M] [--library L]    and the page with the encoder of M
+    python -m convert.browser                       puts onnxruntime-web from npm into the package
+    python -m convert.browser --output DIR [--model M] [--library L]    and writes the page with M's encoder to DIR
 
-DIR needs no server of ours: `python -m http.server --directory DIR` shows it. It holds vectors that anybody who sees the
-page can take: those that came with the model and those of the library L, without voices whose owner refused or whose
-consent is not known.
+DIR needs no server of ours: `python -m http.server --directory DIR` shows it. It holds vectors that anybody who sees
+the page can take: those that came with the model and those of the library L, without voices whose owner refused or
+whose consent is not known.
 """
 
 import hashlib

@@ -212,9 +212,13 @@ def _attentive_statistics(graph: Graph, x: str, pool: AttentiveStatistics, name:
 
 def _encoder(graph: Graph, x: str, encoder: SpeakerEncoder) -> None:
     """Log-mel frames [1, bands, T] to `speaker_embedding` [D]."""
-    outputs = [_tdnn(graph, x, encoder.blocks[0], "blocks.0")]
-    for i, block in enumerate(encoder.blocks[1:], 1):
-        outputs.append(_se_res2_block(graph, outputs[-1], block, f"blocks.{i}"))
+    outputs = []
+    for i, block in enumerate(encoder.blocks):
+        if isinstance(block, TDNN):
+            x = _tdnn(graph, x, block, f"blocks.{i}")
+        else:
+            x = _se_res2_block(graph, x, block, f"blocks.{i}")
+        outputs.append(x)
     x = _tdnn(graph, graph.node("Concat", *outputs[1:], axis=1), encoder.mfa, "mfa")
     vector = _conv(graph, _attentive_statistics(graph, x, encoder.asp, "asp"), encoder.fc, "fc")
     graph.node("Squeeze", vector, graph.integers(0, 2), output="speaker_embedding")

@@ -167,10 +167,7 @@ def test_the_rate_of_a_file_is_read_from_its_head(page, tmp_path):
     soundfile.write(tmp_path / "48000.opus", sound, 48000, format="OGG", subtype="OPUS")
     for path in tmp_path.iterdir():
         data = base64.b64encode(path.read_bytes()).decode()
-        found[path.name] = page.evaluate(
-            """async (data) => (await import("/static/decode.js")).rateOf(Uint8Array.from(atob(data), (c) => c.charCodeAt(0)).buffer)""",
-            data,
-        )
+        found[path.name] = page.evaluate(RATE_OF, data)
     assert len(found) == 17 and found == {name: int(name.split(".")[0]) for name in found}
     words = base64.b64encode(b"not a recording at all" * 20).decode()
     assert page.evaluate(RATE_OF, words) is None

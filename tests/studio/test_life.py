@@ -117,10 +117,21 @@ def test_a_page_that_is_opened_too_early_says_so(browser, own_server):
     page.close()
 
 
+COUNTED = """
+window.contexts = 0;
+const Context = AudioContext;
+window.AudioContext = class extends Context {
+  constructor(options) {
+    super(options);
+    window.contexts += 1;
+  }
+};
+"""
+
+
 def test_two_tabs_keep_their_takes_apart(browser, address):
     context = browser.new_context(base_url=address, locale="en-GB")
-    context.add_init_script(TAP + "window.contexts = 0; const made = AudioContext;"
-                            "window.AudioContext = class extends made { constructor(o) { super(o); window.contexts++; } };")  # fmt: skip
+    context.add_init_script(TAP + COUNTED)
     tabs = [context.new_page(), context.new_page()]
     texts = ["The red car is big.", "The bird is small."]
     for tab, text in zip(tabs, texts, strict=True):
@@ -179,7 +190,7 @@ def test_the_policy_is_strict_and_nothing_breaks_it(browser, address):
     context.close()
 
 
-# When a part of samples comes out of the audio graph, and how many went before: the first sample's time is known from it.
+# When a part of samples comes out of the audio graph, and which of them is the first that sounds.
 FIRST = """
 const Node = AudioWorkletNode;
 window.parts = [];
@@ -221,13 +232,17 @@ def test_it_is_heard_as_soon_as_the_engine_speaks(browser, address):
     assert min(delays) < SOON  # a busy machine delays most of them
 
 
-# The player itself, with a clock of its own: chunks come as the engine makes them, `speed` times faster than they sound,
-# and one in fifty is late.
+# The player itself, with a clock of its own: chunks come as the engine makes them, `speed` times faster than they
+# sound, and one in fifty is late.
 SIMULATE = """async ({ chunks, speed, every, late, offset }) => {
   Object.assign(globalThis, {
     said: [],
     sampleRate: 24000,
-    AudioWorkletProcessor: class { constructor() { this.port = { postMessage: (data) => globalThis.said.push(data) }; } },
+    AudioWorkletProcessor: class {
+      constructor() {
+        this.port = { postMessage: (data) => globalThis.said.push(data) };
+      }
+    },
     registerProcessor: (name, kind) => { globalThis.kind = kind; },
   });
   await import("/static/player.js");
