@@ -6,8 +6,10 @@ Needs onnxruntime-web in the package: `make browser`.
 import base64
 import contextlib
 import json
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import mlx.core as mx
 import numpy as np
@@ -24,6 +26,7 @@ from mlx_qwen3tts.checkpoint import hub
 from mlx_qwen3tts.networks.speaker.mel import log_mel
 from mlx_qwen3tts.server import browser as served
 from mlx_qwen3tts.voices import blend
+from tests.studio.test_studio import picture
 
 pytestmark = [
     pytest.mark.studio,
@@ -275,3 +278,11 @@ def test_it_fits_a_phone_and_speaks_chinese(page):
     page.get_by_role("combobox", name="Language of the page").select_option("zh")
     expect(page.locator("p.status")).to_have_text("编码器已就绪。", timeout=30_000)
     assert page.title() == "浏览器中的声音向量"
+
+
+def test_picture(page, tmp_path):
+    """The picture of docs/studio.md; STUDIO_PICTURES says where it is kept."""
+    drop(page, *CLIPS)
+    page.set_viewport_size({"width": 900, "height": 700})
+    picture(page, Path(os.environ.get("STUDIO_PICTURES", tmp_path)), "browser")
+    assert page.evaluate("document.documentElement.scrollWidth") <= 900
