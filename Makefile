@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: test test-clients test-studio browser lint demo wheel-check api goldens
+.PHONY: test test-benchmarks test-clients test-studio browser lint demo wheel-check api goldens
 
 $(VENV)/installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -33,6 +33,10 @@ test-studio: $(VENV)/installed
 # with the encoder of MODEL and the voices of LIBRARY.
 browser: $(VENV)/installed
 	$(BIN)/python -m convert.browser $(if $(OUT),--output $(OUT)) $(if $(MODEL),--model $(MODEL)) $(if $(LIBRARY),--library $(LIBRARY))
+
+# The programs in benchmarks/ that measure, kill and compare: what they count, refuse and find.
+test-benchmarks: $(VENV)/installed
+	$(BIN)/python -m pytest -m benchmarks -n 2 --dist loadfile
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check .

@@ -6,6 +6,8 @@ import pytest
 
 from benchmarks import attacks, soak
 
+pytestmark = pytest.mark.benchmarks
+
 
 def test_many_processes_on_one_library(capsys):
     with pytest.raises(SystemExit) as ended:

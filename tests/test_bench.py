@@ -9,6 +9,8 @@ from benchmarks import bench, measure
 from convert.random_checkpoint import write_checkpoint
 from mlx_qwen3tts import Qwen3TTS, Voice
 
+pytestmark = pytest.mark.benchmarks
+
 # Weights of the tiny configuration as they lie in memory. Talker: 3 layers, width 64, MLP 96, 4 heads and 2 KV heads of
 # 32; predictor: 2 layers, width 32, MLP 48, 2 heads and 1 KV head of 16. A layer has q, k, v; o; gate, up, down; a norm
 # a head of q and k (fused, the norm stands once for each head); two norms of its own.

@@ -4,7 +4,11 @@ import json
 import sys
 from contextlib import ExitStack
 
+import pytest
+
 from benchmarks import compare
+
+pytestmark = pytest.mark.benchmarks
 
 # The tiny configuration: talker of 3 layers, width 64, MLP 96, 4 heads and 2 KV heads of 32; predictor of 2 layers,
 # width 32, MLP 48, 2 heads and 1 KV head of 16. Projections, MLP, the norms of q and k, the layer's two norms.

@@ -9,6 +9,8 @@ import pytest
 
 from benchmarks import gpu
 
+pytestmark = pytest.mark.benchmarks
+
 SLEEPS = "import time; print('begun', flush=True); time.sleep(60)"
 
 

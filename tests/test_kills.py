@@ -9,6 +9,8 @@ import pytest
 
 from benchmarks import kills
 
+pytestmark = pytest.mark.benchmarks
+
 ROOT = Path(__file__).parent.parent
 
 

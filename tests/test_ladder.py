@@ -24,6 +24,8 @@ from mlx_qwen3tts.convert import convert
 from mlx_qwen3tts.networks.linear import Rows
 from mlx_qwen3tts.networks.talker import Talker
 
+pytestmark = pytest.mark.benchmarks
+
 TEXT = "Hello the ant is in the house."
 LADDER = ("bf16", "8", "4", "8+e8", "4+p8")  # the recipes that the whole command is tried with
 

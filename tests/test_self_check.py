@@ -15,6 +15,8 @@ from convert.random_checkpoint import write_checkpoint
 from mlx_qwen3tts.networks import cpu, kernels, proof
 from mlx_qwen3tts.networks.device import on_gpu
 
+pytestmark = pytest.mark.benchmarks
+
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
