@@ -194,7 +194,7 @@ def test_both_are_spoken_with_one_seed(compare):
     speak(compare, 3)
     compare.get_by_role("combobox", name="Take A").select_option("1")
     compare.get_by_role("combobox", name="Take B").select_option("3")
-    button(compare, "Speak both with one seed").click()
+    button(compare, "Both again with one seed").click()
     expect(compare.get_by_role("list", name="Takes").get_by_role("listitem")).to_have_count(5, timeout=30_000)
     second, first, *_ = takes(compare)
     assert first["seed"] == second["seed"] not in (1, 2, 3)
@@ -358,7 +358,7 @@ def test_voices_are_found_by_name_direction_likeness_and_sound(studio, address, 
     button(studio, "Voices similar to voice05").click()
     expect(library(studio).get_by_text("voice05")).to_have_count(0)
     assert names(studio) == asked(voice="voice05")
-    studio.get_by_label("Find voices like a recording").set_input_files(microphone)
+    studio.get_by_label("Find voices like a sound file").set_input_files(microphone)
     expect(studio.get_by_text(re.compile("Most like the recording mic.wav"))).to_have_count(2)
     files = {"file": microphone.read_bytes(), "k": (None, "1000")}
     wanted = [one["name"] for one in httpx.post(f"{address}/v1/audio/voices/search", files=files).json()]
@@ -452,7 +452,7 @@ def test_what_the_server_refuses_is_told(blend, refused, tmp_path, address):
         expect(button(refused, "Save")).to_be_visible()
         button(refused, "Discard").click()
     (tmp_path / "clip.wav").write_bytes(b"no")
-    refused.get_by_label("Find voices like a recording").set_input_files(tmp_path / "clip.wav")
+    refused.get_by_label("Find voices like a sound file").set_input_files(tmp_path / "clip.wav")
     expect(told).to_contain_text("the recording cannot be read")
     assert names(refused)[0] == "child", "in the order that it had"
 
@@ -726,6 +726,7 @@ def test_pictures_of_these_views(blend, compare, tmp_path):
     page.set_viewport_size({"width": 520, "height": 900})
     button(page, "A").click()
     picture(section(page, "Compare"), folder, "compare")
+    page.get_by_role("combobox", name="Trials").select_option("5")
     button(page, "Begin the blind test").click()
     for said in "ABABA":
         button(page, "X").click()

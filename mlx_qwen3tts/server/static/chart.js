@@ -133,10 +133,13 @@ export class Chart {
     const marked = ({ name }) => name === this.chosen || name === this.over;
     const named = seen.filter(([point]) => seen.length <= LABELLED || marked(point)).sort(([a], [b]) => marked(b) - marked(a));
     for (const [{ name }, x, y] of named) {
-      const cells = [0, 1, 2].map((i) => `${Math.floor(x / 24) + i},${Math.floor(y / 14)}`);
+      const wide = pen.measureText(name).width;
+      const gap = DOT + (marked({ name }) ? 7 : 4);
+      const left = x + gap + wide > width ? x - gap - wide : x + gap; // beside its point, where there is room
+      const cells = Array.from({ length: Math.ceil(wide / 24) + 1 }, (_, i) => `${Math.floor(left / 24) + i},${Math.floor(y / 14)}`);
       if (cells.some((cell) => taken.has(cell))) continue;
       cells.forEach((cell) => taken.add(cell));
-      pen.fillText(name, x + DOT + 4, y + 4);
+      pen.fillText(name, left, y + 4);
     }
   }
 }
