@@ -656,10 +656,28 @@ FRAMES = """async () => {
 }"""
 
 
+RENDERS = """async () => {
+  const { html, render } = await import("/static/htm.js");
+  const parts = [["library", "Library"], ["map", "Atlas"], ["compare", "Compare"]];
+  const modules = await Promise.all(parts.map(([file]) => import(`/static/${file}.js`)));
+  const place = document.createElement("div");
+  document.body.append(place);
+  const draw = () => render(html`${parts.map(([, name], i) => html`<${modules[i][name]} />`)}`, place);
+  draw();
+  await new Promise((resolve) => setTimeout(resolve, 200));
+  const times = [];
+  for (let i = 0; i < 15; i++) {
+    const began = performance.now();
+    draw();
+    times.push(performance.now() - began);
+  }
+  return times.sort((a, b) => a - b)[7];
+}"""
+
+
 def test_a_thousand_voices_move_as_the_hand_does(studio):
     thousand(studio)
     best = min((studio.evaluate(FRAMES) for _ in range(3)), key=lambda times: times["frame"])
-    print("frame", best)
     assert best["paint"] < 12 and best["frame"] < 34
     studio.get_by_text("The voices as a list").click()
     listed = studio.get_by_role("list", name="The voices as a list").get_by_role("listitem")
@@ -669,17 +687,8 @@ def test_a_thousand_voices_move_as_the_hand_does(studio):
     expect(library(studio).locator(":scope > li")).to_have_count(40)
     studio.get_by_role("combobox", name="Colour").select_option("tag:group")
     expect(studio.get_by_role("list", name="Colour").get_by_role("listitem")).to_have_count(8)
-    took = studio.evaluate("""async () => {
-      const { set } = await import("/static/store.js");
-      const began = performance.now();
-      for (let i = 0; i < 20; i++) {
-        set({});
-        await new Promise((resolve) => setTimeout(resolve));
-      }
-      return (performance.now() - began) / 20;
-    }""")
-    print("render", took)
-    assert took < 50
+    took = studio.evaluate(RENDERS)
+    assert took < 25, "milliseconds, whatever else changes on the page"
 
 
 # Manners
