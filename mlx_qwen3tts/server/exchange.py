@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import tempfile
+import time
 import zipfile
+from collections.abc import Generator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,11 +22,13 @@ from .speech import json_body
 
 if TYPE_CHECKING:
     from .app import Server
+    from .engine import Engine
 
 # A voice with a minute of reference codes has 50 kB.
 LIMITS = Limits(2 * MOST_VOICES, 1 << 20, 64 << 20, (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED))
 ENTRY = b"PK\x01\x02"  # before every entry of an archive's list of contents
 MOST_DIRECTIONS = 200
+TURN = 0.02  # seconds of unpacking at a time
 
 
 async def export(request: HttpRequest) -> Response:
@@ -63,7 +67,9 @@ async def take_in(request: HttpRequest) -> JSONResponse:
         raise InvalidValue(f"the archive has more than {LIMITS.files} files", param="archive")
     library = server.voices.library
 
-    def unpack() -> dict[str, Any]:
+    done: dict[str, Any] = {}
+
+    def unpack() -> Generator[None, None, None]:
         with placeless(library), unpacking(io.BytesIO(data), "the archive", LIMITS) as packed:
             taken = [name for name in packed.names if name in library]
             if taken and not overwrite:
@@ -73,6 +79,22 @@ async def take_in(request: HttpRequest) -> JSONResponse:
                 raise InvalidValue(f"the library would have more than {MOST_VOICES} voices", param="archive")
             if len({*library.directions, *packed.directions}) > MOST_DIRECTIONS:
                 raise InvalidValue(f"the library would have more than {MOST_DIRECTIONS} directions", param="archive")
-            return {"success": True, "voices": packed.into(library, overwrite), "directions": packed.directions}
+            yield from packed.steps(library, overwrite)
+            done.update(success=True, voices=packed.names, directions=packed.directions)
 
-    return JSONResponse(await called(server.engine, unpack))
+    await in_turns(server.engine, unpack())
+    return JSONResponse(done)
+
+
+async def in_turns(engine: Engine, steps: Generator[None, None, None]) -> None:
+    """Run steps in the engine's thread, a few at a time: whoever is spoken for meanwhile hears no pause."""
+
+    def some() -> bool:
+        until = time.perf_counter() + TURN
+        return any(time.perf_counter() > until for _ in steps)
+
+    try:
+        while await called(engine, some):
+            pass
+    finally:
+        await called(engine, steps.close)

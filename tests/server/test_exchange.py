@@ -196,6 +196,24 @@ def test_totals_are_bounded(shop, monkeypatch):
     assert large.status_code == 413
 
 
+def test_others_are_served_while_it_is_unpacked(open_shelf, shop, monkeypatch):
+    """Each file takes a turn of its own; what comes between two of them is done between them."""
+    client, library = shop
+    engine, order = open_shelf[1].engine, []
+    unpack = archive.Packed.steps
+
+    def steps(self, *given):
+        for number, _ in enumerate(unpack(self, *given)):
+            order.append(number)
+            engine.call(lambda: order.append("other"))
+            yield
+
+    monkeypatch.setattr(archive.Packed, "steps", steps)
+    monkeypatch.setattr(exchange, "TURN", 0)
+    assert send(client, zipped(*((f"v{i}.npy", npy(i)) for i in range(4)))).status_code == 200
+    assert order == [0, "other", 1, "other", 2, "other", 3, "other"] and "v3" in library
+
+
 def test_only_a_form_of_ours(shop):
     client, _ = shop
     data = zipped(("dora.npy", npy()))

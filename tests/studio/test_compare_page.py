@@ -194,7 +194,7 @@ def test_both_are_spoken_with_one_seed(compare):
     speak(compare, 3)
     compare.get_by_role("combobox", name="Take A").select_option("1")
     compare.get_by_role("combobox", name="Take B").select_option("3")
-    button(compare, "Speak both with one seed").click()
+    button(compare, "Both again with one seed").click()
     expect(compare.get_by_role("list", name="Takes").get_by_role("listitem")).to_have_count(5, timeout=30_000)
     second, first, *_ = takes(compare)
     assert first["seed"] == second["seed"] not in (1, 2, 3)
@@ -358,7 +358,7 @@ def test_voices_are_found_by_name_direction_likeness_and_sound(studio, address, 
     button(studio, "Voices similar to voice05").click()
     expect(library(studio).get_by_text("voice05")).to_have_count(0)
     assert names(studio) == asked(voice="voice05")
-    studio.get_by_label("Find voices like a recording").set_input_files(microphone)
+    studio.get_by_label("Find voices like a sound file").set_input_files(microphone)
     expect(studio.get_by_text(re.compile("Most like the recording mic.wav"))).to_have_count(2)
     files = {"file": microphone.read_bytes(), "k": (None, "1000")}
     wanted = [one["name"] for one in httpx.post(f"{address}/v1/audio/voices/search", files=files).json()]
@@ -452,7 +452,7 @@ def test_what_the_server_refuses_is_told(blend, refused, tmp_path, address):
         expect(button(refused, "Save")).to_be_visible()
         button(refused, "Discard").click()
     (tmp_path / "clip.wav").write_bytes(b"no")
-    refused.get_by_label("Find voices like a recording").set_input_files(tmp_path / "clip.wav")
+    refused.get_by_label("Find voices like a sound file").set_input_files(tmp_path / "clip.wav")
     expect(told).to_contain_text("the recording cannot be read")
     assert names(refused)[0] == "child", "in the order that it had"
 
@@ -656,10 +656,28 @@ FRAMES = """async () => {
 }"""
 
 
+RENDERS = """async () => {
+  const { html, render } = await import("/static/htm.js");
+  const parts = [["library", "Library"], ["map", "Atlas"], ["compare", "Compare"]];
+  const modules = await Promise.all(parts.map(([file]) => import(`/static/${file}.js`)));
+  const place = document.createElement("div");
+  document.body.append(place);
+  const draw = () => render(html`${parts.map(([, name], i) => html`<${modules[i][name]} />`)}`, place);
+  draw();
+  await new Promise((resolve) => setTimeout(resolve, 200));
+  const times = [];
+  for (let i = 0; i < 15; i++) {
+    const began = performance.now();
+    draw();
+    times.push(performance.now() - began);
+  }
+  return times.sort((a, b) => a - b)[7];
+}"""
+
+
 def test_a_thousand_voices_move_as_the_hand_does(studio):
     thousand(studio)
     best = min((studio.evaluate(FRAMES) for _ in range(3)), key=lambda times: times["frame"])
-    print("frame", best)
     assert best["paint"] < 12 and best["frame"] < 34
     studio.get_by_text("The voices as a list").click()
     listed = studio.get_by_role("list", name="The voices as a list").get_by_role("listitem")
@@ -669,18 +687,21 @@ def test_a_thousand_voices_move_as_the_hand_does(studio):
     expect(library(studio).locator(":scope > li")).to_have_count(40)
     studio.get_by_role("combobox", name="Colour").select_option("tag:group")
     expect(studio.get_by_role("list", name="Colour").get_by_role("listitem")).to_have_count(8)
-    took = studio.evaluate("""async () => {
-      const { set } = await import("/static/store.js");
-      const began = performance.now();
-      for (let i = 0; i < 20; i++) set({});
-      await new Promise((resolve) => setTimeout(resolve));
-      return (performance.now() - began) / 20;
-    }""")
-    print("render", took)
-    assert took < 50
+    took = studio.evaluate(RENDERS)
+    assert took < 25, "milliseconds, whatever else changes on the page"
 
 
 # Manners
+
+
+def test_a_visit_is_light(studio, address):
+    """All that comes over the network until the page can be used, in one language."""
+    sizes = {}
+    studio.on("response", lambda answer: sizes.update({answer.url: len(answer.body())}))
+    studio.reload()
+    chart(studio)
+    assert {f"{address}/static/{name}" for name in ("page.css", "en.json", "map.js", "compare.js")} <= sizes.keys()
+    assert sum(sizes.values()) < 150_000
 
 
 def audit(page):
@@ -726,8 +747,12 @@ def test_pictures_of_these_views(blend, compare, tmp_path):
     page.set_viewport_size({"width": 520, "height": 900})
     button(page, "A").click()
     picture(section(page, "Compare"), folder, "compare")
+    page.get_by_role("combobox", name="Trials").select_option("5")
+    page.evaluate(
+        "() => { crypto.getRandomValues = (into) => into.fill(0); }"
+    )  # X is always A: the same picture each time
     button(page, "Begin the blind test").click()
-    for said in "ABABA":
+    for said in "AAAAA":
         button(page, "X").click()
         button(page, f"X is {said}").click()
     picture(section(page, "Compare"), folder, "abx")

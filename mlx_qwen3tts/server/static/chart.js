@@ -129,15 +129,15 @@ export class Chart {
     }
     pen.font = `12px ${style.fontFamily}`;
     pen.fillStyle = ink;
-    const taken = new Set();
+    const taken = []; // [left, right, y] of the names written
     const marked = ({ name }) => name === this.chosen || name === this.over;
     const named = seen.filter(([point]) => seen.length <= LABELLED || marked(point)).sort(([a], [b]) => marked(b) - marked(a));
     for (const [{ name }, x, y] of named) {
-      const long = pen.measureText(name).width;
-      const left = x + DOT + 4 + long > width ? Math.max(2, x - DOT - 4 - long) : x + DOT + 4; // within the picture
-      const cells = [0, 1, 2].map((i) => `${Math.floor(left / 24) + i},${Math.floor(y / 14)}`);
-      if (cells.some((cell) => taken.has(cell))) continue;
-      cells.forEach((cell) => taken.add(cell));
+      const wide = pen.measureText(name).width;
+      const gap = DOT + (marked({ name }) ? 7 : 4);
+      const left = x + gap + wide > width ? x - gap - wide : x + gap; // beside its point, where there is room
+      if (taken.some(([from, to, middle]) => left < to && left + wide > from && Math.abs(y - middle) < 13)) continue;
+      taken.push([left, left + wide, y]);
       pen.fillText(name, left, y + 4);
     }
   }

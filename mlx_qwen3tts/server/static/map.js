@@ -72,7 +72,9 @@ const colours = () => {
   if (own.colour.startsWith("tag:") && !own.scores) {
     const tag = own.colour.slice(4);
     const of = new Map(state.voices.map(({ name, attributes }) => [name, attributes[tag]]));
-    const values = [...new Set(of.values())].filter((value) => value !== undefined).sort();
+    const counts = new Map();
+    for (const value of of.values()) if (value !== undefined) counts.set(value, (counts.get(value) ?? 0) + 1);
+    const values = [...counts.keys()].sort((a, b) => counts.get(b) - counts.get(a) || a.localeCompare(b, undefined, { numeric: true }));
     const place = (value) => Math.min(values.indexOf(value), GROUPS.length - 1);
     const legend = values.slice(0, GROUPS.length).map((value, i) => [GROUPS[i], i === GROUPS.length - 1 && values.length > GROUPS.length ? t("map-others") : value || tag]);
     return { colour: (name) => (of.get(name) === undefined ? null : GROUPS[place(of.get(name))]), legend };

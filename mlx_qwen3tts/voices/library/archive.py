@@ -140,17 +140,24 @@ class Packed:
     def into(self, library: Library, overwrite: bool = False) -> list[str]:
         """Take all of it into a library, or nothing. Returns the names of the voices. NameTaken where the library has
         one of them, unless `overwrite`."""
+        for _ in self.steps(library, overwrite):
+            pass
+        return self.names
+
+    def steps(self, library: Library, overwrite: bool = False) -> Iterator[None]:
+        """What `into` does, file by file, for whoever has other things to do in between. Nothing is in the library
+        before the end."""
         self._check_names(library, overwrite)  # before the work, and again once nobody else can add any
         with together(library.folder) as files:
             for name, member in self.members.items():
                 self._unpack(member, name, files)
+                yield
             with library.locked():
                 self._check_names(library, overwrite)
                 olds = {
                     str(old.relative_to(library.folder)) for name in self.members for old in _present(library, name)
                 }
                 files.commit(sorted(olds - self.members.keys()))
-        return self.names
 
     def _check_names(self, library: Library, overwrite: bool) -> None:
         """Refuse names that the library has, unless they may be overwritten, or has in another spelling."""
