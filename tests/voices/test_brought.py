@@ -1,5 +1,7 @@
 """The directions that come with the package, and what they were learnt from."""
 
+from types import SimpleNamespace
+
 import mlx.core as mx
 import numpy as np
 import pytest
@@ -7,6 +9,7 @@ import pytest
 from mlx_qwen3tts import Direction, Library, Voice
 from mlx_qwen3tts.errors import DirectionNotFound
 from mlx_qwen3tts.server.shaping import proven
+from mlx_qwen3tts.server.voices import Voices
 from mlx_qwen3tts.voices.brought import FOLDER, brought, everything
 from mlx_qwen3tts.voices.expression import ExpressionError
 from mlx_qwen3tts.voices.lookup import Lookup
@@ -67,6 +70,18 @@ def test_they_are_found_where_the_library_has_none_of_that_name(tmp_path):
     library.add_direction("gender", Direction.fit(X, ["f", "m"] * 4))
     assert lookup.direction("gender").dimension == 64
     assert lookup.voice("small + 1*@gender").dimension == 64
+
+
+@pytest.mark.parametrize(("dimension", "offered"), [(1024, NAMES), (2048, [])])
+def test_a_server_offers_them_to_models_of_that_dimension(tmp_path, dimension, offered):
+    library = Library(tmp_path / "voices")
+    folder = SimpleNamespace(folder=tmp_path / "model")
+    voices = Voices(SimpleNamespace(folder=folder, embedding_dim=dimension, speakers=[]), library)
+    assert voices.directions == offered
+    own = Direction.fit(np.eye(8, dimension, dtype=np.float32), ["sad", "glad"] * 4)
+    library.add_direction("joy", own)
+    assert sorted(voices.directions) == sorted({*offered, "joy"}) and voices.directions[0] == "joy"
+    assert voices.lookup.direction("joy").positive == "sad"
 
 
 def test_the_command_shows_them(command, tmp_path):
