@@ -262,7 +262,7 @@ NAMES = [
 
 def test_controls_are_found_by_their_names(studio):
     for role, name in NAMES:
-        expect(studio.get_by_role(role, name=name)).to_have_count(1)
+        expect(studio.get_by_role(role, name=name, exact=True)).to_have_count(1)
 
 
 def test_it_speaks_chinese_to_its_user(studio):
