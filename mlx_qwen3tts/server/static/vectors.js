@@ -14,7 +14,7 @@ export const blend = (parts) =>
 // Float32Array of the base64 of its bytes.
 export const decoded = (text) => new Float32Array(Uint8Array.from(atob(text), (c) => c.charCodeAt(0)).buffer);
 
-// Sixteen hexadecimal digits by which a recipe knows its parents; null where the browser has no digest (plain http).
+// Sixteen hexadecimal digits by which a recipe knows its parents; null where the browser has no digest (pages without encryption).
 export const fingerprint = async (vector) => {
   if (!crypto.subtle) return null;
   const digest = await crypto.subtle.digest("SHA-256", new Uint8Array(vector.buffer, vector.byteOffset, vector.byteLength));
