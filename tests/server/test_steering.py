@@ -2,17 +2,20 @@
 
 import asyncio
 import collections
+import json
 import queue
+import threading
 from types import SimpleNamespace
 
 import httpx
 import numpy as np
 import pytest
+from websockets.sync.client import connect
 
 from convert.parity import recording, vector
 from mlx_qwen3tts import Request, Voice
 from mlx_qwen3tts.errors import UnsupportedValue, VoiceError
-from mlx_qwen3tts.server import speaking
+from mlx_qwen3tts.server import speaking, speech
 from mlx_qwen3tts.server.engine import Engine
 from mlx_qwen3tts.server.jobs import Ended, Failed, Job, Over, Sound, Turn
 from mlx_qwen3tts.synthesis.decoding import SCHEDULE
@@ -208,13 +211,30 @@ SPEECH = {
 }  # fmt: skip
 
 
-def test_a_running_speech_is_steered_and_made_again(client, url):
-    with client.stream("POST", "/v1/audio/speech", json={**SPEECH, "lead": 0.4}) as speech:
-        parts = speech.iter_bytes()
+@pytest.fixture
+def gate(monkeypatch):
+    """Until it is set, a speech with a lead stands still after its first sound."""
+    opened = threading.Event()
+
+    async def held(sounds, rate, lead):
+        async for samples in sounds:
+            yield samples
+            while not opened.is_set():
+                await asyncio.sleep(0.005)
+
+    monkeypatch.setattr(speech, "paced", held)
+    yield opened
+    opened.set()
+
+
+def test_a_running_speech_is_steered_and_made_again(client, url, gate):
+    with client.stream("POST", "/v1/audio/speech", json={**SPEECH, "lead": 0.4}) as running:
+        parts = running.iter_bytes()
         sound = next(parts)
-        steer = f"{url}/v1/audio/speech/{speech.headers['x-request-id']}/steer"
+        steer = f"{url}/v1/audio/speech/{running.headers['x-request-id']}/steer"
         told = httpx.post(steer, json={"voice": "anna*0.2 + ben*0.8", "seconds": 0.3}).json()
         assert told["object"] == "audio.speech.steer" and 0 < told["frame"] < 23
+        gate.set()
         assert told["at"] == pytest.approx(told["frame"] * FRAME) and told["seconds"] == 0.3
         sound += b"".join(parts)
     over = httpx.post(steer, json={"voice": "ben"})
@@ -242,11 +262,11 @@ BAD = [
 ]
 
 
-def test_bad_turns_leave_the_speech_alone(client, url):
-    with client.stream("POST", "/v1/audio/speech", json={**SPEECH, "lead": 0.4}) as speech:
-        parts = speech.iter_bytes()
+def test_bad_turns_leave_the_speech_alone(client, url, gate):
+    with client.stream("POST", "/v1/audio/speech", json={**SPEECH, "lead": 0.4}) as running:
+        parts = running.iter_bytes()
         sound = next(parts)
-        steer = f"{url}/v1/audio/speech/{speech.headers['x-request-id']}/steer"
+        steer = f"{url}/v1/audio/speech/{running.headers['x-request-id']}/steer"
         for body, param, message in BAD:
             answer = httpx.post(steer, json=body)
             error = answer.json()["error"]
@@ -254,6 +274,7 @@ def test_bad_turns_leave_the_speech_alone(client, url):
         assert httpx.post(steer, content="{}").status_code == 415
         foreign = httpx.post(steer, json={"voice": "ben"}, headers={"origin": "http://evil.example"})
         assert foreign.status_code == 403
+        gate.set()
         sound += b"".join(parts)
     unsteered = client.post("/v1/audio/speech", json=SPEECH).content
     found, wanted = (np.frombuffer(data, "<i2").astype(int) for data in (sound, unsteered))
@@ -280,3 +301,13 @@ BAD_FIELDS = [
 def test_bad_fields(client, fields, param):
     answer = client.post("/v1/audio/speech", json={**SPEECH, **fields})
     assert answer.status_code == 400 and answer.json()["error"]["param"] == param
+
+
+@pytest.mark.parametrize(
+    "field", [{"lead": 1.0}, {"steering": [{"frame": 1, "voice": "ben"}]}], ids=["lead", "steering"]
+)
+def test_a_socket_takes_neither(url, field):
+    with connect(f"{url.replace('http', 'ws', 1)}/v1/audio/speech/stream") as socket:
+        socket.send(json.dumps({"type": "session.config", "voice": "anna", **field}))
+        error = json.loads(socket.recv(timeout=30))["error"]
+    assert error["code"] == "unsupported_value" and error["param"] in field

@@ -9,11 +9,14 @@ const MOST = 100; // of one speech
 
 let speech = null; // {id, turns} of what the server is making
 let wanted = null;
+let last = null; // what it was told last
 let busy = false;
 
-// A speech has begun under an id; `turns` grows by {frame, voice, seconds} from now on.
-export const begun = (id, turns) => {
+// A speech has begun under an id with a voice; `turns` grows by {frame, voice, seconds} from now on.
+export const begun = (id, turns, voice) => {
   speech = { id, turns };
+  wanted = null;
+  last = turns.at(-1)?.voice ?? voice;
   set({ fixed: null });
 };
 
@@ -43,7 +46,7 @@ const send = async () => {
 
 // The voice is to be this expression from now on.
 export const follow = (expression) => {
-  if (!speech) return;
-  wanted = expression;
+  if (!speech || expression === last) return;
+  wanted = last = expression;
   if (!busy) send();
 };

@@ -111,7 +111,7 @@ const make = async (asked, seed) => {
   set({ speaking: true, playing: null, status: t("speaking"), heard: asked.voice, fixed: null });
   try {
     sound = await play(() => own === running && set({ speaking: false }));
-    for await (const samples of server.spoken({ ...asked, seed, lead: LEAD }, own.signal, (id) => live.begun(id, turns))) {
+    for await (const samples of server.spoken({ ...asked, seed, lead: LEAD }, own.signal, (id) => live.begun(id, turns, asked.voice))) {
       parts.push(samples);
       sound.add(samples.slice());
     }
