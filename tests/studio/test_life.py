@@ -118,6 +118,32 @@ def test_a_page_that_is_opened_too_early_says_so(browser, own_server):
     page.close()
 
 
+NO_MICROPHONE = {
+    "NotAllowedError": "This page may not use the microphone",
+    "NotFoundError": "No microphone was found",
+    None: "Browsers open the microphone only on localhost",
+}
+
+
+def test_why_there_is_no_microphone_is_said(studio):
+    for name, words in NO_MICROPHONE.items():
+        refuse = f"{{ getUserMedia: async () => {{ throw new DOMException('', '{name}'); }} }}" if name else "undefined"
+        studio.evaluate(f"Object.defineProperty(navigator, 'mediaDevices', {{ value: {refuse}, configurable: true }})")
+        button(studio, "Record").click()
+        expect(studio.locator("p.status")).to_contain_text(words)
+        expect(button(studio, "Record")).to_be_enabled()
+
+
+def test_a_name_that_is_taken_is_said_in_the_pages_words(studio, address):
+    made = {"expression": "voice01 + voice02", "name": "taken"}
+    httpx.post(f"{address}/v1/audio/voices/combine", json=made).raise_for_status()
+    studio.get_by_role("combobox", name="Blend with").select_option("voice10")
+    studio.get_by_role("textbox", name="Call this voice").fill("taken")
+    button(studio, "Keep this voice").click()
+    expect(studio.locator("p.status")).to_have_text("There is one of this name already. Choose another name.")
+    httpx.delete(f"{address}/v1/audio/voices/taken").raise_for_status()
+
+
 COUNTED = """
 window.contexts = 0;
 const Context = AudioContext;

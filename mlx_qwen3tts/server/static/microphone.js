@@ -4,6 +4,7 @@
 import { samplesOf } from "./decode.js";
 import { resampled } from "./resample.js";
 import { RATE, joined } from "./sound.js";
+import { t } from "./words.js";
 
 export const LEAST = 3; // seconds
 export const MOST = 60;
@@ -49,10 +50,20 @@ export class Gauge {
   }
 }
 
+const REFUSED = { NotAllowedError: "micDenied", NotFoundError: "micMissing" };
+const opened = async (what) => {
+  if (!navigator.mediaDevices) throw new Error(t("micInsecure"));
+  try {
+    return await navigator.mediaDevices.getUserMedia(what);
+  } catch (error) {
+    throw REFUSED[error.name] ? new Error(t(REFUSED[error.name])) : error;
+  }
+};
+
 // Begins to record. heard(gauge) is called meanwhile; the function that is given ends it and gives the samples.
 export const record = async (heard) => {
   const audio = { channelCount: 1, echoCancellation: false, noiseSuppression: false, autoGainControl: false };
-  const stream = await navigator.mediaDevices.getUserMedia({ audio });
+  const stream = await opened({ audio });
   const context = new AudioContext(); // at the microphone's rate: what browsers resample by themselves is not what we would
   const rate = context.sampleRate;
   await context.audioWorklet.addModule(new URL("recorder.js", import.meta.url));

@@ -43,7 +43,7 @@ export const set = (values) => {
   Object.assign(state, values);
   changed();
 };
-export const told = (error) => set({ status: error.message });
+export const told = (error) => set({ status: error.body?.error?.code === "name_taken" ? t("nameTaken") : error.message });
 
 export const loadVoices = async () => {
   const listed = await server.get("/v1/audio/voices");
