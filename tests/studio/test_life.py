@@ -134,13 +134,16 @@ def test_why_there_is_no_microphone_is_said(studio):
         expect(button(studio, "Record")).to_be_enabled()
 
 
-def test_a_name_that_is_taken_is_said_in_the_pages_words(studio, address):
+def test_a_name_that_is_taken_is_said_in_the_pages_words(browser, address):
     made = {"expression": "voice01 + voice02", "name": "taken"}
     httpx.post(f"{address}/v1/audio/voices/combine", json=made).raise_for_status()
-    studio.get_by_role("combobox", name="Blend with").select_option("voice10")
-    studio.get_by_role("textbox", name="Call this voice").fill("taken")
-    button(studio, "Keep this voice").click()
-    expect(studio.locator("p.status")).to_have_text("There is one of this name already. Choose another name.")
+    page = browser.new_page(base_url=address, locale="en-GB")
+    page.goto("/")
+    page.get_by_role("combobox", name="Blend with").select_option("voice10")
+    page.get_by_role("textbox", name="Call this voice").fill("taken")
+    button(page, "Keep this voice").click()
+    expect(page.locator("p.status")).to_have_text("There is one of this name already. Choose another name.")
+    page.close()
     httpx.delete(f"{address}/v1/audio/voices/taken").raise_for_status()
 
 
