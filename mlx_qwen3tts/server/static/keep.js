@@ -4,7 +4,7 @@ import { quoted, read, voices } from "./expression.js";
 import { html } from "./htm.js";
 import { post } from "./server.js";
 import { download } from "./sound.js";
-import { loadVoices, set, state, told } from "./store.js";
+import { loadVoices, set, state, told, toldOfName } from "./store.js";
 import { t } from "./words.js";
 
 const keep = async (event) => {
@@ -16,7 +16,7 @@ const keep = async (event) => {
     await loadVoices();
     await read(quoted(name));
   } catch (error) {
-    told(error);
+    toldOfName(error);
   }
 };
 

@@ -6,7 +6,7 @@ import { bySound } from "./library.js";
 import { LEAST, MOST, decoded, faults, record } from "./microphone.js";
 import { send } from "./server.js";
 import { RATE, wav } from "./sound.js";
-import { halt, hearSamples, loadVoices, set, state, told } from "./store.js";
+import { halt, hearSamples, loadVoices, set, state, told, toldOfName } from "./store.js";
 import { t } from "./words.js";
 
 let end = null; // of the recording that is being made
@@ -58,7 +58,7 @@ const keep = async (event) => {
     await loadVoices();
     await read(quoted(kept));
   } catch (error) {
-    told(error);
+    toldOfName(error);
   }
 };
 

@@ -43,7 +43,9 @@ export const set = (values) => {
   Object.assign(state, values);
   changed();
 };
-export const told = (error) => set({ status: error.body?.error?.code === "name_taken" ? t("nameTaken") : error.message });
+export const told = (error) => set({ status: error.message });
+// The same of a voice that was to be kept under a name.
+export const toldOfName = (error) => (error.body?.error?.code === "name_taken" ? set({ status: t("nameTaken") }) : told(error));
 
 export const loadVoices = async () => {
   const listed = await server.get("/v1/audio/voices");
