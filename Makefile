@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: test test-benchmarks test-clients test-cluster test-studio lint demo wheel-check api goldens
+.PHONY: test test-benchmarks test-clients test-cluster test-studio browser lint demo wheel-check api goldens
 
 $(VENV)/installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -28,6 +28,11 @@ $(CLIENTS)/installed: $(CLIENTS_DIR)/setup.sh
 # pictures of docs/studio.md.
 test-studio: $(VENV)/installed
 	$(BIN)/python -m pytest -m studio tests/studio
+
+# What the page /browser computes with, from npm into the package (14 MB). OUT=DIR writes the page for any web server too,
+# with the encoder of MODEL and the voices of LIBRARY.
+browser: $(VENV)/installed
+	$(BIN)/python -m convert.browser $(if $(OUT),--output $(OUT)) $(if $(MODEL),--model $(MODEL)) $(if $(LIBRARY),--library $(LIBRARY))
 
 # The programs in benchmarks/ that measure, kill and compare: what they count, refuse and find.
 test-benchmarks: $(VENV)/installed
@@ -56,12 +61,12 @@ api: $(VENV)/installed
 # The outputs of the official package that the parity tests compare with. It runs in an environment of its own, which is
 # built first unless QWEN_TTS_PYTHON names the Python of one: make goldens [ONLY="base fine-tune"] [OUT=DIR]
 REFERENCE := .venv-reference
-OUT := tests/goldens
 ifndef QWEN_TTS_PYTHON
 QWEN_TTS_PYTHON := $(REFERENCE)/bin/python
 goldens: $(REFERENCE)/installed
 endif
 
+goldens: OUT := tests/goldens
 goldens: $(VENV)/installed
 	$(BIN)/python -m convert.make_goldens --reference-python $(QWEN_TTS_PYTHON) --out $(OUT) $(if $(ONLY),--only $(ONLY))
 

@@ -18,6 +18,7 @@ from convert.parity import recording, vector
 from mlx_qwen3tts import Voice
 from mlx_qwen3tts.audio.reading import read_audio
 from mlx_qwen3tts.checkpoint.speaker import load_encoder_alone
+from mlx_qwen3tts.checkpoint.speaker_onnx import Graph, build
 from mlx_qwen3tts.convert import convert
 from mlx_qwen3tts.errors import AudioError
 from mlx_qwen3tts.networks.speaker.mel import log_mel
@@ -26,7 +27,7 @@ onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
 
 from convert import export_onnx  # noqa: E402, after the extra is known to be there
-from convert.export_onnx import INT8, MEL, WAVEFORM, build  # noqa: E402
+from convert.export_onnx import INT8, MEL, WAVEFORM  # noqa: E402
 
 ROOT = Path(__file__).parent.parent
 
@@ -251,7 +252,7 @@ def test_an_encoder_that_went_wrong_leaves_no_files(refused, checkpoint, monkeyp
     def edge(graph, x, pad):
         return graph.node("Pad", x, graph.integers(0, 0, pad, 0, 0, pad), graph.number(0), mode="edge")
 
-    monkeypatch.setattr(export_onnx.Graph, "reflect", edge)
+    monkeypatch.setattr(Graph, "reflect", edge)
     message = refused("--model", checkpoint("base"), "--output", "onnx")
     assert message.startswith(f"{WAVEFORM} does not give our vectors in onnxruntime: cosine 0.")
     assert message.endswith("; nothing is written")

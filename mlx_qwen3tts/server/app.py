@@ -17,7 +17,7 @@ from starlette.routing import Route, WebSocketRoute
 from .. import __version__
 from ..errors import QwenTTSError, UnsupportedValue
 from ..files.json_text import json_text
-from . import asking, live, pages, shaping, shelf, speech, steering
+from . import asking, browser, exchange, live, maps, pages, shaping, shelf, speech, steering
 from .answers import Refusal, error_response
 from .designing import Designer
 from .engine import Engine
@@ -48,10 +48,12 @@ class Server:
         self.engine = Engine(tts, settings.max_batch, settings.max_queue, warm=self._warm_up)
         self.speeches = steering.Speeches()
         self.voices = Voices(tts, open_library(settings.library), settings.voice)
+        self.maps = maps.Maps()
         languages = tuple(name.lower() for name in tts.languages)
         self.facts = asking.Facts(self.model, tts.model_type, tts.embedding_dim, tts.takes_instruct, languages)
         self.started = time.time()
         self.app: Starlette | None = None
+        self.browser = browser.Browser(self)
         self.turn = asyncio.Semaphore(settings.max_batch)  # of a batch's items: they do not fill the queue
 
     def greeting(self, url: str) -> str:
@@ -196,7 +198,10 @@ def build(server: Server, anywhere: bool = False) -> Guard:
         Route("/v1/audio/voices", shelf.voices, methods=["GET", "POST"]),
         Route("/v1/audio/voices/combine", shelf.combine, methods=["POST"]),
         Route("/v1/audio/voices/search", shelf.search, methods=["POST"]),
-        Route("/v1/audio/voices/{name:path}", shelf.voice, methods=["GET", "DELETE"]),
+        Route("/v1/audio/voices/map", maps.draw, methods=["POST"]),
+        Route("/v1/audio/voices/export", exchange.export, methods=["POST"]),
+        Route("/v1/audio/voices/import", exchange.take_in, methods=["POST"]),
+        Route("/v1/audio/voices/{name:path}", shelf.voice, methods=["GET", "PATCH", "DELETE"]),
         Route("/v1/audio/directions", shaping.directions, methods=["GET", "POST"]),
         Route("/v1/audio/directions/{name:path}", shaping.forget, methods=["DELETE"]),
         Route("/v1/audio/expressions", shaping.expressions, methods=["POST"]),
@@ -208,6 +213,8 @@ def build(server: Server, anywhere: bool = False) -> Guard:
         Route("/metrics", metrics),
         Route("/", pages.page),
         Route("/static/{name}", pages.static),
+        Route("/browser", browser.page),
+        Route("/browser/{name}", browser.part),
         Route("/openapi.json", pages.openapi),
         Route("/v1", base),
         Route("/v1/", base),

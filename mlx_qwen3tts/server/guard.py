@@ -145,8 +145,8 @@ class Guard:
     def _preflight(self, origin: str | None) -> Response:
         """The answer to a browser that asks whether a page may."""
         if origin is None:
-            return Response(status_code=204, headers={"allow": "GET, POST, DELETE"})
-        allowed = {"access-control-allow-methods": "GET, POST, DELETE", "access-control-max-age": "600"}
+            return Response(status_code=204, headers={"allow": "GET, POST, PATCH, DELETE"})
+        allowed = {"access-control-allow-methods": "GET, POST, PATCH, DELETE", "access-control-max-age": "600"}
         names = {"access-control-allow-headers": "authorization, content-type", "vary": "origin"}
         return Response(status_code=204, headers={"access-control-allow-origin": origin, **allowed, **names})
 

@@ -1,7 +1,8 @@
-"""The page at / and what it is made of: plain files of the package, served under a strict policy."""
+"""The pages / and /browser and what they are made of: plain files of the package, served under a strict policy."""
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from starlette.requests import Request as HttpRequest
@@ -11,9 +12,14 @@ from .answers import Refusal
 
 STATIC = Path(__file__).parent / "static"
 POLICY = (
-    "default-src 'self'; script-src 'self' 'wasm-unsafe-eval'; connect-src 'self'; media-src 'self' blob:; "
+    "default-src 'self'; script-src 'self'; connect-src 'self'; media-src 'self' blob:; "
     "img-src 'self' data:; frame-ancestors 'none'; object-src 'none'; base-uri 'none'; form-action 'self'"
 )
+# The worker of /browser runs WebAssembly; a worker has the policy of its own file.
+WASM_POLICY = POLICY.replace("script-src 'self'", "script-src 'self' 'wasm-unsafe-eval'")
+WASM = ("embedder.js",)
+WORDS, WORDS_OF = re.compile(r"[a-z]{2}\.json"), "words.js"
+NAMED = re.compile(r"[\w-]+\.(?:js|css)")  # a file that another one names
 TYPES = {
     ".html": "text/html; charset=utf-8",
     ".js": "text/javascript; charset=utf-8",
@@ -27,7 +33,21 @@ def file_response(name: str) -> Response:
     path = STATIC / name
     if path not in STATIC.iterdir() or path.suffix not in TYPES:
         raise Refusal("not_found", f"there is no page {name!r}")
-    return FileResponse(path, media_type=TYPES[path.suffix], headers={"content-security-policy": POLICY})
+    headers = {"content-security-policy": WASM_POLICY if name in WASM else POLICY}
+    return FileResponse(path, media_type=TYPES[path.suffix], headers=headers)
+
+
+def parts(name: str) -> list[str]:
+    """The files of the static folder that a page is made of, itself first: what it names, what these name, and its
+    words in every language."""
+    there = {path.name for path in STATIC.iterdir()}
+    found, waiting = [], [name]
+    while waiting:
+        part = waiting.pop(0)
+        if part in there and part not in found:
+            found.append(part)
+            waiting += NAMED.findall((STATIC / part).read_text("utf-8"))
+    return found + (sorted(filter(WORDS.fullmatch, there)) if WORDS_OF in found else [])
 
 
 async def page(request: HttpRequest) -> Response:

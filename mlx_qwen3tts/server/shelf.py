@@ -1,12 +1,12 @@
-"""The voices over HTTP: list, keep, read, delete, combine, search, embed. MLX runs in the engine's thread alone."""
+"""The voices over HTTP: list, keep, read, describe, delete, combine, search, embed. MLX runs in the engine's thread."""
 
 from __future__ import annotations
 
 import asyncio
 import json
 import tempfile
-from collections.abc import Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,10 +16,12 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request as HttpRequest
 from starlette.responses import JSONResponse, Response
 
-from ..errors import InvalidValue, NameTaken, VoiceNotFound, WrongType
+from ..errors import InvalidValue, NameTaken, QwenTTSError, VoiceNotFound, WrongType
+from ..voices.library.library import Library
 from ..voices.library.names import check_name
 from ..voices.library.rights import CONSENT
 from ..voices.lookup import Offset
+from ..voices.metadata import STRINGS
 from ..voices.voice import Voice
 from .answers import Refusal, error_response
 from .asking import Body, shortened_repr
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
 MOST_VOICES = 1000  # that clients may keep
 MOST_UPLOAD = 10 << 20  # bytes
 FIELDS = 12
+MOST_TAGS, LONGEST_TAG = 32, 200  # attributes of a voice; characters of one's name, and of its value
 FORMATS = {"safetensors": "application/octet-stream", "npy": "application/octet-stream", "json": "application/json"}
 
 
@@ -104,7 +107,7 @@ async def form(request: HttpRequest) -> AsyncIterator[tuple[Body, bytes | None]]
                 if isinstance(value, UploadFile):
                     data = await value.read(MOST_UPLOAD + 1)
                     if len(data) > MOST_UPLOAD:
-                        raise Refusal("payload_too_large", f"the recording is larger than {MOST_UPLOAD >> 20} MB", name)
+                        raise Refusal("payload_too_large", f"the file is larger than {MOST_UPLOAD >> 20} MB", name)
                 elif name in texts:
                     raise InvalidValue(f"{name} is given twice", param=name)
                 else:
@@ -140,14 +143,8 @@ async def keep(request: HttpRequest) -> JSONResponse:
     library = server.voices.library
     recording = await decoded(data)
 
-    def check() -> None:
-        if len(library) >= MOST_VOICES and name not in library:
-            raise InvalidValue(f"the library has {MOST_VOICES} voices, which is all it takes this way", param="name")
-        if name in library and not overwrite:
-            raise NameTaken(f"voice {name!r} is kept already; send overwrite=true to replace it", param="name")
-
     def make(designed: Voice | None = None) -> dict[str, Any]:
-        check()
+        check_room(server, name, overwrite)
         if designed is not None:
             voice = designed
         elif recording is not None:
@@ -155,18 +152,28 @@ async def keep(request: HttpRequest) -> JSONResponse:
         else:
             voice = server.voices.of_vector(numbers(str(vector), server.tts.embedding_dim))
         entered = {key: value for key, value in attributes.items() if value is not None}
-        library.add(name, voice, overwrite=overwrite, **entered)
+        with placeless(library):
+            library.add(name, voice, overwrite=overwrite, **entered)
         return {**card(server, name), "warnings": list(voice.notes)}
 
     if prompt is None:
         made = await called(server.engine, make)
     else:
-        await called(server.engine, check)  # before a model speaks for it
+        await called(server.engine, lambda: check_room(server, name, overwrite))  # before a model speaks for it
         voice = await unless(gone(request), designed(server, prompt, language or "auto", seed))
         if voice is None:
             return JSONResponse({}, 499)  # nobody reads it
         made = await called(server.engine, lambda: make(voice))
     return JSONResponse({"success": True, "voice": made, **made})
+
+
+def check_room(server: Server, name: str, overwrite: bool) -> None:
+    """Refuses a voice too many, and a name that is taken."""
+    library = server.voices.library
+    if len(library) >= MOST_VOICES and name not in library:
+        raise InvalidValue(f"the library has {MOST_VOICES} voices, which is all it takes this way", param="name")
+    if name in library and not overwrite:
+        raise NameTaken(f"voice {name!r} is kept already; send overwrite=true to replace it", param="name")
 
 
 def whole(body: Body, name: str) -> int | None:
@@ -202,11 +209,24 @@ def numbers(text: str, dimension: int) -> list[float]:
     return vector
 
 
+@contextmanager
+def placeless(library: Library) -> Iterator[None]:
+    """Errors of a library without the folder that it is in, which is nobody's business."""
+    try:
+        yield
+    except QwenTTSError as error:
+        error.args = tuple(str(part).replace(f"library {library.folder}", "the library") for part in error.args)
+        error.args = tuple(part.replace(str(library.folder), library.folder.name) for part in error.args)
+        raise
+
+
 async def voice(request: HttpRequest) -> Response:
-    """Read a voice, as metadata or as its file, or delete it."""
+    """Read a voice, as metadata or as its file, change what is said of it, or delete it."""
     server: Server = request.app.state.server
     name = request.path_params["name"]
     try:
+        if request.method == "PATCH":
+            return await describe(request, name)
         if request.method == "DELETE":
             await called(server.engine, lambda: server.voices.library.remove(known(server, name)))
             done = {"message": f"voice {name!r} is deleted", "id": name, "object": "audio.voice", "deleted": True}
@@ -222,12 +242,60 @@ async def voice(request: HttpRequest) -> Response:
         return JSONResponse({"success": False, **json.loads(bytes(response.body))}, 404)
 
 
-def known(server: Server, name: str) -> str:
-    """A name of the library; what the model brings along cannot be deleted."""
+async def describe(request: HttpRequest, name: str) -> JSONResponse:
+    """Enter consent, licence, language and attributes of a voice; null takes one away, and what is not named stays."""
+    server: Server = request.app.state.server
+    given = await json_body(request)
+    body, entered = Body(given), dict[str, str | None]()
+    for key in ("consent", "license", "language"):
+        if key in given:
+            entered[key] = value = body.text(key, most=LONGEST_TAG)
+            if value is not None and not (value.strip() and value.isprintable()):
+                raise InvalidValue(f"{key} {shortened_repr(value)} is not text", param=key)
+    if "consent" in entered and entered["consent"] not in CONSENT:
+        raise InvalidValue(f"consent must be one of {', '.join(CONSENT)}", param="consent")
+    tags = check_tags(body.values.pop("attributes", {}))
+    if unknown := sorted(body.values):
+        raise InvalidValue(f"{unknown[0]} cannot be changed this way", param=unknown[0])
+    library = server.voices.library
+
+    def enter() -> dict[str, Any]:
+        known(server, name, "changed")
+        after = {**library.info(name)["attributes"], **tags}
+        if sum(value is not None for value in after.values()) > MOST_TAGS:
+            raise InvalidValue(f"a voice has at most {MOST_TAGS} attributes", param="attributes")
+        with placeless(library):
+            if library.path(name).suffix == ".safetensors":
+                library.tag(name, **entered, **tags)
+            else:  # a file that holds a vector alone
+                library.add(name, library[name], overwrite=True, **entered, **tags)
+        return card(server, name)
+
+    return JSONResponse(await called(server.engine, enter))
+
+
+def check_tags(values: object) -> dict[str, str | None]:
+    """{attribute: its value, None to take it away}, of names and values that are plain text."""
+    if not isinstance(values, Mapping):
+        raise WrongType(f"attributes must be an object, not {shortened_repr(values)}", param="attributes")
+    for key, value in values.items():
+        if not key or key != key.strip() or not key.isprintable() or len(key) > LONGEST_TAG or set(key) & set("=,"):
+            message = f"attribute {shortened_repr(key)}: its name may not be empty, have more than {LONGEST_TAG}"
+            raise InvalidValue(f"{message} characters, nor have = , or spaces around it", param="attributes")
+        if key in STRINGS:
+            raise InvalidValue(f"{key} is not an attribute: it has a field of its own", param="attributes")
+        if value is not None and not (isinstance(value, str) and value.isprintable() and len(value) <= LONGEST_TAG):
+            message = f"attribute {key} must be a text of at most {LONGEST_TAG} characters or null"
+            raise WrongType(f"{message}, not {shortened_repr(value)}", param="attributes")
+    return dict(values)
+
+
+def known(server: Server, name: str, done: str = "deleted") -> str:
+    """A name of the library; what the model brings along cannot be deleted, or whatever else is `done`."""
     if name in server.voices.library:
         return name
     if name in server.voices.names:
-        raise InvalidValue(f"voice {name!r} comes with the model and cannot be deleted", param="name")
+        raise InvalidValue(f"voice {name!r} comes with the model and cannot be {done}", param="name")
     raise VoiceNotFound(f"voice {name!r} is not here", param="name")
 
 
@@ -268,7 +336,9 @@ async def combine(request: HttpRequest) -> Response:
         made = server.voices.blend(expression, keep or "none")
         if name is None:
             return voice_file(made, "safetensors")
-        server.voices.library.add(check_name(name), made, overwrite=overwrite)
+        check_room(server, check_name(name), overwrite)
+        with placeless(server.voices.library):
+            server.voices.library.add(name, made, overwrite=overwrite)
         return JSONResponse({"success": True, "voice": card(server, name)})
 
     return await called(server.engine, make)
@@ -291,7 +361,7 @@ async def search(request: HttpRequest) -> JSONResponse:
     if isinstance(k, str) and k.isdigit() and len(k) < 6:
         k = int(k)
     k = Body({"k": k}).whole("k", 1, 1000) or 5
-    where = body.values.pop("where", None)
+    where, lowest = body.values.pop("where", None), flag(body, "lowest") if data else body.flag("lowest")
     if where is not None and not isinstance(where, Mapping):
         raise WrongType("where must be an object of attributes", param="where")
     vector = body.numbers("speaker_embedding", 8192)
@@ -309,7 +379,7 @@ async def search(request: HttpRequest) -> JSONResponse:
         else:
             own = voices.aliases().get(str(name), str(name))
             query = voices.lookup.find(own)
-        found = [one for one in voices.nearest(query, k + 1, where) if one[0] != own]
+        found = [one for one in voices.roster.nearest(query, k + 1, where, lowest) if one[0] != own]
         return [{"name": name, "score": score} for name, score in found[:k]]
 
     return JSONResponse(await called(server.engine, find))

@@ -97,6 +97,8 @@ async def speech(request: HttpRequest) -> Response:
             if first is None:
                 return Response(status_code=499)
             headers["x-seed"] = str(listener.job.seed)
+            if listener.job.first_sound is not None:
+                headers["server-timing"] = f"first-sound;dur={1000 * listener.job.first_sound:.1f}"
             stream = _chunks(first, sounds, flow, stack.pop_all())
             return StreamingResponse(stream, 200, headers, kind)
         headers["x-seed"] = str(listener.job.seed)  # a guarded speech may have another one: its last event says so

@@ -8,7 +8,6 @@ from __future__ import annotations
 import collections
 import hashlib
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,8 +21,9 @@ from ..errors import InvalidValue, QwenTTSError, VoiceNotFound
 from ..networks.speaker.mel import SAMPLE_RATE
 from ..voices.brought import brought
 from ..voices.library.library import Library
-from ..voices.lookup import Lookup, Offset
+from ..voices.lookup import Lookup
 from ..voices.voice import Voice
+from .roster import Roster
 
 if TYPE_CHECKING:
     from ..synthesis.tts import Qwen3TTS
@@ -60,7 +60,9 @@ class Voices:
         packaged = tts.folder.folder / "voices"
         self.packaged = Library(packaged) if packaged.is_dir() else None
         self.brought = [one for one in (self.packaged, brought(tts.embedding_dim)) if one is not None]
-        self.lookup = Lookup(library, self._preset, tts.speakers, files=False, brought=self.brought)
+        presets = [*(self.packaged.names if self.packaged is not None else []), *tts.speakers]
+        self.lookup = Lookup(library, self._preset, presets, files=False, brought=self.brought)
+        self.roster = Roster(library, self.packaged, tts.speakers, self._preset, tts.embedding_dim)
         self._heard: collections.OrderedDict[tuple[str, str | None], Voice] = collections.OrderedDict()
 
     def kept_in(self, name: str) -> Library | None:
@@ -114,29 +116,17 @@ class Voices:
         space = self.library.space(self.tts.embedding_dim) if keep == "radius" else None
         return self.lookup.voice(expression, space, keep)
 
-    def nearest(self, query: Voice | Offset, k: int, where: Mapping[str, str | None] | None) -> list[tuple[str, float]]:
-        """(name, score) of the library's voices that are most like a voice, or score highest along a direction."""
-        if isinstance(query, Voice):
-            return self.library.search(query, k, where=where)
-        if query.direction is None:
-            raise InvalidValue("search along a direction of the library, @NAME, or by a voice", param="voice")
-        names = self.library.names if where is None else self.library.where(where)
-        if not names:
-            return []
-        scores = np.array(query.direction.score(self.library.vectors(names)))
-        order = np.argsort(-scores)[:k]
-        return [(names[i], float(scores[i])) for i in order]
-
     def usual(self) -> Voice | None:
         """Who speaks where nobody is named; None where the model designs its voices."""
         if self.tts.model_type == "voice_design":
             return None
         if self.default is not None:
             return self.named(self.default)
-        names = self.names
-        if not names:
-            raise VoiceNotFound("no voice is named, and the server has none; add one to its library", param="voice")
-        return self.named(names[0])
+        for name in self.names:
+            voice = self.lookup.voice(name)
+            if voice.consent != "refused":
+                return voice
+        raise VoiceNotFound("no voice is named, and the server has none; add one to its library", param="voice")
 
     def of_vector(self, values: list[float]) -> Voice:
         """The Voice of a list of numbers."""

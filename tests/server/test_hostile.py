@@ -48,11 +48,12 @@ def test_any_value_in_any_field(client, field):
         check(client.post("/v1/audio/speech", content=json.dumps({**SPEAK, **more, field: value}), headers=JSON))
 
 
-@pytest.mark.parametrize("path", ["combine", "search"])
+@pytest.mark.parametrize("path", ["combine", "search", "map"])
 def test_any_value_about_voices(client, path):
     for value in VALUES:
         for body in (value, [value, "anna"], {"expression": value}, {"voice": value}, {"voice": "anna", "where": value},
-                     {"voice": "anna", "k": value}, {"voice": "anna", "where": {"gender": value}}):  # fmt: skip
+                     {"voice": "anna", "k": value}, {"voice": "anna", "where": {"gender": value}},
+                     {"x": value, "y": "@no"}):  # fmt: skip
             check(client.post(f"/v1/audio/voices/{path}", content=json.dumps(body), headers=JSON))
 
 

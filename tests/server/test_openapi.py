@@ -8,10 +8,11 @@ from openapi_spec_validator import validate
 from starlette.routing import Route
 
 from convert.parity import recording, vector
+from mlx_qwen3tts import Library
 from mlx_qwen3tts.server import asking, pages
 
 DOCUMENT = json.loads((pages.STATIC / "openapi.json").read_text("utf-8"))
-NOT_API = {"/", "/static/{name}", "/openapi.json", "/v1", "/v1/"}
+NOT_API = {"/", "/static/{name}", "/browser", "/browser/{name}", "/openapi.json", "/v1", "/v1/"}
 
 
 def test_the_document_is_valid_and_served(client):
@@ -40,6 +41,11 @@ def calls(folder):
     values = json.dumps([float(x) for x in vector(64, 7)])
     short = {"input": "Hello.", "voice": "anna", "max_new_tokens": 4}
     keep = {"name": (None, "documented"), "consent": (None, "given"), "speaker_embedding": (None, values)}
+    other = Library(folder / "other")
+    other.add("imported", vector(64, 9))
+    other.export(folder / "other.zip")
+    zipped = (folder / "other.zip").read_bytes()
+    kept = {**keep, "name": (None, "kept")}
     return [
         ("get", "/v1/models", {}),
         ("get", "/v1/audio/models", {}),
@@ -50,13 +56,25 @@ def calls(folder):
         ("get", "/v1/audio/voices?legacy=true", {}),
         ("post", "/v1/audio/voices", {"files": keep}),
         ("post", "/v1/audio/voices", {"files": keep}),
+        ("post", "/v1/audio/voices", {"files": kept}),
         ("get", "/v1/audio/voices/documented", {}),
         ("get", "/v1/audio/voices/documented?format=json", {}),
         ("get", "/v1/audio/voices/nobody", {}),
         ("delete", "/v1/audio/voices/documented", {}),
         ("post", "/v1/audio/voices/combine", {"json": {"expression": "anna + ben", "name": "both"}}),
         ("delete", "/v1/audio/voices/both", {}),
-        ("post", "/v1/audio/voices/search", {"json": {"voice": "anna"}}),
+        ("post", "/v1/audio/voices/search", {"json": {"voice": "anna", "lowest": True}}),
+        ("patch", "/v1/audio/voices/kept", {"json": {"consent": "given", "attributes": {"mood": "calm"}}}),
+        ("patch", "/v1/audio/voices/kept", {"json": {"consent": "perhaps"}}),
+        ("patch", "/v1/audio/voices/nobody", {"json": {}}),
+        ("post", "/v1/audio/voices/map", {"json": {}}),
+        ("post", "/v1/audio/voices/map", {"json": {"x": "@nothing", "y": "@nothing"}}),
+        ("post", "/v1/audio/voices/export", {"json": {"voices": ["nobody"]}}),
+        ("post", "/v1/audio/voices/import", {"files": {"archive": ("a.zip", zipped)}}),
+        ("post", "/v1/audio/voices/import", {"files": {"archive": ("a.zip", zipped)}}),
+        ("post", "/v1/audio/voices/import", {"files": {"archive": ("a.zip", b"no")}}),
+        ("delete", "/v1/audio/voices/imported", {}),
+        ("delete", "/v1/audio/voices/kept", {}),
         ("get", "/v1/audio/directions", {}),
         ("post", "/v1/audio/directions", {"json": {"labels": {}}}),
         ("delete", "/v1/audio/directions/nothing", {}),

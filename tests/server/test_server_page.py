@@ -7,10 +7,11 @@ import pytest
 
 from docs import refresh
 from mlx_qwen3tts import Qwen3TTS, serve
-from mlx_qwen3tts.server import guard, live, shelf, speech
+from mlx_qwen3tts.server import exchange, guard, live, maps, shelf, speech
 from mlx_qwen3tts.server.app import COUNTED, Server
 from mlx_qwen3tts.server.settings import Settings
 from mlx_qwen3tts.server.voices import ALIASES, KEPT
+from mlx_qwen3tts.voices.library import archive
 
 PAGE = Path(__file__).parents[2] / "docs" / "server.md"
 TEXT = PAGE.read_text(encoding="utf-8")
@@ -46,6 +47,10 @@ def test_it_names_every_option_alias_and_limit():
         f"{guard.HEAD_SECONDS:.0f} seconds for the headers, {guard.BODY_SECONDS:.0f} for the body",
         f"waits {live.IDLE:.0f} seconds for the next word, and {live.FIRST_CONFIG:.0f} for",
         f"last {KEPT} recordings",
+        f"than {maps.MOST_MAPPED:,} voices",
+        f"more than {exchange.LIMITS.files:,} files",
+        f"a file over {exchange.LIMITS.one >> 20} MB",
+        f"more than {exchange.LIMITS.total >> 20} MB in all or {archive.RATIO} times",
         "comes every ten seconds" if speech.QUEUED_COMMENT == 10 else "?",
     ):
         assert limit in " ".join(TEXT.split()), limit

@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+import re
 import sys
 
 import av
@@ -59,6 +60,8 @@ def test_every_format_flows(client, alone, kind, way):
         assert answer.status_code == 200
         if way == "audio":
             parts = list(answer.iter_bytes())
+            waited = re.fullmatch(r"first-sound;dur=(\d+\.\d)", answer.headers["server-timing"])
+            assert waited and 0 < float(waited[1]) < 60_000
         else:
             assert answer.headers["content-type"].startswith("text/event-stream")
             events = [json.loads(line[6:]) for line in answer.iter_lines() if line.startswith("data: ")]

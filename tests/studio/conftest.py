@@ -30,13 +30,28 @@ AudioNode.prototype.connect = function (to, ...more) {
 """
 
 
-@pytest.fixture(scope="session")
-def microphone(tmp_path_factory):
-    """The WAV file that Chromium takes for a microphone: the miniature's high recording."""
+def spoken_into(folder):
+    """The WAV file, written to `folder`, that Chromium takes for a microphone: the miniature's high recording."""
     samples, rate = soundfile.read(hub.SHIPPED["miniature"] / "recordings" / "high.flac", dtype="float32")
-    path = tmp_path_factory.mktemp("microphone") / "mic.wav"
+    path = folder / "mic.wav"
     soundfile.write(path, samples, rate, subtype="PCM_16")
     return path
+
+
+def flags(microphone):
+    """Chromium's options; microphone: the file that it takes for one."""
+    return [
+        "--no-sandbox",
+        "--use-fake-ui-for-media-stream",
+        "--use-fake-device-for-media-stream",
+        f"--use-file-for-fake-audio-capture={microphone}",
+        "--autoplay-policy=no-user-gesture-required",
+    ]
+
+
+@pytest.fixture(scope="session")
+def microphone(tmp_path_factory):
+    return spoken_into(tmp_path_factory.mktemp("microphone"))
 
 
 @pytest.fixture(scope="session")
@@ -67,15 +82,8 @@ def address(tmp_path_factory):
 def browser(microphone):
     from playwright.sync_api import sync_playwright
 
-    flags = [
-        "--no-sandbox",
-        "--use-fake-ui-for-media-stream",
-        "--use-fake-device-for-media-stream",
-        f"--use-file-for-fake-audio-capture={microphone}",
-        "--autoplay-policy=no-user-gesture-required",
-    ]
     with sync_playwright() as playwright:
-        made = playwright.chromium.launch(executable_path=CHROMIUM, args=flags)
+        made = playwright.chromium.launch(executable_path=CHROMIUM, args=flags(microphone))
         yield made
         made.close()
 

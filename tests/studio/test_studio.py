@@ -262,7 +262,7 @@ NAMES = [
 
 def test_controls_are_found_by_their_names(studio):
     for role, name in NAMES:
-        expect(studio.get_by_role(role, name=name)).to_have_count(1)
+        expect(studio.get_by_role(role, name=name, exact=True)).to_have_count(1)
 
 
 def test_it_speaks_chinese_to_its_user(studio):
@@ -288,7 +288,6 @@ def test_pictures(studio, tmp_path):
     expression(studio).fill("0.7*voice01 + 0.3*voice10 + 0.4*@pitch - 0.3*@size")
     expect(studio.get_by_role("slider", name="Blend")).to_have_value("0.3")
     picture(section.filter(has=studio.get_by_role("heading", name="Shape")), folder, "shape")
-    picture(section.filter(has=studio.get_by_role("heading", name="Library")), folder, "library")
     studio.emulate_media(color_scheme="dark")
     button(studio, "Record").click()
     studio.wait_for_function("() => Number(document.querySelector('progress')?.value) >= 3.1", timeout=20_000)
@@ -296,4 +295,4 @@ def test_pictures(studio, tmp_path):
     studio.get_by_role("textbox", name="Name").fill("anna")
     studio.get_by_label("This is my voice").check()
     picture(section.filter(has=studio.get_by_role("heading", name="A voice of your own")), folder, "record")
-    assert sum(path.stat().st_size for path in folder.glob("studio-*.png")) < 150_000
+    assert sum(path.stat().st_size for path in folder.glob("studio-*.png")) < 300_000

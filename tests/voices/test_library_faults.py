@@ -10,6 +10,7 @@ import sys
 import threading
 import warnings
 import zipfile
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -436,10 +437,10 @@ def test_an_archive_that_unpacks_to_too_much(library, tmp_path, plain, monkeypat
     monkeypatch.setattr(archive.zipfile.ZipFile, "open", lambda *_: pytest.fail("it was unpacked"))
     with pytest.raises(InvalidValue, match=rf"has {size} bytes and would unpack to {4 * len(voices[0][1])}"):
         library.import_zip(tmp_path / "bomb.zip")
-    monkeypatch.setattr(archive, "LARGEST_ALL", 3 << 20)
+    monkeypatch.setattr(archive, "Limits", partial(archive.Limits, total=3 << 20))
     with pytest.raises(InvalidValue, match="would unpack to"):
         library.import_zip(tmp_path / "stored.zip")
-    monkeypatch.setattr(archive, "MOST_FILES", 3)
+    monkeypatch.setattr(archive, "Limits", partial(archive.Limits, files=3))
     with pytest.raises(InvalidValue, match="has 4 files; a library has at most 3"):
         library.import_zip(tmp_path / "bomb.zip")
     (tmp_path / "stored.zip").unlink()

@@ -139,7 +139,7 @@ export const Fit = () => {
       ${!numbers && html`<div class="row">${[0, 1].map((i) => html`<label>${t(i ? "fitSecond" : "fitFirst")}<input maxlength="40" value=${classes[i]}
         onInput=${(event) => changed(() => setClasses(classes.map((one, k) => (k === i ? event.target.value : one))))} /></label>`)}</div>`}
       ${tags(voices).length > 0 && html`<label>${t("fitTag")}<select onChange=${(event) => event.target.value && fill(event.target.value)}>
-        <option value="">${t("nobody")}</option>${tags(voices).map((tag) => html`<option value=${tag}>${tag}</option>`)}
+        <option value="">–</option>${tags(voices).map((tag) => html`<option value=${tag}>${tag}</option>`)}
       </select></label>`}
       <ul class="labels" aria-label=${t("fitVoices")}>${voices.map(({ name }) => html`<li key=${name}><span>${name}</span>
         ${numbers

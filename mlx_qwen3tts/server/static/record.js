@@ -2,20 +2,22 @@
 
 import { html } from "./htm.js";
 import { quoted, read } from "./expression.js";
-import { LEAST, MOST, faults, record } from "./microphone.js";
+import { bySound } from "./library.js";
+import { LEAST, MOST, decoded, faults, record } from "./microphone.js";
 import { send } from "./server.js";
 import { RATE, wav } from "./sound.js";
-import { halt, hearSamples, loadVoices, set, state, told } from "./store.js";
+import { halt, hearSamples, loadVoices, set, state, told, toldOfName } from "./store.js";
 import { t } from "./words.js";
 
 let end = null; // of the recording that is being made
 
 const begin = async () => {
   halt();
-  set({ recording: { seconds: 0, level: 0 }, recorded: null });
+  set({ recording: { seconds: 0, level: 0, warnings: [] }, recorded: null });
   try {
-    end = await record((seconds, level) => {
-      set({ recording: { seconds, level } });
+    end = await record(({ seconds, level, warnings }) => {
+      if (!state.recording) return;
+      set({ recording: { seconds, level, warnings } });
       if (seconds >= MOST) finish();
     });
   } catch (error) {
@@ -32,7 +34,15 @@ const finish = async () => {
   set({ recording: null, recorded: { samples, file: wav(samples), faults: faults(samples) } });
 };
 
-const take = (file) => file && set({ recorded: { file, name: file.name, faults: [] } });
+const take = async (file) => {
+  if (!file) return;
+  halt();
+  const recorded = { file, name: file.name, faults: [] };
+  set({ recorded });
+  const samples = await decoded(file);
+  if (state.recorded !== recorded) return;
+  set({ recorded: samples ? { ...recorded, samples, faults: faults(samples) } : { ...recorded, faults: [{ key: "mic-unread" }] } });
+};
 
 const drop = (event) => {
   event.preventDefault();
@@ -48,28 +58,31 @@ const keep = async (event) => {
     await loadVoices();
     await read(quoted(kept));
   } catch (error) {
-    told(error);
+    toldOfName(error);
   }
 };
 
-const Meter = ({ seconds, level }) => html`<div class="meter">
+const Meter = ({ seconds, level, warnings }) => html`<div class="meter">
   <meter aria-label=${t("level")} min="0" max="1" low="0.02" high="0.98" optimum="0.5" value=${level}></meter>
   <progress aria-label=${t("length")} max=${MOST} value=${seconds}></progress>
   <span>${seconds.toFixed(0)} s${seconds < LEAST ? ` · ${t("atLeast", { x: LEAST })}` : ""}</span>
-</div>`;
+</div>
+<div role="alert">${warnings.map((key) => html`<p class="wrong">${t(key)}</p>`)}</div>`;
 
 const Recorded = ({ recorded }) => html`<form onSubmit=${keep}>
-  <div class="row small"><span>${recorded.name ?? t("recorded", { x: (recorded.samples.length / RATE).toFixed(1) })}</span>
+  <div class="row small"><span>${recorded.name ?? t("recorded", { x: (recorded.samples.length / RATE).toFixed(1) })}
+      ${recorded.name && recorded.samples && ` · ${(recorded.samples.length / RATE).toFixed(1)} s`}</span>
     ${recorded.samples && html`<button type="button" onClick=${() => hearSamples(recorded.samples)}>${t("play")}</button>`}
+    ${state.voices.length > 0 && html`<button type="button" onClick=${() => bySound(recorded.file)}>${t("mic-find")}</button>`}
     <button type="button" onClick=${() => set({ recorded: null })}>${t("discard")}</button></div>
-  ${recorded.faults.map((fault) => html`<p class="wrong" role="alert">${t(fault, { x: LEAST })}</p>`)}
+  ${recorded.faults.map(({ key, x }) => html`<p class="wrong" role="alert">${t(key, { x })}</p>`)}
   <label>${t("name")}<input required maxlength="64" value=${state.newName} onInput=${(event) => set({ newName: event.target.value })} /></label>
   <fieldset><legend>${t("consent")}</legend>
     ${["given", "not-needed", "refused"].map((word) => html`<label class="check"><input type="radio" name="consent" required
       checked=${state.consent === word} onChange=${() => set({ consent: word })} />${t(`consent-${word}`)}</label>`)}
   </fieldset>
   <div class="row"><button type="submit" class="main"
-    disabled=${!state.newName.trim() || !state.consent || recorded.faults.includes("tooShort")}>${t("keepVoice")}</button></div>
+    disabled=${!state.newName.trim() || !state.consent || recorded.faults.some(({ forbids }) => forbids)}>${t("keepVoice")}</button></div>
 </form>`;
 
 export const Record = () => html`<section onDragOver=${(event) => event.preventDefault()} onDrop=${drop}>

@@ -1,5 +1,7 @@
 // What the page asks of the server.
 
+import { t } from "./words.js";
+
 export class Refused extends Error {
   constructor(message, body) {
     super(message);
@@ -7,26 +9,47 @@ export class Refused extends Error {
   }
 }
 
+// The server did not answer, or left in the middle of its answer.
+export class Gone extends Error {}
+
+let missed = () => {};
+export const watchGone = (call) => {
+  missed = call;
+};
+
+// What comes of a request; fetch says of every failure of the network that it is a TypeError.
+const reached = async (work) => {
+  try {
+    return await work;
+  } catch (error) {
+    if (!(error instanceof TypeError)) throw error;
+    missed();
+    throw new Gone(t("lifeGone"));
+  }
+};
+
 const checked = async (response) => {
   if (response.ok) return response;
   const body = await response.json().catch(() => ({}));
   throw new Refused(body.error?.message ?? `${response.status} ${response.statusText}`, body);
 };
 
-export const get = async (path) => (await checked(await fetch(path))).json();
+export const get = async (path) => (await checked(await reached(fetch(path)))).json();
 
-export const post = async (path, values, signal) => {
+const sent = async (method, path, values, signal) => {
   const headers = { "content-type": "application/json" };
-  return checked(await fetch(path, { method: "POST", headers, body: JSON.stringify(values), signal }));
+  return checked(await reached(fetch(path, { method, headers, body: JSON.stringify(values), signal })));
 };
+export const post = (path, values, signal) => sent("POST", path, values, signal);
+export const patch = (path, values) => sent("PATCH", path, values);
 
 export const send = async (path, fields) => {
   const body = new FormData();
   for (const [name, value] of Object.entries(fields)) body.append(name, value);
-  return (await checked(await fetch(path, { method: "POST", body }))).json();
+  return (await checked(await reached(fetch(path, { method: "POST", body })))).json();
 };
 
-export const remove = async (path) => (await checked(await fetch(path, { method: "DELETE" }))).json();
+export const remove = async (path) => (await checked(await reached(fetch(path, { method: "DELETE" })))).json();
 
 // Moves the voice of a running speech: {frame} from which on.
 export const steer = async (id, values) => (await post(`/v1/audio/speech/${id}/steer`, values)).json();
@@ -38,7 +61,7 @@ export async function* spoken(values, signal, began) {
   const reader = response.body.getReader();
   let rest = new Uint8Array(0);
   for (;;) {
-    const { done, value } = await reader.read();
+    const { done, value } = await reached(reader.read());
     if (done) return;
     const bytes = new Uint8Array(rest.length + value.length);
     bytes.set(rest);

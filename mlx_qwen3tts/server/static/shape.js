@@ -2,6 +2,7 @@
 
 import { html } from "./htm.js";
 import { blended, fade, fader, move, reset, second, strength, type } from "./expression.js";
+import { Keep } from "./keep.js";
 import { Pads } from "./pads.js";
 import { state } from "./store.js";
 import { t } from "./words.js";
@@ -63,6 +64,7 @@ export const Shape = () => {
   const changed = state.heard !== null && state.heard !== state.expression;
   return html`<section>
     <h2>${t("shape")} ${changed && html`<span class="tag">${t("unheard")}</span>`}</h2>
+    <p class="about">${t(state.directions.length ? "shapeHelp" : "shapeBlend")}</p>
     <label>${t("expression")}<input spellcheck=${false} autocomplete="off" value=${state.expression}
       aria-invalid=${state.error !== null} aria-describedby="expression-error" onInput=${(event) => type(event.target.value)} /></label>
     <div id="expression-error" aria-live="polite">${state.error !== null &&
@@ -73,5 +75,6 @@ export const Shape = () => {
     ${state.directions.map((direction) => html`<${Slider} key=${direction.name} direction=${direction} />`)}
     <div class="row"><button disabled=${state.error !== null || !state.terms.some((one) => one.kind === "direction")} onClick=${reset}>
       ${t("reset")}</button></div>
+    <${Keep} />
   </section>`;
 };

@@ -16,6 +16,18 @@ const asked = async (mode, what) => {
   });
 };
 
+// Between the tabs that show this page.
+const tabs = new BroadcastChannel("mlx_qwen3tts takes");
+export const watch = (call) => {
+  tabs.onmessage = call;
+};
+
+const changed = async (what) => {
+  const result = await asked("readwrite", what);
+  tabs.postMessage(null);
+  return result;
+};
+
 export const takes = () => asked("readonly", (store) => store.getAll());
-export const keep = (take) => asked("readwrite", (store) => store.add(take));
-export const forget = (id) => asked("readwrite", (store) => store.delete(id));
+export const keep = (take) => changed((store) => store.add(take));
+export const forget = (id) => changed((store) => store.delete(id));

@@ -3,18 +3,21 @@
 export const RATE = 24000;
 let node = null;
 let context = null;
+let out = null; // where all sound leads
 let ended = null; // what to call once the present sound is over
 let count = 0;
 
 const ready = async () => {
   if (!node) {
     context = new AudioContext({ sampleRate: RATE });
-    await context.audioWorklet.addModule("/static/player.js");
+    await context.audioWorklet.addModule(new URL("player.js", import.meta.url));
     node = new AudioWorkletNode(context, "player", { numberOfInputs: 0, outputChannelCount: [1] });
     node.port.onmessage = ({ data }) => {
       if (data.ended === count) over(data.gaps);
     };
-    node.connect(context.destination);
+    out = new GainNode(context);
+    out.connect(context.destination);
+    node.connect(out);
   }
   await context.resume();
 };
@@ -37,6 +40,16 @@ export const play = async (done) => {
     add: (samples) => node.port.postMessage({ id, samples }),
     finish: () => node.port.postMessage({ id, finish: true }),
   };
+};
+
+// Where the one player's sound leads, for what is played by other means; whatever is heard ends. done() is called when
+// something else begins or all is stopped; null where that was so before it began.
+export const borrow = async (done) => {
+  stop();
+  const id = ++count;
+  ended = done;
+  await ready();
+  return id === count ? out : null;
 };
 
 export const stop = () => {

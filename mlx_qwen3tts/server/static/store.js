@@ -9,6 +9,7 @@ import { t } from "./words.js";
 
 export const state = {
   status: "",
+  away: null, // key of what is wrong with the server, while something is
   model: null,
   voices: [], // cards of the server
   directions: [],
@@ -30,6 +31,7 @@ export const state = {
   recording: null, // {seconds, level} while the microphone is open
   recorded: null, // {file, samples or name, faults} to be kept or not
   newName: "",
+  shapedName: "", // of the blend that is to be kept
   consent: "",
 };
 
@@ -42,6 +44,8 @@ export const set = (values) => {
   changed();
 };
 export const told = (error) => set({ status: error.message });
+// The same of a voice that was to be kept under a name.
+export const toldOfName = (error) => (error.body?.error?.code === "name_taken" ? set({ status: t("nameTaken") }) : told(error));
 
 export const loadVoices = async () => {
   const listed = await server.get("/v1/audio/voices");
@@ -50,17 +54,28 @@ export const loadVoices = async () => {
 
 export const loadDirections = async () => set({ directions: (await server.get("/v1/audio/directions")).data });
 
-export const begin = async () => {
+// What the page knows from the server, asked for again; the expression stays, and the first voice speaks where there is none.
+export const reload = async () => {
   try {
-    set({ text: t("firstText"), takes: (await shelf.takes()).reverse() });
     const [models] = await Promise.all([server.get("/v1/models"), loadDirections()]);
     set({ model: models.data[0] });
     await loadVoices();
     const first = state.voices.find((voice) => voice.consent !== "refused");
-    if (first) await read(quoted(first.name));
+    if (state.expression) await read(state.expression);
+    else if (first) await read(quoted(first.name));
   } catch (error) {
     told(error);
   }
+};
+
+export const begin = async () => {
+  set({ text: t("firstText") });
+  try {
+    set({ takes: (await shelf.takes()).reverse() });
+  } catch (error) {
+    told(error); // a browser that keeps nothing speaks all the same
+  }
+  await reload();
 };
 
 const settings = () => {
@@ -136,6 +151,9 @@ export const hear = async ({ id, samples }) => {
   sound.finish();
 };
 export const hearSamples = (samples) => hear({ id: "recording", samples });
+
+// What another tab keeps or deletes is seen here too.
+shelf.watch(async () => set({ takes: (await shelf.takes()).reverse() }));
 
 export const forget = async (take) => {
   if (state.playing === take.id) halt();

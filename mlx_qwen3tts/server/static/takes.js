@@ -26,7 +26,7 @@ const Take = ({ take }) => {
   const heard = state.playing === take.id;
   return html`<li>
     <p class="said">${input}</p>
-    <p class="about"><code>${voice}</code> · ${t("seed")} ${take.seed} · ${seconds(take.samples).toFixed(1)} s${more.map((one) => ` · ${one}`)}</p>
+    <p class="about">${t("takeNumber", { n: take.id })} · <code>${voice}</code> · ${t("seed")} ${take.seed} · ${seconds(take.samples).toFixed(1)} s${more.map((one) => ` · ${one}`)}</p>
     <div class="row small">
       <button onClick=${() => (heard ? halt() : hear(take))}>${heard ? t("pause") : t("play")}</button>
       <button onClick=${() => again(take)}>${t("again")}</button>

@@ -8,7 +8,7 @@ export const language = saved in LANGUAGES ? saved : navigator.language.startsWi
 let words = {};
 
 export const loadWords = async () => {
-  words = await (await fetch(`/static/${language}.json`)).json();
+  words = await (await fetch(new URL(`${language}.json`, import.meta.url))).json();
   document.documentElement.lang = language;
 };
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import lzma
+import stat
 import struct
 import zipfile
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 from ... import checks
 from ...errors import InvalidValue, NameTaken, QwenTTSError, VoiceNotFound, shortened
@@ -25,11 +27,22 @@ if TYPE_CHECKING:
     from .library import Library
 
 DIRECTIONS = "directions"
-# What an archive may unpack to, as its list of contents says, which is all that is ever unpacked.
-MOST_FILES = 100_000
-LARGEST_ALL = 1 << 30  # bytes
 SMALL = 1 << 20  # bytes that any archive may unpack to
 RATIO = 100  # bytes of one that is packed; vectors hardly get smaller, JSON by a factor of two or three
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What an archive may unpack to, as its list of contents says, which is all that is ever unpacked.
+
+    files: how many; one, total: bytes of one file and of all; methods: how they may be packed, as zipfile numbers it,
+    None for every way that it knows.
+    """
+
+    files: int = 100_000
+    one: int = LARGEST
+    total: int = 1 << 30
+    methods: tuple[int, ...] | None = None
 
 
 def export_zip(library: Library, path: Path | str, names: Iterable[str] | None = None) -> list[str]:
@@ -85,114 +98,161 @@ def import_zip(library: Library, path: Path | str, overwrite: bool = False) -> l
     try:
         if not path.is_file():
             raise InvalidValue(f"archive {path}: {'not a regular file' if path.exists() else 'no such file'}")
-        archive, size = zipfile.ZipFile(path), path.stat().st_size
+        file = path.open("rb")
+    except OSError as error:
+        raise InvalidValue(f"archive {path} cannot be read: {error}") from None
+    with file, unpacking(file, f"archive {path}") as packed:
+        return packed.into(library, overwrite)
+
+
+@contextlib.contextmanager
+def unpacking(file: IO[bytes], called: str, limits: Limits | None = None) -> Iterator[Packed]:
+    """Look through an archive. InvalidValue for what does not belong in a library, or is more than `limits` allow;
+    called: what messages call it. Nothing is unpacked yet."""
+    try:
+        archive, size = zipfile.ZipFile(file), file.seek(0, 2)
     # What zipfile raises for a list of contents that is not one.
     except (zipfile.BadZipFile, NotImplementedError, OSError, OverflowError, MemoryError, UnicodeDecodeError) as error:
-        raise InvalidValue(f"archive {path} cannot be read: {error}") from None
+        raise InvalidValue(f"{called} cannot be read: {error}") from None
     with archive:
-        members = _members(archive, path, size)
-        _check_names(library, members, overwrite, path)  # before the work, and again once nobody else can add any
+        yield Packed(archive, _members(archive, called, size, limits or Limits()), called)
+
+
+@dataclass(frozen=True)
+class Packed:
+    """An archive that was looked through. members: {where it goes in the library: member}; called: what messages call
+    it."""
+
+    archive: zipfile.ZipFile
+    members: dict[str, zipfile.ZipInfo]
+    called: str
+
+    @property
+    def names(self) -> list[str]:
+        """Of its voices."""
+        return [PurePosixPath(name).stem for name in self.members if "/" not in name and name != SPACE]
+
+    @property
+    def directions(self) -> list[str]:
+        """Their names."""
+        return [PurePosixPath(name).stem for name in self.members if "/" in name]
+
+    def into(self, library: Library, overwrite: bool = False) -> list[str]:
+        """Take all of it into a library, or nothing. Returns the names of the voices. NameTaken where the library has
+        one of them, unless `overwrite`."""
+        for _ in self.steps(library, overwrite):
+            pass
+        return self.names
+
+    def steps(self, library: Library, overwrite: bool = False) -> Iterator[None]:
+        """What `into` does, file by file, for whoever has other things to do in between. Nothing is in the library
+        before the end."""
+        self._check_names(library, overwrite)  # before the work, and again once nobody else can add any
         with together(library.folder) as files:
-            for name, member in members.items():
-                _unpack(archive, member, name, files, path)
+            for name, member in self.members.items():
+                self._unpack(member, name, files)
+                yield
             with library.locked():
-                _check_names(library, members, overwrite, path)
-                olds = {str(old.relative_to(library.folder)) for name in members for old in _present(library, name)}
-                files.commit(sorted(olds - members.keys()))
-    return [PurePosixPath(name).stem for name in members if "/" not in name and name != SPACE]
+                self._check_names(library, overwrite)
+                olds = {
+                    str(old.relative_to(library.folder)) for name in self.members for old in _present(library, name)
+                }
+                files.commit(sorted(olds - self.members.keys()))
+
+    def _check_names(self, library: Library, overwrite: bool) -> None:
+        """Refuse names that the library has, unless they may be overwritten, or has in another spelling."""
+        there = [file.name for name in self.members for file in _present(library, name)]
+        if there and not overwrite:
+            raise NameTaken(
+                f"library {library.folder} has {shortened(there, 5)} already; "
+                "--overwrite (in Python overwrite=True) replaces them, --library names another one"
+            )
+        known = {".": library.names, DIRECTIONS: library.directions}
+        folded = {parent: {composed(name).casefold(): name for name in names} for parent, names in known.items()}
+        for place in map(PurePosixPath, self.members):
+            other = folded[str(place.parent)].get(place.stem.casefold())
+            if other is not None and composed(other) != place.stem and str(place) != SPACE:
+                reason = unportable(place.stem, [other])
+                raise InvalidValue(f"{self.called}: name {place.stem!r}: {reason}, which library {library.folder} has")
+
+    def _unpack(self, member: zipfile.ZipInfo, name: str, files: Together) -> None:
+        """A member written to where it waits for the others, checked to be what its place says."""
+        place = PurePosixPath(name)
+        kind = Direction if place.parent.name == DIRECTIONS else VoiceSpace if name == SPACE else Voice
+        file = files.place(name)
+        try:
+            content = self.archive.read(member)
+        # What zipfile raises for a damaged, encrypted or unknown member, at a place that may be none.
+        except (
+            zipfile.BadZipFile,
+            zlib.error,
+            lzma.LZMAError,
+            struct.error,
+            EOFError,
+            MemoryError,
+            NotImplementedError,
+            OSError,
+            OverflowError,
+            RuntimeError,
+            ValueError,
+        ) as error:
+            raise InvalidValue(f"{self.called}: {place.name}: {error}") from None
+        with whole_file(file) as temporary:
+            temporary.write_bytes(content)
+        try:
+            kind.load(file)
+        except QwenTTSError as error:
+            raise InvalidValue(f"{self.called}: {str(error).replace(str(file), place.name)}") from None
 
 
-def _members(archive: zipfile.ZipFile, path: Path, size: int) -> dict[str, zipfile.ZipInfo]:
+def _members(archive: zipfile.ZipFile, called: str, size: int, limits: Limits) -> dict[str, zipfile.ZipInfo]:
     """{where it goes in the library: member}, or InvalidValue for what does not belong in one."""
     listed = archive.infolist()
-    if len(listed) > MOST_FILES:
-        raise InvalidValue(f"archive {path} has {len(listed)} files; a library has at most {MOST_FILES}")
+    if len(listed) > limits.files:
+        raise InvalidValue(f"{called} has {len(listed)} files; a library has at most {limits.files}")
     members: dict[str, zipfile.ZipInfo] = {}
     stems: dict[str, list[str]] = {}
     for member in listed:
         place = PurePosixPath(member.filename)
         if not place.parts:
-            raise InvalidValue(f"archive {path}: {member.filename!r} is not the name of a file")
+            raise InvalidValue(f"{called}: {member.filename!r} is not the name of a file")
         # What the systems' own archivers put in beside the files.
         if member.is_dir() or place.name.startswith(".") or place.parts[0] == "__MACOSX":
             continue
         if str(place.parent) not in (".", DIRECTIONS) or place.suffix not in SUFFIXES or "\\" in member.filename:
-            raise InvalidValue(f"archive {path}: {member.filename!r} is not a voice, direction or space of a library")
+            raise InvalidValue(f"{called}: {member.filename!r} is not a voice, direction or space of a library")
+        if stat.S_ISLNK(member.external_attr >> 16):
+            raise InvalidValue(f"{called}: {member.filename!r} is a link, not a file")
         beside = stems.setdefault(str(place.parent), [])
         if str(place) != SPACE:
-            place = place.with_name(_checked(place.stem, beside, path) + place.suffix)
+            place = place.with_name(_checked(place.stem, beside, called) + place.suffix)
             beside.append(place.stem)
-        if member.file_size > LARGEST:
-            raise InvalidValue(
-                f"archive {path}: {member.filename!r} has {member.file_size} bytes, too many for a voice"
-            )
+        elif SPACE in members:
+            raise InvalidValue(f"{called} has two files {SPACE!r}")
+        if member.file_size > limits.one:
+            raise InvalidValue(f"{called}: {member.filename!r} has {member.file_size} bytes, too many for a voice")
+        if limits.methods is not None and member.compress_type not in limits.methods:
+            raise InvalidValue(f"{called}: {member.filename!r} is packed in a way that is not taken; deflate is")
         members[str(place)] = member
     if not members:
-        raise InvalidValue(f"archive {path} has no voices")
+        raise InvalidValue(f"{called} has no voices")
     total = sum(member.file_size for member in members.values())
-    if total > min(LARGEST_ALL, RATIO * size + SMALL):
-        raise InvalidValue(f"archive {path} has {size} bytes and would unpack to {total}, which no library does")
+    if total > min(limits.total, RATIO * size + SMALL):
+        raise InvalidValue(f"{called} has {size} bytes and would unpack to {total}, which no library does")
     return members
 
 
-def _checked(stem: str, beside: list[str], path: Path) -> str:
+def _checked(stem: str, beside: list[str], called: str) -> str:
     """A name that every system can hold beside the others, composed."""
     try:
         name = check_name(stem)
     except QwenTTSError as error:
-        raise InvalidValue(f"archive {path}: {error}") from None
+        raise InvalidValue(f"{called}: {error}") from None
     if name in beside:
-        raise InvalidValue(f"archive {path} has two files for {name!r}")
+        raise InvalidValue(f"{called} has two files for {name!r}")
     if reason := unportable(name, beside):
-        raise InvalidValue(f"archive {path}: name {name!r}: {reason}")
+        raise InvalidValue(f"{called}: name {name!r}: {reason}")
     return name
-
-
-def _check_names(library: Library, members: dict[str, zipfile.ZipInfo], overwrite: bool, path: Path) -> None:
-    """Refuse names that the library has, unless they may be overwritten, or has in another spelling."""
-    there = [file.name for name in members for file in _present(library, name)]
-    if there and not overwrite:
-        raise NameTaken(
-            f"library {library.folder} has {shortened(there, 5)} already; "
-            "--overwrite (in Python overwrite=True) replaces them, --library names another one"
-        )
-    known = {".": library.names, DIRECTIONS: library.directions}
-    folded = {parent: {composed(name).casefold(): name for name in names} for parent, names in known.items()}
-    for place in map(PurePosixPath, members):
-        other = folded[str(place.parent)].get(place.stem.casefold())
-        if other is not None and composed(other) != place.stem and str(place) != SPACE:
-            reason = unportable(place.stem, [other])
-            raise InvalidValue(f"archive {path}: name {place.stem!r}: {reason}, which library {library.folder} has")
-
-
-def _unpack(archive: zipfile.ZipFile, member: zipfile.ZipInfo, name: str, files: Together, path: Path) -> None:
-    """A member written to where it waits for the others, checked to be what its place says."""
-    place = PurePosixPath(name)
-    kind = Direction if place.parent.name == DIRECTIONS else VoiceSpace if name == SPACE else Voice
-    file = files.place(name)
-    try:
-        content = archive.read(member)
-    # What zipfile raises for a damaged, encrypted or unknown member, at a place that may be none.
-    except (
-        zipfile.BadZipFile,
-        zlib.error,
-        lzma.LZMAError,
-        struct.error,
-        EOFError,
-        MemoryError,
-        NotImplementedError,
-        OSError,
-        OverflowError,
-        RuntimeError,
-        ValueError,
-    ) as error:
-        raise InvalidValue(f"archive {path}: {place.name}: {error}") from None
-    with whole_file(file) as temporary:
-        temporary.write_bytes(content)
-    try:
-        kind.load(file)
-    except QwenTTSError as error:
-        raise InvalidValue(f"archive {path}: {str(error).replace(str(file), place.name)}") from None
 
 
 def _present(library: Library, name: str) -> list[Path]:
