@@ -109,14 +109,22 @@ def read_cast(file: str | Path) -> dict[str, Part]:
         if isinstance(error, QwenTTSError):
             raise
         raise InvalidValue(f"cast {path} is not JSON: {error}", param="voices") from None
+    return parts_of(values, f"cast {path}")
+
+
+def parts_of(values: object, title: str = "the cast") -> dict[str, Part]:
+    """{name: Part} of an object of names and voices, as voices.json has it. title: what messages call it."""
     if not isinstance(values, dict):
-        raise InvalidValue(f"cast {path} is not an object of names and voices", param="voices")
-    parts = {}
+        raise InvalidValue(f"{title} is not an object of names and voices", param="voices")
+    parts, seen = {}, set()
     for name, value in values.items():
+        if name.casefold() in seen:
+            raise InvalidValue(f"{title} has {name!r} twice", param="voices")
+        seen.add(name.casefold())
         try:
             parts[name] = _part(value)
         except QwenTTSError as error:
-            raise type(error)(f"cast {path}: {name}: {error}", param="voices") from None
+            raise type(error)(f"{title}: {name}: {error}", param="voices") from None
     return parts
 
 
@@ -135,10 +143,8 @@ def _part(value: Any) -> Part:
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """An object whose keys differ by more than their case."""
-    seen: set[str] = set()
-    for key, _ in pairs:
-        if key.casefold() in seen:
+    """An object without a key twice, of which JSON would keep the last."""
+    for place, (key, _) in enumerate(pairs):
+        if key in (other for other, _ in pairs[:place]):
             raise InvalidValue(f"the cast has {key!r} twice", param="voices")
-        seen.add(key.casefold())
     return dict(pairs)

@@ -17,7 +17,7 @@ from starlette.routing import Route, WebSocketRoute
 from .. import __version__
 from ..errors import QwenTTSError, UnsupportedValue
 from ..files.json_text import json_text
-from . import asking, live, pages, shaping, shelf, speech
+from . import asking, live, pages, scripts, shaping, shelf, speech
 from .answers import Refusal, error_response
 from .designing import Designer
 from .engine import Engine
@@ -155,7 +155,7 @@ async def http_error(request: HttpRequest, error: Exception) -> Response:
     return error_response(Refusal(code, message), error.status_code, error.headers)
 
 
-LARGE_BODIES = ("/v1/audio/speech", "/v1/audio/voices", "/v1/embeddings/voice")
+LARGE_BODIES = ("/v1/audio/speech", "/v1/audio/scripts", "/v1/audio/voices", "/v1/embeddings/voice")
 
 
 def build(server: Server, anywhere: bool = False) -> Guard:
@@ -173,6 +173,8 @@ def build(server: Server, anywhere: bool = False) -> Guard:
         Route("/v1/audio/speech", speech.speech, methods=["POST"]),
         Route("/v1/audio/speech/batch", speech.batch, methods=["POST"]),
         WebSocketRoute("/v1/audio/speech/stream", live.stream),
+        Route("/v1/audio/scripts", scripts.scripts, methods=["POST"]),
+        Route("/v1/audio/scripts/speech", scripts.speech, methods=["POST"]),
         Route("/v1/audio/voices", shelf.voices, methods=["GET", "POST"]),
         Route("/v1/audio/voices/combine", shelf.combine, methods=["POST"]),
         Route("/v1/audio/voices/search", shelf.search, methods=["POST"]),

@@ -5,6 +5,7 @@ import { LANGUAGES, choose, language, loadWords, t } from "./words.js";
 import { begin, state, watch } from "./store.js";
 import { Library } from "./library.js";
 import { Record } from "./record.js";
+import { Script } from "./scripts.js";
 import { Shape } from "./shape.js";
 import { Speak } from "./speak.js";
 import { Takes } from "./takes.js";
@@ -23,6 +24,7 @@ const Page = () => {
     <main>
       <div class="column"><${Speak} />${state.voices.length > 0 && html`<${Shape} />`}</div>
       <div class="column"><${Takes} />${state.model && state.model.type !== "voice_design" && html`<${Record} />`}<${Library} /></div>
+      ${state.voices.length > 0 && html`<${Script} />`}
     </main>`;
 };
 
