@@ -2,9 +2,9 @@
 
     python -m benchmarks.hours [--minutes 6 60] [--model miniature] [--batch-size 8] [--suffix .m4b] [--json]
 
-Writes a book of made-up sentences in the miniature's words, a narrator and two characters, a chapter every three minutes,
-and has `mlx_qwen3tts.script render` speak it: each length in a process of its own, whose memory and processor time the
-system tells. Every shorter book is the beginning of the longest.
+Writes a book of made-up sentences in the miniature's words, a narrator and two characters, a chapter every three
+minutes, and has `mlx_qwen3tts.script render` speak it: each length in a process of its own, whose memory and processor
+time the system tells. Every shorter book is the beginning of the longest.
 """
 
 import argparse
@@ -23,10 +23,10 @@ from mlx_qwen3tts.checkpoint import hub
 
 LETTERS_A_MINUTE = 680  # of the book, with its pauses and headings, as the miniature speaks it
 CHAPTER = 3  # minutes
-NUMBERS = "one two three four five six seven eight nine ten".split()
-COLOURS = "black blue green orange purple red white yellow".split()
-THINGS = "bird car cat dog house machine moon river tree".split()
-DAYS = "Monday Tuesday Wednesday Thursday Friday Saturday Sunday".split()
+NUMBERS = ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"]
+COLOURS = ["black", "blue", "green", "orange", "purple", "red", "white", "yellow"]
+THINGS = ["bird", "car", "cat", "dog", "house", "machine", "moon", "river", "tree"]
+DAYS = ["Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday"]
 SENTENCES = (
     "The {thing} is {colour} and the {other} is big.",
     "I have {number} {colour} {thing} and a small {other}.",

@@ -35,7 +35,9 @@ def build_parser() -> argparse.ArgumentParser:
     add_script(check)
     check.add_argument("--model", metavar="M", help="whose presets, words and languages count")
     check.add_argument("--output", metavar="FILE", help="of a rendering: what it has spoken, and how fast")
-    check.add_argument("--calibrate", action="store_true", help="speak a few pieces with --model, to tell what all cost")
+    check.add_argument(
+        "--calibrate", action="store_true", help="speak a few pieces with --model, to tell what all cost"
+    )
     check.add_argument("--dtype", metavar="D", help="of --calibrate (default: the checkpoint's own)")
     cli.add_json(check)
     render = ways.add_parser("render", help="speak it; the same command again goes on where it was stopped")
@@ -95,7 +97,7 @@ def check(options: argparse.Namespace) -> None:
 
     if options.calibrate and options.model is None:
         options.model = cli.MODEL
-    parts = parts_of(options)
+    written, parts = writing(options), parts_of(options)
     script = Script.parse(options.file, parts)
     lookup = lookup_of(options, Library(FOLDER if options.library is None else options.library))
 
@@ -104,7 +106,7 @@ def check(options: argparse.Namespace) -> None:
 
     cast = Cast(parts, resolve)
     cast.check(script)
-    pieces = lay_out(script, cast, options.seed, language=options.language, written=writing(options))
+    pieces = lay_out(script, cast, options.seed, language=options.language, written=written)
     languages, unknown = PUBLISHED, None
     if options.model is not None:
         from .checkpoint.folder import ModelFolder

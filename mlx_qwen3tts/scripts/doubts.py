@@ -34,7 +34,18 @@ WRITTEN = {
     "THAI": ("thai",),
 }
 # Languages of the published checkpoints.
-PUBLISHED = ("chinese", "english", "french", "german", "italian", "japanese", "korean", "portuguese", "russian", "spanish")
+PUBLISHED = (
+    "chinese",
+    "english",
+    "french",
+    "german",
+    "italian",
+    "japanese",
+    "korean",
+    "portuguese",
+    "russian",
+    "spanish",
+)
 SHOWN = 3  # examples of one kind in a line's doubt
 
 

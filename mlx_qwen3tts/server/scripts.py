@@ -104,7 +104,9 @@ async def _find(server: Server, script: Script, given: dict[str, Part]) -> tuple
             lower = await why_not(line.name) is not None and await why_not(line.name.lower()) is None
             parts[line.name.casefold()] = Part(line.name.lower() if lower else line.name)
     used = {parts[NARRATOR if line.name is None else line.name.casefold()].voice for line in script.lines}
-    used |= {span.voice for line in script.lines for span in line.spans if span.voice and span.voice.casefold() not in parts}
+    used |= {
+        span.voice for line in script.lines for span in line.spans if span.voice and span.voice.casefold() not in parts
+    }
     wrong = {voice: why for voice in used if voice is not None and (why := await why_not(voice)) is not None}
     return parts, wrong
 
@@ -153,10 +155,21 @@ def _lines(read: Understood) -> list[dict[str, Any]]:
     pieces: dict[int, list[dict[str, Any]]] = {}
     for piece in read.pieces:
         one = {"key": piece.key, "text": piece.text, "voice": piece.part.voice, "instructions": piece.part.instruct}
-        one |= {"error": read.wrong.get(piece.part.voice or ""), "rate": piece.part.rate, "language": piece.part.language or read.language, "seed": piece.seed}
+        one |= {
+            "error": read.wrong.get(piece.part.voice or ""),
+            "rate": piece.part.rate,
+            "language": piece.part.language or read.language,
+            "seed": piece.seed,
+        }
         pieces.setdefault(piece.line, []).append({**one, "pause": piece.pause, "seconds": round(piece.seconds, 1)})
     return [
-        {"line": line.number, "name": line.name, "text": line.text, "heading": line.heading, "pieces": pieces[line.number]}
+        {
+            "line": line.number,
+            "name": line.name,
+            "text": line.text,
+            "heading": line.heading,
+            "pieces": pieces[line.number],
+        }
         for line in read.script.lines
     ]
 

@@ -1,4 +1,4 @@
-"""Numbers, dates and units as words (wetext, the extra "wetext"), for models that may read digits in another language."""
+"""Numbers, dates and units as words (by wetext, an extra): models may read digits in another language."""
 
 from __future__ import annotations
 

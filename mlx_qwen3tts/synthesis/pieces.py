@@ -15,13 +15,13 @@ LETTERS = {
     "en": 600,
     "de": 600,
     "fr": 600,
-    "es": 600,
-    "it": 600,
-    "pt": 600,
-    "ru": 600,
-    "zh": 200,
-    "ja": 280,
-    "ko": 240,
+    "es": 550,
+    "it": 560,
+    "pt": 500,
+    "ru": 530,
+    "zh": 160,
+    "ja": 270,
+    "ko": 230,
 }
 USUAL = "en"  # of a language that is not among them and is written with letters
 

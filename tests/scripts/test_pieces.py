@@ -1,11 +1,13 @@
 """Pieces of long texts in several languages, and numbers as words."""
 
 import sys
+from base64 import b64encode
 from types import ModuleType
 
 import pytest
 
-from benchmarks.letters import ENGLISH, PASSAGES, SECONDS, measure
+from benchmarks.letters import ENGLISH, PASSAGES, measure, merged, tokenizer_of
+from mlx_qwen3tts.checkpoint import hub
 from mlx_qwen3tts.errors import MissingExtra, QwenTTSError, UnsupportedValue
 from mlx_qwen3tts.scripts.timeline import LIMIT
 from mlx_qwen3tts.synthesis import normalizing
@@ -23,13 +25,21 @@ def test_a_piece_takes_as_long_in_every_language(code):
     assert all(LETTERS[code] - longest < len(piece) <= LETTERS[code] for piece in made[:-1])
     # The same passages take about the same time, whatever they are written in.
     seconds = weight(" ".join(PASSAGES[code]), code) / ENGLISH
-    assert seconds == pytest.approx(weight(" ".join(PASSAGES["en"])) / ENGLISH, rel=0.2)
+    assert seconds == pytest.approx(weight(" ".join(PASSAGES["en"])) / ENGLISH, rel=0.35)
 
 
 def test_limits_are_what_was_measured():
-    for code, row in measure().items():
-        assert SECONDS / 60 * row["limit"] < 1.25 * row["same_time"] * SECONDS / 60, code
-        assert row["limit"] > row["same_time"] / 1.25, code
+    for code, row in measure(espeak=False).items():
+        assert 0.75 * row["same_time"] <= row["limit"] <= 1.01 * row["same_time"], code
+
+
+def test_the_published_vocabulary_is_counted_as_merges_go(tmp_path):
+    ranks = {b"a": 0, b"b": 1, b" ": 2, b"ab": 3, b"abab": 4, b" ab": 5}
+    assert [merged(word, ranks) for word in (b"abab", b"aba", b" ab", b"")] == [1, 2, 1, 0]
+    lines = (b64encode(token) + b" %d\n" % rank for token, rank in ranks.items())
+    (tmp_path / "x.tiktoken").write_bytes(b"".join(lines))
+    assert tokenizer_of(tmp_path / "x.tiktoken")("abab ab") == 2
+    assert tokenizer_of(hub.SHIPPED["miniature"])("hello world") > 1
 
 
 def test_the_language_of_a_text_is_that_of_its_script():
@@ -64,7 +74,9 @@ def wetext(monkeypatch):
 def test_numbers_become_words_where_that_is_asked_for(wetext, tmp_path):
     assert normalizing.in_words("3 cats.") == "three cats." and normalizing.in_words("3只猫。") == "三只猫。"
     assert normalizing.in_words("Ohne.", "German") == "Ohne."
-    with pytest.raises(UnsupportedValue, match="no rules for numbers in German; they are for English, Chinese, Japanese"):
+    with pytest.raises(
+        UnsupportedValue, match="no rules for numbers in German; they are for English, Chinese, Japanese"
+    ):
         normalizing.in_words("3 Katzen.", "German")
     tts = StandIn()
     timeline("# Part 3\n\nLOW: 3 cats.", tts, normalize=True).render(tts, tmp_path / "a.wav")

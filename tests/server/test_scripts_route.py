@@ -55,7 +55,7 @@ def test_names_are_names(client, library):
     there = str(library.folder / "anna.safetensors")
     for voice in (there, "/no/such.safetensors"):
         [one] = ask(client, input="BEN: Hi.", voices={"BEN": voice}).json()["cast"]
-        assert one["error"] == f"voice {voice!r} is not a library voice; library voices: anna, ben, cleo"
+        assert one["error"] == f"voice {voice!r} is not a library voice or a preset of this model; library voices: anna, ben, cleo"
 
 
 @pytest.mark.parametrize(

@@ -45,7 +45,9 @@ def lines(page):
 def cast(page, name, voice):
     role(page, name).fill(voice)
     role(page, name).press("Tab")
-    expect(page.get_by_role("list", name="Cast").get_by_role("listitem").filter(has_text=name)).to_contain_text("pieces")
+    expect(page.get_by_role("list", name="Cast").get_by_role("listitem").filter(has_text=name)).to_contain_text(
+        "pieces"
+    )
 
 
 @pytest.fixture
@@ -79,7 +81,9 @@ def test_who_has_no_voice_is_shown_and_cast(studio):
     expect(lines(studio).nth(2)).to_contain_text("voice 'ANNA' is not")
     cast(studio, "ANNA", "voice10")
     expect(lines(studio).nth(2)).to_contain_text("waiting")
-    colours = {name: cards.nth(i).evaluate("(one) => getComputedStyle(one).borderLeftColor") for i, name in enumerate("nab")}
+    colours = {
+        name: cards.nth(i).evaluate("(one) => getComputedStyle(one).borderLeftColor") for i, name in enumerate("nab")
+    }
     assert len(set(colours.values())) == 3
     assert lines(studio).nth(2).evaluate("(one) => getComputedStyle(one).borderLeftColor") == colours["a"]
 
