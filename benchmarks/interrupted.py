@@ -1,32 +1,67 @@
 """`script render` killed at random moments, and started again until it is done.
 
 A process of its own each time, the miniature speaking, kill -9 by the clock. Afterwards nothing that was finished may
-have been spoken again, nothing may be missing, and the output must have the bytes of one that nobody disturbed.
+have been spoken again, nothing may be missing, and the output must have the bytes of one that nobody disturbed. The
+processes are forked, as importing takes longer than speaking; MLX is used in them alone.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import random
-import subprocess
-import sys
+import signal
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 
+from mlx_qwen3tts import script
+from mlx_qwen3tts.audio import level, long  # noqa: F401  (what a rendering imports late)
 from mlx_qwen3tts.checkpoint import hub
+from mlx_qwen3tts.scripts import render  # noqa: F401
+from mlx_qwen3tts.synthesis import tts  # noqa: F401
 
 from .hours import sentence
 
-LINES, BEYOND = 60, 1.5  # lines of the script; how far behind its first piece a run may be killed, as a share of a run
+LINES = 24  # of the script
+TICK = 0.005  # seconds between two looks at a process
 Finished = dict[str, tuple[int, int, int]]  # pieces by hash: (inode, time of writing, bytes) of their sound
 
 
-def command(folder: Path) -> list[str]:
-    voice = hub.SHIPPED["miniature"] / "voices" / "voice02.safetensors"
-    render = [sys.executable, "-m", "mlx_qwen3tts.script", "render", str(folder / "play.txt"), "--voice", str(voice)]
-    return [*render, "--model", "miniature", "--dtype", "float32", "--output", str(folder / "play.wav")]
+def start(folder: Path) -> int:
+    """Fork a process that renders the script of a folder; its id."""
+    child = os.fork()
+    if child:
+        return child
+    status = 1
+    try:
+        os.dup2(os.open(os.devnull, os.O_RDWR), 2)
+        voice = hub.SHIPPED["miniature"] / "voices" / "voice02.safetensors"
+        asked = ["render", str(folder / "play.txt"), "--voice", str(voice), "--output", str(folder / "play.wav")]
+        script.main([*asked, "--model", "miniature", "--dtype", "float32"])
+        status = 0
+    except SystemExit as error:
+        status = error.code if isinstance(error.code, int) else 1
+    finally:  # nothing of the parent's may run here
+        os._exit(status)
+
+
+def ended(child: int, seconds: float | None, seen: Callable[[], object] = lambda: None) -> int:
+    """The exit status of a process, negative for a signal; killed where it has not ended within so many seconds.
+
+    seen: called now and then while it runs.
+    """
+    end = None if seconds is None else time.monotonic() + seconds
+    while True:
+        done, status = os.waitpid(child, os.WNOHANG)
+        if done:
+            return os.waitstatus_to_exitcode(status)
+        if end is not None and time.monotonic() >= end:
+            os.kill(child, signal.SIGKILL)
+            return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        seen()
+        time.sleep(TICK)
 
 
 def finished(folder: Path) -> Finished:
@@ -48,28 +83,26 @@ def prepare(folder: Path, seed: int) -> Path:
 
 def interrupted(count: int, seed: int, killed: Callable[[int], object]) -> tuple[dict[str, int], list[str]]:
     """({what: how many}, what was wrong) of `count` kills. killed: called with how many there were, after each."""
-    draw, wrong, counts = random.Random(seed), [], {"kills": 0, "rounds": 0, "before the first piece": 0, "pieces": 0}
+    draw, wrong, counts = random.Random(seed), [], {"kills": 0, "rounds": 0, "without a new piece": 0, "pieces": 0}
     with tempfile.TemporaryDirectory() as root:
         whole = prepare(Path(root) / "whole", seed)
-        start, first = time.monotonic(), 0.0
-        with subprocess.Popen(command(whole), stderr=subprocess.DEVNULL) as process:
-            while process.poll() is None:
-                time.sleep(0.02)
-                first = first or (time.monotonic() - start if finished(whole) else 0.0)
-        length = time.monotonic() - start
-        if process.returncode:
-            return counts, ["an undisturbed run fails"]
+        begun, first = time.monotonic(), 0.0
+
+        def look() -> None:
+            nonlocal first
+            if not first and finished(whole):
+                first = time.monotonic() - begun
+
+        if status := ended(start(whole), None, look):
+            return counts, [f"an undisturbed run fails with {status}"]
+        length = time.monotonic() - begun
         expected, everything = (whole / "play.wav").read_bytes(), set(finished(whole))
         while counts["kills"] < count:
             counts["rounds"] += 1
             folder, before = prepare(Path(root) / f"round{counts['rounds']}", seed), Finished()
             while True:
-                delay = draw.uniform(0, first + BEYOND * (length - first) / 4)
-                with subprocess.Popen(command(folder), stderr=subprocess.DEVNULL) as process:
-                    try:
-                        process.wait(delay if counts["kills"] < count else None)
-                    except subprocess.TimeoutExpired:
-                        process.kill()
+                delay = draw.uniform(0, first + (length - first) / 4)
+                status = ended(start(folder), delay if counts["kills"] < count else None)
                 try:
                     now = finished(folder)
                 except (ValueError, OSError) as error:
@@ -77,12 +110,12 @@ def interrupted(count: int, seed: int, killed: Callable[[int], object]) -> tuple
                     now = Finished()
                 again = [word for word, sound in before.items() if now.get(word) != sound]
                 wrong += [f"kill {counts['kills']}: {word} was finished, and is lost or spoken again" for word in again]
-                counts["before the first piece"] += process.returncode != 0 and now == before
+                counts["without a new piece"] += status != 0 and now == before
                 before = now
-                if process.returncode == 0:
+                if status == 0:
                     break
-                if process.returncode != -9:
-                    return counts, [*wrong, f"kill {counts['kills']}: the next run fails with {process.returncode}"]
+                if status != -signal.SIGKILL:
+                    return counts, [*wrong, f"kill {counts['kills']}: the next run fails with status {status}"]
                 counts["kills"] += 1
                 killed(counts["kills"])
             counts["pieces"] += len(before)

@@ -199,6 +199,7 @@ def render(options: argparse.Namespace) -> None:
     library = {} if options.library is None else {"library": options.library}
     tts = Qwen3TTS.from_pretrained(options.model, options.dtype, **library)
     cast: Cast = Cast(parts, tts.voice)
+    cast.check_model(script, tts, options.language)
     timeline = Timeline(
         script,
         cast,

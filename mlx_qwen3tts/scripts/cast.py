@@ -12,15 +12,19 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .. import checks
-from ..errors import InvalidValue, QwenTTSError, VoiceNotFound, WrongType, shortened
+from ..errors import InvalidValue, QwenTTSError, UnsupportedValue, VoiceNotFound, WrongType, shortened
 from ..files.text import read_text
+from ..synthesis.languages import language_name
 from ..synthesis.request import RATES
 from ..synthesis.text import check_text
 from ..voices.voice import Voice
 from .script import Line, Script, Span
+
+if TYPE_CHECKING:
+    from ..synthesis.tts import Qwen3TTS
 
 NARRATOR = "narrator"
 KEYS = ("voice", "instruct", "rate", "language")
@@ -58,6 +62,25 @@ class Cast:
         for line in script.lines:
             for span in line.spans:
                 self.part(line, span)
+
+    def check_model(self, script: Script, tts: Qwen3TTS, language: str = "auto") -> None:
+        """Refuse a script that a model cannot speak, before it has spoken anything: the message names the line.
+
+        language: where the cast has none.
+        """
+        for line in script.lines:
+            for span in line.spans:
+                part = self.part(line, span)
+                try:
+                    language_name(part.language or language, tts.languages)
+                except QwenTTSError as error:
+                    error.args = (f"line {line.number}: {error}",)
+                    raise
+                if part.instruct and not tts.takes_instruct:
+                    message = (
+                        f"line {line.number}: this model takes no instruction; use VoiceDesign or 1.7B CustomVoice"
+                    )
+                    raise UnsupportedValue(message, param="instruct")
 
     def part(self, line: Line, span: Span) -> Part:
         """How a span of a line is spoken; its `voice` can be found by `voice`."""

@@ -21,6 +21,7 @@ from ..scripts.doubts import doubtful
 from ..scripts.script import Script
 from ..scripts.timeline import Piece, lay_out, seconds_of
 from ..synthesis.request import Request, Sampling
+from .answers import error_body
 from .asking import Body
 from .speaking import Flow, called, speaking, unless
 from .speech import gone, json_body
@@ -34,8 +35,20 @@ MOST_SEEDS = 20_000  # pieces whose seed is chosen
 
 
 @dataclass(frozen=True)
+class Asked:
+    """A script as a request has it. parts: {name: Part}; seeds: {key of a piece: its seed}."""
+
+    text: str
+    kind: str
+    parts: dict[str, Part]
+    language: str
+    seed: int
+    seeds: dict[str, int]
+
+
+@dataclass(frozen=True)
 class Understood:
-    """A script as a request has it: with its cast, whose names have Parts, and its Pieces; wrong: {voice: why there is
+    """A script that was read: with its cast, whose names have Parts, and its Pieces; wrong: {voice: why there is
     none}."""
 
     script: Script
@@ -45,8 +58,8 @@ class Understood:
     wrong: dict[str, str]
 
 
-async def understand(server: Server, body: Body) -> Understood:
-    """What a body has of a script. Names without a voice are told, not refused; all else that is wrong is refused."""
+def asked_for(server: Server, body: Body) -> Asked:
+    """The fields of a body that have to do with a script."""
     text = body.text("input")
     if text is None:
         raise InvalidValue("input is missing: the script", param="input")
@@ -54,21 +67,24 @@ async def understand(server: Server, body: Body) -> Understood:
         message = f"input has {len(text)} characters; this server takes {server.settings.max_characters}"
         raise TextTooLong(f"{message} (--max-characters)", param="input")
     kind = body.word("kind", KINDS) or "text"
-    values = body.values.pop("voices", {})
-    parts = parts_of(values)
+    parts = parts_of(body.values.pop("voices", {}))
     if len(parts) > MOST_PARTS:
         raise InvalidValue(f"voices has {len(parts)} names; at most {MOST_PARTS} are taken", param="voices")
     language, seed = body.text("language", "auto") or "auto", body.whole("seed", 0, 2**32 - 1) or 0
-    seeds = _seeds(body)
-    script = await asyncio.to_thread(Script.parse_text, text, kind, list(parts), "input")
-    parts, wrong = await _find(server, script, parts)
+    return Asked(text, kind, parts, language, seed, _seeds(body))
+
+
+async def understand(server: Server, asked: Asked) -> Understood:
+    """Read a script. Names without a voice are told, not refused; QwenTTSError for what cannot be read."""
+    script = await asyncio.to_thread(Script.parse_text, asked.text, asked.kind, list(asked.parts), "the script")
+    parts, wrong = await _find(server, script, asked.parts)
     cast = Cast(parts, lambda name: None)  # who has a voice has been found out
 
     def laid() -> list[Piece]:
-        made = lay_out(script, cast, seed, language=language)
-        return [replace(piece, seed=seeds.get(piece.key, piece.seed)) for piece in made]
+        made = lay_out(script, cast, asked.seed, language=asked.language)
+        return [replace(piece, seed=asked.seeds.get(piece.key, piece.seed)) for piece in made]
 
-    return Understood(script, cast, await asyncio.to_thread(laid), language, wrong)
+    return Understood(script, cast, await asyncio.to_thread(laid), asked.language, wrong)
 
 
 def _seeds(body: Body) -> dict[str, int]:
@@ -123,7 +139,14 @@ def _why_not(server: Server, voice: str) -> str | None:
 async def scripts(request: HttpRequest) -> JSONResponse:
     """Read a script: the cast, the pieces to speak with voice, seed and pause, and what looks wrong."""
     server: Server = request.app.state.server
-    read = await understand(server, Body(await json_body(request)))
+    asked = asked_for(server, Body(await json_body(request)))
+    try:
+        read = await understand(server, asked)
+    except QwenTTSError as error:  # the request is answered all the same: somebody is still writing the script
+        wrong = error_body(error, 400)["error"]
+        return JSONResponse(
+            {"object": "audio.script", "error": wrong, "seconds": 0, "cast": [], "lines": [], "doubts": []}
+        )
     known = server.tts.planner.vocabulary
 
     def doubts() -> list[tuple[int, str]]:
@@ -133,9 +156,8 @@ async def scripts(request: HttpRequest) -> JSONResponse:
     told = [{"line": line, "doubt": doubt} for line, doubt in await asyncio.to_thread(doubts)]
     seconds = round(seconds_of(read.pieces), 1)
     cast = _cast(read)
-    return JSONResponse(
-        {"object": "audio.script", "seconds": seconds, "cast": cast, "lines": _lines(read), "doubts": told}
-    )
+    answer = {"object": "audio.script", "error": None, "seconds": seconds, "cast": cast}
+    return JSONResponse({**answer, "lines": _lines(read), "doubts": told})
 
 
 def _cast(read: Understood) -> list[dict[str, Any]]:
@@ -181,15 +203,13 @@ async def speech(request: HttpRequest) -> Response:
     kind = check_format(body.text("response_format", server.settings.default_format) or server.settings.default_format)
     rate = body.whole("sample_rate", 8000, 48000)
     server.engine.check_room()
-    read = await understand(server, body)
+    read = await understand(server, asked_for(server, body))
     if read.wrong:
         piece = next(piece for piece in read.pieces if piece.part.voice in read.wrong)
         raise VoiceNotFound(f"line {piece.line}: {read.wrong[piece.part.voice or '']}", param="voices")
     if body.values and server.settings.strict:
         raise UnsupportedValue(f"not understood: {', '.join(sorted(body.values))} (the server is strict)")
-    for piece in read.pieces:
-        if piece.part.instruct and not server.tts.takes_instruct:
-            raise UnsupportedValue(f"line {piece.line}: this model takes no instruction", param="input")
+    read.cast.check_model(read.script, server.tts, read.language)
     requests = await called(server.engine, lambda: _requests(server, read))
     flow = Flow(kind, server.sample_rate, rate)
     sounds = _sounds(server, read.pieces, requests)

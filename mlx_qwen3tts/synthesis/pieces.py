@@ -34,7 +34,7 @@ def written_in(text: str, language: str | None = None) -> str:
     code = language_code(language)
     if code in LETTERS:
         return code
-    counts = dict.fromkeys(("han", "kana", "ko", "ru", "other"), 0)
+    counts: dict[str, int] = dict.fromkeys(("han", "kana", "ko", "ru", "other"), 0)
     for char in text:
         if char.isalpha():
             counts[_script(char)] += 1

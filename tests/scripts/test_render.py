@@ -2,6 +2,7 @@
 
 import errno
 import json
+import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -223,14 +224,55 @@ def test_a_full_disk(speak, tmp_path, monkeypatch, where):
     assert not [path for path in tmp_path.rglob("*") if "partial" in path.name]
 
 
-def test_ten_random_kills(tmp_path):
+@pytest.mark.parametrize("name", ["play.wav", "play.mp3", "play.m4b", "lines"])
+def test_an_output_that_outgrows_the_disk(speak, tmp_path, name):
+    """The system itself refuses to write on: none of the formats may swallow that."""
+    if name.endswith(".m4b"):
+        pytest.importorskip("av")
+    text = "\n\n".join(f"LOW: Number {i}." for i in range(10))
+    speak(text, output=name, seconds=1)
+    place = tmp_path / name
+    files = sorted(place.iterdir()) if place.is_dir() else [place]
+    whole = [file.read_bytes() for file in files]
+    for file in files:
+        file.unlink()
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(whole[0]) // 2, before[1]))
+    try:
+        with pytest.raises(OutputError, match="File too large"):
+            speak(text, output=name, seconds=1)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert not any(file.exists() for file in files)
+    assert not [path for path in tmp_path.rglob("*") if "partial" in path.name]
+    assert speak(text, output=name, seconds=1)[1] == [] and [file.read_bytes() for file in files] == whole
+
+
+def test_two_processes_that_render_one_output(tmp_path):
+    """The second is refused at once; the first, killed, leaves no lock behind."""
+    code = (
+        "import sys, time; from tests.scripts.standin import StandIn, timeline\n"
+        "def wait(text): print('speaking', flush=True); time.sleep(60)\n"
+        "timeline('LOW: One.', StandIn()).render(StandIn(fault=wait), sys.argv[1])"
+    )
+    other = [sys.executable, "-c", code, str(tmp_path / "play.wav")]
+    with subprocess.Popen(other, cwd=ROOT, stdout=subprocess.PIPE, text=True) as first:
+        assert first.stdout.readline() == "speaking\n"
+        tts = StandIn()
+        with pytest.raises(OutputError, match=r"another process is rendering to .*play.wav.pieces; wait for it"):
+            timeline("LOW: One.", tts).render(tts, tmp_path / "play.wav")
+        first.kill()
+    assert timeline("LOW: One.", tts).render(tts, tmp_path / "play.wav").spoken == 1
+
+
+def test_six_random_kills(tmp_path):
     for name in ("killed", "whole"):
         (tmp_path / name).mkdir()
     (tmp_path / "play.txt").write_text("\n\n".join(f"LOW: Number {i}." for i in range(20)))
-    command = [sys.executable, "-m", "tests.scripts.standin", str(tmp_path), "10", "7"]
+    command = [sys.executable, "-m", "tests.scripts.standin", str(tmp_path), "6", "7"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout) == [[], 10]
+    assert json.loads(done.stdout) == [[], 6]
     killed, whole = (sorted((tmp_path / name).rglob("*")) for name in ("killed", "whole"))
     killed, whole = ([path for path in paths if path.name != cost.FILE] for paths in (killed, whole))  # it is timed
     assert [path.name for path in killed] == [path.name for path in whole] and len(whole) == 23

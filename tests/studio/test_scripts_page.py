@@ -76,7 +76,7 @@ def test_who_has_no_voice_is_shown_and_cast(studio):
     box(studio).fill(PLAY)
     cards = studio.get_by_role("list", name="Cast").get_by_role("listitem")
     expect(cards).to_have_count(3)
-    expect(cards.nth(1)).to_contain_text("voice 'ANNA' is not a library voice")
+    expect(cards.nth(1)).to_contain_text("voice 'ANNA' is not a preset")
     expect(lines(studio)).to_have_count(5)
     expect(lines(studio).nth(2)).to_contain_text("voice 'ANNA' is not")
     cast(studio, "ANNA", "voice10")

@@ -49,7 +49,7 @@ const readScript = async () => {
   }
   try {
     const read = await (await post("/v1/audio/scripts", { input: own.text, voices: own.chosen })).json();
-    if (mine === count) Object.assign(own, { read, wrong: null });
+    if (mine === count) Object.assign(own, read.error ? { read: null, wrong: read.error.message } : { read, wrong: null });
   } catch (error) {
     if (mine === count) Object.assign(own, { read: null, wrong: error.message });
   }
