@@ -22,7 +22,8 @@ from ..scripts.script import Script
 from ..scripts.timeline import Piece, lay_out, seconds_of
 from ..synthesis.request import Request, Sampling
 from .answers import error_body
-from .asking import Body
+from .asking import LONGEST_INSTRUCTION, Body
+from .shaping import LONGEST
 from .speaking import Flow, called, speaking, unless
 from .speech import gone, json_body
 
@@ -70,6 +71,12 @@ def asked_for(server: Server, body: Body) -> Asked:
     parts = parts_of(body.values.pop("voices", {}))
     if len(parts) > MOST_PARTS:
         raise InvalidValue(f"voices has {len(parts)} names; at most {MOST_PARTS} are taken", param="voices")
+    for name, part in parts.items():
+        for what, most in ((part.voice, LONGEST), (part.instruct, LONGEST_INSTRUCTION)):
+            if len(what or "") > most:
+                raise InvalidValue(
+                    f"voices: {name[:40]} has {len(what or '')} characters; at most {most}", param="voices"
+                )
     language, seed = body.text("language", "auto") or "auto", body.whole("seed", 0, 2**32 - 1) or 0
     return Asked(text, kind, parts, language, seed, _seeds(body))
 
@@ -129,6 +136,8 @@ async def _find(server: Server, script: Script, given: dict[str, Part]) -> tuple
 
 def _why_not(server: Server, voice: str) -> str | None:
     """Why a name or an expression is not a voice here; None where it is."""
+    if len(voice) > LONGEST:
+        return f"a voice of {len(voice)} characters; at most {LONGEST} are taken"
     try:
         server.voices.named(voice)
     except QwenTTSError as error:

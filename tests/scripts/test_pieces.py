@@ -7,8 +7,9 @@ from types import ModuleType
 import pytest
 
 from benchmarks.letters import ENGLISH, PASSAGES, measure, merged, tokenizer_of
+from mlx_qwen3tts import generate
 from mlx_qwen3tts.checkpoint import hub
-from mlx_qwen3tts.errors import MissingExtra, QwenTTSError, UnsupportedValue
+from mlx_qwen3tts.errors import InvalidValue, MissingExtra, QwenTTSError, UnsupportedValue
 from mlx_qwen3tts.scripts.timeline import LIMIT
 from mlx_qwen3tts.synthesis import normalizing
 from mlx_qwen3tts.synthesis.pieces import LETTERS, pieces, weight, written_in
@@ -86,6 +87,12 @@ def test_numbers_become_words_where_that_is_asked_for(wetext, tmp_path):
     tts = StandIn()
     timeline("LOW: 3 cats.", tts).render(tts, tmp_path / "a.wav")
     assert tts.said == ["3 cats."]
+    assert generate.normalized("3 cats.", "en") == "three cats." and generate.normalized(["3", "a"], "auto") == [
+        "three",
+        "a",
+    ]
+    with pytest.raises(InvalidValue, match="--normalize needs the whole text, and stdin is spoken as it comes"):
+        generate.normalized(iter(["3"]), "en")
 
 
 def test_without_the_extra_it_is_named(monkeypatch, refused, tmp_path):

@@ -45,6 +45,8 @@ def test_who_has_no_voice_is_told(client):
     assert "'CARL' is not a library voice" in body["cast"][1]["error"]
     assert [line["pieces"][0]["error"] is None for line in body["lines"]] == [True, False, False]
     assert [(one["line"], one["doubt"]) for one in body["doubts"]] == [(1, "'[laughs]' is read out: it is not a tag")]
+    [one] = ask(client, input=f"[voice: {'a+' * 2001}] Hi.").json()["lines"]
+    assert one["pieces"][0]["error"] == "a voice of 4002 characters; at most 4000 are taken"
     answer = client.post("/v1/audio/scripts/speech", json={"input": "Hi.\n\nCARL: Hello."})
     assert answer.status_code == 400 and answer.json()["error"]["message"].startswith("line 3: voice 'CARL' is not")
 
@@ -68,6 +70,8 @@ def test_names_are_names(client, library):
         ({"input": "a", "voices": []}, "not an object of names and voices", "voices"),
         ({"input": "a", "voices": {"A": "anna", "a": "ben"}}, "'a' twice", "voices"),
         ({"input": "a", "voices": {str(i): "anna" for i in range(201)}}, "201 names; at most 200", "voices"),
+        ({"input": "a", "voices": {"A": "a+" * 2001}}, "A has 4002 characters; at most 4000", "voices"),
+        ({"input": "a", "voices": {"A": {"instruct": "a" * 501}}}, "A has 501 characters; at most 500", "voices"),
         ({"input": "a", "seeds": {"x": -1}}, "seeds must be an object", "seeds"),
         ({"input": "a", "seed": 2**32}, "seed 4294967296 is not within", "seed"),
         ({"input": "a" * 1001}, "1001 characters; this server takes 1000", "input"),
