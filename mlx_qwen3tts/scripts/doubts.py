@@ -103,7 +103,7 @@ def _of_sentences(line: Line, cast: Cast, language: str) -> Iterator[str]:
 def _of_piece(
     piece: Piece, language: str, known: set[str], unknown: Callable[[str], list[str]] | None
 ) -> Iterator[str]:
-    if unknown is not None and (words := unknown(piece.text)):
+    if unknown is not None and (words := _words(unknown(BRACKETED.sub(" ", piece.text)))):
         yield f"{_shown(words)}: the model was not taught {'this word' if len(words) == 1 else 'these words'}"
     strange: dict[str, str] = {}
     for char in filter(str.isalpha, piece.text):
@@ -116,6 +116,11 @@ def _of_piece(
     code = language_code(language)
     if code and NAMES[code] not in known:
         yield f"the model does not speak {NAMES[code].title()}"
+
+
+def _words(found: Iterable[str]) -> list[str]:
+    """Those with letters, without the marks around them."""
+    return [word.strip(".,;:!?…()“”„\"'") for word in found if any(map(str.isalpha, word))]
 
 
 def _shown(found: Iterable[str]) -> str:
