@@ -39,6 +39,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--calibrate", action="store_true", help="speak a few pieces with --model, to tell what all cost"
     )
     check.add_argument("--dtype", metavar="D", help="of --calibrate (default: the checkpoint's own)")
+    check.add_argument("--batch-size", type=int, default=8, metavar="N", help="of --calibrate (default: 8)")
     cli.add_json(check)
     render = ways.add_parser("render", help="speak it; the same command again goes on where it was stopped")
     add_script(render)
@@ -50,6 +51,8 @@ def build_parser() -> argparse.ArgumentParser:
     render.add_argument("--again", action="store_true", help="speak the --lines another way than before")
     render.add_argument("--level", type=float, metavar="X", help="LUFS of each voice (default: -19)")
     render.add_argument("--no-level", action="store_true", help="leave voices as loud as they are")
+    render.add_argument("--batch-size", type=int, default=8, metavar="N", help="pieces spoken at once (default: 8)")
+    render.add_argument("--seed", type=int, default=0, metavar="N", help="0 to 4294967295 (default: 0)")
     render.add_argument("--greedy", action="store_true", help="no sampling; the repetition penalty still applies")
     for field in NUMBERS:
         kind, name = field.metadata["kind"], field.name.replace("_", "-")
@@ -65,8 +68,6 @@ def add_script(options: argparse.ArgumentParser) -> None:
     options.add_argument("--language", default="auto", help="where the cast has none (default: auto)")
     options.add_argument("--library", metavar="DIR", help="folder of the voices library (default: voices)")
     options.add_argument("--normalize", action="store_true", help="numbers and dates as words (extra 'wetext')")
-    options.add_argument("--batch-size", type=int, default=8, metavar="N", help="pieces spoken at once (default: 8)")
-    options.add_argument("--seed", type=int, default=0, metavar="N", help="0 to 4294967295 (default: 0)")
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -106,7 +107,7 @@ def check(options: argparse.Namespace) -> None:
 
     cast = Cast(parts, resolve)
     cast.check(script)
-    pieces = lay_out(script, cast, options.seed, language=options.language, written=written)
+    pieces = lay_out(script, cast, language=options.language, written=written)
     languages, unknown = PUBLISHED, None
     if options.model is not None:
         from .checkpoint.folder import ModelFolder
@@ -205,9 +206,9 @@ def render(options: argparse.Namespace) -> None:
         cast,
         seed=options.seed,
         language=options.language,
+        normalize=options.normalize,
         sampling=Sampling(greedy=options.greedy, **{field.name: getattr(options, field.name) for field in NUMBERS}),
         level=None if options.no_level else BOOK_LEVEL if options.level is None else options.level,
-        normalize=options.normalize,
     )
     model = options.model if options.dtype is None else f"{options.model} {options.dtype}"
     how = {"model": model, "lines": options.lines, "again": options.again, "batch_size": options.batch_size}

@@ -83,8 +83,9 @@ def check_output(output: str | Path, *inputs: str | Path | None) -> Path:
 class Timeline:
     """A script with its cast, to be spoken.
 
+    normalize: numbers and dates become words first (extra "wetext").
     seed: of all draws; language, sampling: where the cast does not say; level: LUFS of each voice, None leaves all as
-    they are; normalize: numbers and dates become words first (extra "wetext").
+    they are.
     """
 
     def __init__(
@@ -94,9 +95,9 @@ class Timeline:
         *,
         seed: int = 0,
         language: str = "auto",
+        normalize: bool = False,
         sampling: Sampling | None = None,
         level: float | None = BOOK_LEVEL,
-        normalize: bool = False,
     ) -> None:
         self.normalize = checks.flag(normalize, "normalize")
         self.script, self.cast, self.seed, self.language = script, cast, check_seed(seed), language
