@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 EXAMPLES = """\
   mlx_qwen3tts.script check play.txt --voices voices.json
-  mlx_qwen3tts.script check play.txt --voices voices.json --model miniature --calibrate
+  mlx_qwen3tts.script check play.txt --voices voices.json --calibrate
   mlx_qwen3tts.script render play.txt --voices voices.json --output play.wav
   mlx_qwen3tts.script render book.epub --voice anna --output book.m4b
   mlx_qwen3tts.script render play.txt --voices voices.json --output play.wav --lines 7 --again
