@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -238,7 +238,7 @@ def _requests(server: Server, read: Understood) -> list[Request]:
     return [replace(piece.request(voices, read.language, plain), rate=1.0) for piece in read.pieces]
 
 
-async def _sounds(server: Server, pieces: list[Piece], requests: list[Request]) -> AsyncIterator[np.ndarray]:
+async def _sounds(server: Server, pieces: list[Piece], requests: list[Request]) -> AsyncGenerator[np.ndarray, None]:
     """The samples of each piece with the pause in front of it, without the silence that it was spoken with."""
     rate = server.sample_rate
     for piece, request in zip(pieces, requests, strict=True):
