@@ -3,11 +3,12 @@
     python -m benchmarks.soak kill [--quick] [--only WRITER] [--json]
     python -m benchmarks.soak library [--processes 8] [--seconds 90] [--json]
     python -m benchmarks.soak corrupt [--count 4500] [--seed 0] [--json]
+    python -m benchmarks.soak script [--count 50] [--seed 0] [--json]
 
 `library` lets processes write to and read one library at once; `corrupt` reads files with random damage
-(benchmarks/attacks.py). `kill` kills every writer before every call by which it touches the file system
-(benchmarks/kills.py); with --quick, at a few of these places. The status is 1 where anything was wrong. Results stand
-in benchmarks/README.md.
+(benchmarks/attacks.py). `script` kills `script render` at random moments until it is done (benchmarks/interrupted.py).
+`kill` kills every writer before every call by which it touches the file system (benchmarks/kills.py); with --quick, at
+a few of these places. The status is 1 where anything was wrong. Results stand in benchmarks/README.md.
 """
 
 import argparse
@@ -50,6 +51,14 @@ def corrupt(options: argparse.Namespace) -> bool:
         return _report(options, *attacks.corrupt(options.count, options.seed, lambda done: advance(1)))
 
 
+def script(options: argparse.Namespace) -> bool:
+    """Whether everything was right."""
+    from benchmarks.interrupted import interrupted
+
+    with cli.bar("killing", "kill", total=options.count) as advance:
+        return _report(options, *interrupted(options.count, options.seed, lambda done: advance(1)))
+
+
 def _report(options: argparse.Namespace, counts: Mapping[str, int], wrong: Sequence[str]) -> bool:
     for line in wrong:
         cli.note(line)
@@ -61,7 +70,7 @@ def _report(options: argparse.Namespace, counts: Mapping[str, int], wrong: Seque
 
 def build_parser() -> argparse.ArgumentParser:
     options = argparse.ArgumentParser(prog="python -m benchmarks.soak", description=(__doc__ or "").split("\n")[0])
-    actions = options.add_subparsers(dest="action", required=True, metavar="kill|library|corrupt")
+    actions = options.add_subparsers(dest="action", required=True, metavar="kill|library|corrupt|script")
     killing = actions.add_parser("kill", help="kill every writer before every call that touches the file system")
     killing.add_argument("--quick", action="store_true", help="at a few places only")
     killing.add_argument("--only", action="append", metavar="WRITER", help="one of them, such as import")
@@ -75,7 +84,11 @@ def build_parser() -> argparse.ArgumentParser:
     damage.add_argument("--count", type=int, default=4500, metavar="N")
     damage.add_argument("--seed", type=int, default=0, metavar="N")
     damage.set_defaults(run=corrupt)
-    for attack in (crowd, damage):
+    killed = actions.add_parser("script", help="script render, killed at random moments until it is done")
+    killed.add_argument("--count", type=int, default=50, metavar="N")
+    killed.add_argument("--seed", type=int, default=0, metavar="N")
+    killed.set_defaults(run=script)
+    for attack in (crowd, damage, killed):
         cli.add_json(attack)
     return options
 

@@ -45,6 +45,7 @@ PORT = ":8880"  # of a server, as documents show it
 LARGEST = 150_000  # bytes of a picture
 TIMED = re.compile(
     r"(?<= s of speech in )\S+ s: RTF [\d.]+(, [\d.]+ frames/s, peak memory [\d.]+ GB)?|(?<= s in )[\d.]+(?= s, stop)"
+    r"|(?<=to compute: )\S+ \S+(?= s for a second of sound)"
 )
 FENCE = re.compile(r"^```(\w*)( fails)?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 HEADING = re.compile(r"^#+ .*$", re.MULTILINE)

@@ -43,6 +43,7 @@ EXTRAS = {
     "voices": ("librosa", "directions of pitch and maps of voices"),
     "server": ("starlette", "serve and the studio"),
     "subtitles": ("pysubs2", "dubbing .ass files"),
+    "wetext": ("wetext", "numbers and dates as words"),
     "cluster": ("distributed", "speaking on several machines"),
     "lance": ("lancedb", "libraries beyond memory"),
     "av": ("av", "aac, m4b, low-delay opus"),

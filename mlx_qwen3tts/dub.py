@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import cli
 from .errors import InvalidValue
-from .script import add_cast, add_speaking, clock, parts_of, speaking
+from .script import add_cast, add_speaking, clock, parts_of, speaking, writing
 
 if TYPE_CHECKING:
     from .scripts.cast import Part
@@ -65,6 +65,7 @@ def dub(options: argparse.Namespace) -> None:
 
     how = {**speaking(options), "max_rate": MAX_RATE if options.max_rate is None else options.max_rate}
     check(options)
+    writing(options)
     check_output(options.output, options.file, options.voices, options.from_audio)
     parts = parts_of(options)
     library = {} if options.library is None else {"library": options.library}
@@ -77,7 +78,9 @@ def dub(options: argparse.Namespace) -> None:
     from .synthesis.tts import Qwen3TTS
 
     tts = Qwen3TTS.from_pretrained(options.model, options.dtype, **library)
-    dubbing = Dubbing(cues, Cast(parts, tts.voice), **how)
+    cast = Cast(parts, tts.voice)
+    cast.check_model(cues, tts, options.language)
+    dubbing = Dubbing(cues, cast, **how)
     model = options.model if options.dtype is None else f"{options.model} {options.dtype}"
     how = {"model": model, "lines": options.cues, "again": options.again, "batch_size": options.batch_size}
     try:

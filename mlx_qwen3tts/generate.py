@@ -80,6 +80,7 @@ def build_parser() -> argparse.ArgumentParser:
     options.add_argument(
         "--rate", type=float, default=1.0, metavar="X", help="of speaking, 0.5 to 2; the pitch is kept (default: 1)"
     )
+    options.add_argument("--normalize", action="store_true", help="numbers and dates as words (extra 'wetext')")
     for field in NUMBERS:
         kind, name = field.metadata["kind"], field.name.replace("_", "-")
         options.add_argument(f"--{name}", type=kind, metavar="N" if kind is int else "X", help=field.metadata["help"])
@@ -218,6 +219,8 @@ def generate(options: argparse.Namespace) -> None:
     check_apart(options, len(text) if isinstance(text, list) else None)
     if isinstance(text, str):
         check_text(text)
+    if options.normalize:
+        text = normalized(text, options.language)
     from .audio.player import Player
     from .synthesis.tts import Qwen3TTS
     from .voices.voice import Voice
@@ -240,6 +243,17 @@ def generate(options: argparse.Namespace) -> None:
             speak_batch(tts, as_requests(text, voice, **how, seeds=options.seed, sampling=sampling), options)
         else:
             speak(tts, request(text, voice, sampling, options), options, player)
+
+
+def normalized(text: str | list[str] | Iterator[str], language: str) -> str | list[str]:
+    """A text, or the texts of a batch, with numbers and dates as words."""
+    from .synthesis.normalizing import in_words
+
+    if isinstance(text, str):
+        return in_words(text, language)
+    if not isinstance(text, list):
+        raise InvalidValue("--normalize needs the whole text, and stdin is spoken as it comes; give it as a file")
+    return [in_words(one, language) for one in text]
 
 
 def request(

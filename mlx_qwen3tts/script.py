@@ -11,13 +11,17 @@ from .errors import InvalidValue
 from .synthesis.request import NUMBERS, Sampling
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from .scripts.cast import Cast, Part
     from .scripts.render import Rendered
     from .scripts.script import Script
+    from .scripts.timeline import Piece
     from .voices.voice import Voice
 
 EXAMPLES = """\
   mlx_qwen3tts.script check play.txt --voices voices.json
+  mlx_qwen3tts.script check play.txt --voices voices.json --calibrate
   mlx_qwen3tts.script render play.txt --voices voices.json --output play.wav
   mlx_qwen3tts.script render book.epub --voice anna --output book.m4b
   mlx_qwen3tts.script render play.txt --voices voices.json --output play.wav --lines 7 --again
@@ -29,7 +33,13 @@ def build_parser() -> argparse.ArgumentParser:
     ways = options.add_subparsers(dest="way", metavar="WAY", required=True, parser_class=cli.Parser)
     check = ways.add_parser("check", help="print the cast, the minutes to expect and what looks wrong")
     add_script(check)
-    check.add_argument("--model", metavar="M", help="whose presets are voices too")
+    check.add_argument("--model", metavar="M", help="whose presets, words and languages count")
+    check.add_argument("--output", metavar="FILE", help="of a rendering: what it has spoken, and how fast")
+    check.add_argument(
+        "--calibrate", action="store_true", help="speak a few pieces with --model, to tell what all cost"
+    )
+    check.add_argument("--dtype", metavar="D", help="of --calibrate (default: the checkpoint's own)")
+    check.add_argument("--batch-size", type=int, default=8, metavar="N", help="of --calibrate (default: 8)")
     cli.add_json(check)
     render = ways.add_parser("render", help="speak it; the same command again goes on where it was stopped")
     add_script(render)
@@ -73,6 +83,7 @@ def add_cast(options: argparse.ArgumentParser) -> None:
     options.add_argument("--voice", metavar="V", help="the narrator's voice, where the cast has no narrator")
     options.add_argument("--language", default="auto", help="where the cast has none (default: auto)")
     cli.add_library(options)
+    options.add_argument("--normalize", action="store_true", help="numbers and dates as words (extra 'wetext')")
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -100,6 +111,7 @@ def speaking(options: argparse.Namespace) -> dict[str, Any]:
     return {
         "seed": options.seed or 0,
         "language": options.language,
+        "normalize": options.normalize,
         "sampling": Sampling(greedy=options.greedy, **{field.name: getattr(options, field.name) for field in NUMBERS}),
         "level": None if options.no_level else BOOK_LEVEL if options.level is None else options.level,
         "guard": not options.no_guard and options.seed is None and options.max_tokens is None,
@@ -107,14 +119,18 @@ def speaking(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def check(options: argparse.Namespace) -> None:
+    from .checkpoint import hub
     from .scripts.cast import Cast
+    from .scripts.doubts import PUBLISHED, doubtful
     from .scripts.script import Script
     from .scripts.timeline import lay_out, seconds_of
     from .voices import FOLDER
     from .voices.commands.shared import lookup_of
     from .voices.library.library import Library
 
-    parts = parts_of(options)
+    if options.calibrate and options.model is None:
+        options.model = cli.MODEL
+    written, parts = writing(options), parts_of(options)
     script = Script.parse(options.file, parts)
     lookup = lookup_of(options, Library(FOLDER if options.library is None else options.library))
 
@@ -123,7 +139,16 @@ def check(options: argparse.Namespace) -> None:
 
     cast = Cast(parts, resolve)
     cast.check(script)
-    pieces = lay_out(script, cast, language=options.language)
+    pieces = lay_out(script, cast, language=options.language, written=written)
+    languages, unknown = PUBLISHED, None
+    if options.model is not None:
+        from .checkpoint.folder import ModelFolder
+        from .checkpoint.vocabulary import Vocabulary
+
+        config = ModelFolder(hub.resolve(options.model)).config
+        known, languages = config.vocabulary, config.languages
+        unknown = None if known is None else Vocabulary(known.words, known.punctuation).unknown
+    found = doubtful(script, cast, pieces, options.language, languages, unknown, options.normalize)
     rows: dict[str, dict[str, Any]] = {}
     for piece in pieces:
         name = piece.name or "narrator"
@@ -131,17 +156,63 @@ def check(options: argparse.Namespace) -> None:
         row["pieces"] += 1
         row["seconds"] = round(row["seconds"] + piece.seconds, 1)
     seconds = seconds_of(pieces)
-    doubts = [{"line": number, "doubt": doubt} for number, doubt in sorted(script.doubts)]
+    doubts = [{"line": number, "doubt": doubt} for number, doubt in found]
+    left, cost = computing(options, script, cast, pieces)
     if options.json:
         told = {"lines": len(script.lines), "pieces": len(pieces), "seconds": round(seconds, 1)}
-        cli.print_json({**told, "cast": list(rows.values()), "doubts": doubts})
+        cli.print_json({**told, "cast": list(rows.values()), "doubts": doubts, "left": len(left), "computing": cost})
         return
     width = max(len(name) for name in rows)
     for name, row in rows.items():
         print(f"{name:{width}}  {row['pieces']:5} pieces {clock(row['seconds']):>9}  {row['voice'] or 'designed'}")
     print(f"{len(script.lines)} lines in {len(pieces)} pieces, some {clock(seconds)}")
+    if len(left) < len(pieces):
+        print(f"{len(pieces) - len(left)} pieces are spoken already")
+    if cost is not None:
+        print(f"to compute: {clock(cost['seconds'])}, {cost['rtf']:.2g} s for a second of sound ({cost['measured']})")
     for one in doubts:
         print(f"line {one['line']}: {one['doubt']}")
+
+
+def computing(
+    options: argparse.Namespace, script: Script, cast: Cast, pieces: list[Piece]
+) -> tuple[list[Piece], dict[str, Any] | None]:
+    """(the pieces that are still to be spoken, what that costs: {"seconds", "rtf", "measured"}, or None where nobody
+    has measured it)."""
+    from .scripts.cost import calibrate, measured
+    from .scripts.manifest import Manifest
+
+    left, pace, how = pieces, None, ""
+    if options.output is not None:
+        from .checks import path
+
+        manifest = Manifest(path(options.output, "output"), options.model or "", 0)
+        taken = {(entry["name"], entry["voice"], entry["text"]) for entry in manifest.pieces.values()}
+        left = [one for one in pieces if (one.name, one.part.voice, one.text) not in taken]
+        pace, how = measured(manifest.folder, options.model), f"measured when {options.output} was rendered"
+    if options.calibrate and left:
+        from .synthesis.request import Sampling
+        from .synthesis.tts import Qwen3TTS
+
+        library = {} if options.library is None else {"library": options.library}
+        tts = Qwen3TTS.from_pretrained(options.model, options.dtype, **library)
+        speaking = type(cast)(cast.parts, tts.voice)
+        requests = [one.request(speaking, options.language, Sampling()) for one in left]
+        pace, how = calibrate(tts, requests, options.batch_size), "measured now"
+    if pace is None:
+        return left, None
+    sound = sum(one.seconds for one in left)
+    return left, {"seconds": round(sound * pace.rtf, 1), "rtf": round(pace.rtf, 3), "measured": how}
+
+
+def writing(options: argparse.Namespace) -> Callable[[str, str], str] | None:
+    """What writes numbers as words, where that is asked for."""
+    if not options.normalize:
+        return None
+    from .synthesis.normalizing import check_normalizing, in_words
+
+    check_normalizing()
+    return in_words
 
 
 def render(options: argparse.Namespace) -> None:
@@ -151,6 +222,7 @@ def render(options: argparse.Namespace) -> None:
 
     told = speaking(options)
     check_output(options.output, options.file, options.voices)
+    writing(options)
     parts = parts_of(options)
     script: Script = Script.parse(options.file, parts)
     library = {} if options.library is None else {"library": options.library}
@@ -163,6 +235,7 @@ def render(options: argparse.Namespace) -> None:
 
         tts = Speakers(options.workers, options.model, options.dtype, **library)
     cast: Cast = Cast(parts, tts.voice)
+    cast.check_model(script, tts, options.language)
     timeline = Timeline(script, cast, **told)
     model = options.model if options.dtype is None else f"{options.model} {options.dtype}"
     how = {"model": model, "lines": options.lines, "again": options.again, "batch_size": options.batch_size}

@@ -12,15 +12,19 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .. import checks
-from ..errors import InvalidValue, QwenTTSError, VoiceNotFound, WrongType, shortened
+from ..errors import InvalidValue, QwenTTSError, UnsupportedValue, VoiceNotFound, WrongType, shortened
 from ..files.text import read_text
+from ..synthesis.languages import language_name
 from ..synthesis.request import RATES
 from ..synthesis.text import check_text
 from ..voices.voice import Voice
 from .script import Line, Script, Span
+
+if TYPE_CHECKING:
+    from ..synthesis.tts import Qwen3TTS
 
 NARRATOR = "narrator"
 KEYS = ("voice", "instruct", "rate", "language")
@@ -58,6 +62,23 @@ class Cast:
         for line in script.lines:
             for span in line.spans:
                 self.part(line, span)
+
+    def check_model(self, script: Script, tts: Qwen3TTS, language: str = "auto") -> None:
+        """Refuse a script that a model cannot speak, before it has spoken anything: the message names the line.
+
+        language: where the cast has none.
+        """
+        for line in script.lines:
+            for span in line.spans:
+                part = self.part(line, span)
+                try:
+                    language_name(part.language or language, tts.languages)
+                except QwenTTSError as error:
+                    error.args = (f"{line.unit} {line.number}: {error}",)
+                    raise
+                if part.instruct and not tts.takes_instruct:
+                    message = f"{line.unit} {line.number}: this model takes no instruction; use VoiceDesign or 1.7B CustomVoice"
+                    raise UnsupportedValue(message, param="instruct")
 
     def part(self, line: Line, span: Span) -> Part:
         """How a span of a line is spoken; its `voice` can be found by `voice`."""
@@ -109,14 +130,22 @@ def read_cast(file: str | Path) -> dict[str, Part]:
         if isinstance(error, QwenTTSError):
             raise
         raise InvalidValue(f"cast {path} is not JSON: {error}", param="voices") from None
+    return parts_of(values, f"cast {path}")
+
+
+def parts_of(values: object, title: str = "the cast") -> dict[str, Part]:
+    """{name: Part} of an object of names and voices, as voices.json has it. title: what messages call it."""
     if not isinstance(values, dict):
-        raise InvalidValue(f"cast {path} is not an object of names and voices", param="voices")
-    parts = {}
+        raise InvalidValue(f"{title} is not an object of names and voices", param="voices")
+    parts, seen = {}, set()
     for name, value in values.items():
+        if name.casefold() in seen:
+            raise InvalidValue(f"{title} has {name!r} twice", param="voices")
+        seen.add(name.casefold())
         try:
             parts[name] = _part(value)
         except QwenTTSError as error:
-            raise type(error)(f"cast {path}: {name}: {error}", param="voices") from None
+            raise type(error)(f"{title}: {name}: {error}", param="voices") from None
     return parts
 
 
@@ -135,10 +164,8 @@ def _part(value: Any) -> Part:
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """An object whose keys differ by more than their case."""
-    seen: set[str] = set()
-    for key, _ in pairs:
-        if key.casefold() in seen:
+    """An object without a key twice, of which JSON would keep the last."""
+    for place, (key, _) in enumerate(pairs):
+        if key in (other for other, _ in pairs[:place]):
             raise InvalidValue(f"the cast has {key!r} twice", param="voices")
-        seen.add(key.casefold())
     return dict(pairs)

@@ -16,7 +16,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 from ..errors import InvalidValue
-from .plain import SPEAKER, Paragraph
+from .plain import SPEAKER, Paragraph, looks_like_name
 from .script import Line, Span
 
 MOST_FILE, MOST_ALL, MOST_FILES = 20_000_000, 200_000_000, 20_000  # bytes of a file and of all, files
@@ -40,15 +40,18 @@ def read_epub(path: Path, names: Collection[str] = ()) -> tuple[list[Line], list
     except (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, EOFError) as error:
         raise InvalidValue(f"{path} is not an EPUB that can be read: {error}") from None
     known, lines, scene = {name.casefold() for name in names}, [], False
+    doubts: list[tuple[int, str]] = []
     for number, one in enumerate(paragraphs, 1):
         found = SPEAKER.fullmatch(one.text)
         name, text = (found[1], found[2]) if found and found[1].casefold() in known else (None, one.text)
+        if found and name is None and not one.heading and looks_like_name(found[1], found[2]):
+            doubts.append((number, f"{found[1]!r} before a colon is spoken: the cast has no such name"))
         if any(char.isalnum() for char in text):
             lines.append(Line(number, name, (Span(text),), one.heading, scene))
             scene = False
         else:
             scene = True
-    return lines, []
+    return lines, doubts
 
 
 class _Book:

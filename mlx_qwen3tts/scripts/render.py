@@ -15,9 +15,11 @@ from ..audio.level import BOOK_LEVEL, HIGHEST, gain, together
 from ..audio.long import Chapter, check_long, write_long
 from ..errors import InvalidValue
 from ..files.output import check_folder, check_not_read, check_writable
+from ..synthesis.normalizing import in_words
 from ..synthesis.request import Sampling, check_seed
 from ..synthesis.resuming import identities
 from .cast import Cast
+from .cost import Stopwatch
 from .manifest import Manifest, guard_checks
 from .script import Script
 from .timeline import Piece, lay_out
@@ -84,6 +86,7 @@ def check_output(output: str | Path, *inputs: str | Path | None) -> Path:
 class Timeline:
     """A script with its cast, to be spoken.
 
+    normalize: numbers and dates become words first (extra "wetext").
     seed: of all draws; language, sampling: where the cast does not say; level: LUFS of each voice, None leaves all as
     they are; guard: whether what has gone wrong is spoken again with other seeds, and marked where that does not help.
     """
@@ -95,10 +98,12 @@ class Timeline:
         *,
         seed: int = 0,
         language: str = "auto",
+        normalize: bool = False,
         sampling: Sampling | None = None,
         level: float | None = BOOK_LEVEL,
         guard: bool = True,
     ) -> None:
+        self.normalize = checks.flag(normalize, "normalize")
         self.script, self.cast, self.seed, self.language = script, cast, check_seed(seed), language
         self.sampling = Sampling() if sampling is None else sampling
         self.level = None if level is None else checks.number(level, "level", -60, 0)
@@ -142,17 +147,21 @@ class Timeline:
             manifest.save()
             there = [manifest.has(word) for word in words]
             todo = [i for i, piece in enumerate(pieces) if not there[i] and (chosen is None or piece.line in chosen)]
-            spoken = 0
+            spoken, watch = 0, Stopwatch(manifest.folder, model)
 
             def heard(number: int, speech: Speech) -> None:
                 nonlocal spoken
                 guarded = guard_checks(speech.attempts, speech.failed)
                 manifest.add(entries[number], np.array(speech.audio), speech.finish_reason, guarded)
                 spoken += 1
+                watch.count(len(speech.audio) / tts.sample_rate)
                 if done:
                     done(spoken, len(todo))
 
-            tts.generate_each((requests[i] for i in todo), heard, batch_size=size, numbers=todo)
+            try:
+                tts.generate_each((requests[i] for i in todo), heard, batch_size=size, numbers=todo)
+            finally:
+                watch.keep()
             missing = len(pieces) - sum(there) - spoken
             if again:
                 manifest.again = None
@@ -168,7 +177,8 @@ class Timeline:
         return result
 
     def _pieces(self, manifest: Manifest) -> list[Piece]:
-        return lay_out(self.script, self.cast, self.seed, manifest.takes, self.language)
+        written = in_words if self.normalize else None
+        return lay_out(self.script, self.cast, self.seed, manifest.takes, self.language, written)
 
     def _write(
         self, path: Path, pieces: Sequence[Piece], words: list[str], manifest: Manifest, result: Rendered

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
+from ..errors import QwenTTSError
 from ..files.json_text import json_text
-from ..synthesis.pieces import pieces, weight
+from ..synthesis.pieces import LETTERS, USUAL, pieces, weight
 from ..synthesis.request import Request, Sampling, following_seeds
 from .cast import Cast, Part
 from .script import Line, Script
 
-LIMIT = 600  # letters of a piece, some 40 s: what is spoken anew after a kill or a change
+LIMIT = LETTERS[USUAL]  # letters of a piece, some 40 s: what is spoken anew after a kill or a change
 # Seconds of silence behind a piece within a paragraph, by its last mark.
 MARKS = {
     **dict.fromkeys(".!?。！？", 0.35),
@@ -60,13 +61,19 @@ class Piece:
     @property
     def seconds(self) -> float:
         """How long it should take."""
-        return weight(self.text) / LETTERS_PER_SECOND / self.part.rate
+        return weight(self.text, self.part.language) / LETTERS_PER_SECOND / self.part.rate
 
 
 def lay_out(
-    script: Script, cast: Cast, seed: int = 0, takes: Mapping[str, int] | None = None, language: str = "auto"
+    script: Script,
+    cast: Cast,
+    seed: int = 0,
+    takes: Mapping[str, int] | None = None,
+    language: str = "auto",
+    written: Callable[[str, str], str] | None = None,
 ) -> list[Piece]:
-    """The Pieces of a script. takes: {key: take} of those that were varied.
+    """The Pieces of a script. takes: {key: take} of those that were varied; written: from a text and its language to
+    the text that is spoken, such as `in_words`.
 
     A piece's seed depends on the script's seed and on what is said, not on its place: what is put in front of it leaves
     it as it is.
@@ -77,7 +84,9 @@ def lay_out(
     for line in script.lines:
         for number, span in enumerate(line.spans):
             part = cast.part(line, span)
-            for place, text in enumerate(pieces(span.text, LIMIT, part.language or language)):
+            own = part.language or language
+            said = span.text if written is None else _written(written, span.text, own, line)
+            for place, text in enumerate(pieces(said, LIMIT, own)):
                 first = number == place == 0
                 counted[line.name, text] += 1
                 key = _digest(line.name, text, counted[line.name, text])
@@ -90,6 +99,14 @@ def lay_out(
                 made.append(Piece(line.number, line.name, part, text, pause, chapter, key, drawn, take))
         before = line
     return made
+
+
+def _written(written: Callable[[str, str], str], text: str, language: str, line: Line) -> str:
+    try:
+        return written(text, language)
+    except QwenTTSError as error:
+        error.args = (f"{line.unit} {line.number}: {error}",)
+        raise
 
 
 def behind(text: str) -> float:

@@ -17,7 +17,7 @@ from starlette.routing import Route, WebSocketRoute
 from .. import __version__
 from ..errors import QwenTTSError, UnsupportedValue
 from ..files.json_text import json_text
-from . import asking, browser, exchange, live, maps, pages, shaping, shelf, speech, steering
+from . import asking, browser, exchange, live, maps, pages, scripts, shaping, shelf, speech, steering
 from .answers import Refusal, error_response
 from .designing import Designer
 from .engine import Engine
@@ -176,7 +176,7 @@ async def http_error(request: HttpRequest, error: Exception) -> Response:
     return error_response(Refusal(code, message), error.status_code, error.headers)
 
 
-LARGE_BODIES = ("/v1/audio/speech", "/v1/audio/voices", "/v1/embeddings/voice")
+LARGE_BODIES = ("/v1/audio/speech", "/v1/audio/scripts", "/v1/audio/voices", "/v1/embeddings/voice")
 
 
 def build(server: Server, anywhere: bool = False) -> Guard:
@@ -195,6 +195,8 @@ def build(server: Server, anywhere: bool = False) -> Guard:
         Route("/v1/audio/speech/batch", speech.batch, methods=["POST"]),
         Route("/v1/audio/speech/{id}/steer", steering.steer, methods=["POST"]),
         WebSocketRoute("/v1/audio/speech/stream", live.stream),
+        Route("/v1/audio/scripts", scripts.scripts, methods=["POST"]),
+        Route("/v1/audio/scripts/speech", scripts.speech, methods=["POST"]),
         Route("/v1/audio/voices", shelf.voices, methods=["GET", "POST"]),
         Route("/v1/audio/voices/combine", shelf.combine, methods=["POST"]),
         Route("/v1/audio/voices/search", shelf.search, methods=["POST"]),

@@ -8,32 +8,73 @@ import unicodedata
 from .languages import language_code
 
 # Some 80 seconds of speech. Bare vectors drift after minutes in one piece, and a piece is what a reader waits for.
-LIMIT = 1200  # letters; characters of scripts that write a syllable with one count for three
+LIMIT = 1200  # letters of English; of other languages as many as take the same time
+
+# Letters, spaces and marks included, that are read aloud in 40 s: benchmarks/README.md, by benchmarks.letters.
+LETTERS = {
+    "en": 600,
+    "de": 600,
+    "fr": 600,
+    "es": 550,
+    "it": 560,
+    "pt": 500,
+    "ru": 530,
+    "zh": 160,
+    "ja": 270,
+    "ko": 230,
+}
+USUAL = "en"  # of a language that is not among them and is written with letters
 
 # Where sentencex sees an end and there is none: behind "3." of "3. Oktober" and behind a Japanese quotation.
 GOES_ON = re.compile(r"\b\d{1,2}\.\s*$|[」』]$")
 
 
-def weight(text: str) -> int:
-    """The length of a text in letters."""
-    return sum(3 if unicodedata.east_asian_width(char) in "WF" else 1 for char in text)
+def written_in(text: str, language: str | None = None) -> str:
+    """Which language of LETTERS tells how long a text is: its own, by name or by code, else one of its script."""
+    code = language_code(language)
+    if code in LETTERS:
+        return code
+    counts: dict[str, int] = dict.fromkeys(("han", "kana", "ko", "ru", "other"), 0)
+    for char in text:
+        if char.isalpha():
+            counts[_script(char)] += 1
+    wide = counts["han"] + counts["kana"]
+    # A Japanese text has kana in every phrase, a Chinese one none but in a name.
+    found = {"ja" if 10 * counts["kana"] > wide else "zh": wide, "ko": counts["ko"], "ru": counts["ru"]}
+    most = max(found, key=lambda name: found[name])
+    return most if 2 * found[most] > sum(counts.values()) else USUAL
+
+
+def _script(char: str) -> str:
+    if char < "\u0400":
+        return "other"
+    name = unicodedata.name(char, "")
+    starts = {"CJK": "han", "HIRAGANA": "kana", "KATAKANA": "kana", "HANGUL": "ko", "CYRILLIC": "ru"}
+    return next((script for start, script in starts.items() if name.startswith(start)), "other")
+
+
+def weight(text: str, language: str | None = None) -> float:
+    """How long a text is, in letters of English that take as long to read aloud; 15 of them a second."""
+    return len(text) * LETTERS[USUAL] / LETTERS[written_in(text, language)]
 
 
 def pieces(text: str, limit: int = LIMIT, language: str | None = None) -> list[str]:
     """The text as it is where it weighs no more than `limit`, else whole sentences together up to it.
 
     A sentence that is longer by itself is cut between words, and where there are none between characters. language: of
-    the text, by name or by code, whose abbreviations end no sentence; None is English.
+    the text, by name or by code, whose abbreviations end no sentence; None is that of its script.
     """
-    if weight(text) <= limit:
+    code = written_in(text, language)
+    most = max(1, limit * LETTERS[code] // LETTERS[USUAL])
+    if len(text) <= most:
         return [text]
     made: list[str] = []
     now = ""
-    for sentence in sentences(text, language):
-        if weight((now + sentence).strip()) <= limit:
+    for sentence in sentences(text, language_code(language) or code):
+        if len((now + sentence).strip()) <= most:
             now += sentence
             continue
-        *whole, now = [now, *_parts(sentence, limit)]
+        *whole, now = [now, *_parts(sentence, most)]
         made += whole
     return [piece.strip() for piece in [*made, now] if any(char.isalnum() for char in piece)] or [text]
 
@@ -43,7 +84,7 @@ def sentences(text: str, language: str | None = None) -> list[str]:
     from sentencex import segment  # pyright: ignore[reportAttributeAccessIssue]  (compiled, without types)
 
     made: list[str] = []
-    for sentence in segment(language_code(language) or "en", text):
+    for sentence in segment(language_code(language) or USUAL, text):
         if made and (not sentence.strip() or GOES_ON.search(made[-1])):
             made[-1] += sentence
         else:
@@ -51,17 +92,12 @@ def sentences(text: str, language: str | None = None) -> list[str]:
     return made
 
 
-def _parts(sentence: str, limit: int) -> list[str]:
-    """A sentence in parts of at most `limit`, cut at the last space before it where there is one."""
+def _parts(sentence: str, most: int) -> list[str]:
+    """A sentence in parts of at most so many characters, cut at the last space before it where there is one."""
     parts: list[str] = []
-    while weight(sentence) > limit:
-        end, total = 0, 0
-        while total + weight(sentence[end]) <= limit:
-            total += weight(sentence[end])
-            end += 1
-        end = max(end, 1)
-        space = sentence.rfind(" ", 1, end + 1)
-        cut = space if space > 0 else end
+    while len(sentence) > most:
+        space = sentence.rfind(" ", 1, most + 1)
+        cut = space if space > 0 else most
         parts.append(sentence[:cut].strip())
         sentence = sentence[cut:].strip()
     return [part for part in [*parts, sentence] if part]

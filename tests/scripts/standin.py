@@ -42,8 +42,8 @@ class StandIn:
             raise VoiceNotFound(f"voice {name!r} is not there")
         return SimpleNamespace(embedding=np.full(4, VOICES.index(name), np.float32), ref_codes=None, ref_text=None)
 
-    def generate_each(self, requests, done, *, batch_size, numbers):
-        for number, request in zip(numbers, requests, strict=True):
+    def generate_each(self, requests, done, *, batch_size=8, numbers=None):
+        for number, request in enumerate(requests) if numbers is None else zip(numbers, requests, strict=True):
             if self.fault:
                 self.fault(request.text)
             self.said.append(request.text)

@@ -1,6 +1,7 @@
 """Scripts read from plain text, Markdown, JSON and EPUB, and what is refused of them."""
 
 import json
+import re
 import zipfile
 
 import pytest
@@ -224,6 +225,29 @@ def test_a_bomb_is_not_unpacked(tmp_path, monkeypatch):
     (tmp_path / "b.epub").write_bytes(bomb.read_bytes()[:-40])
     with pytest.raises(InvalidValue, match="not an EPUB"):
         Script.parse(tmp_path / "b.epub")
+
+
+def test_a_bomb_of_many_pages_is_not_unpacked(tmp_path, monkeypatch):
+    bomb = book(tmp_path / "a.epub", **{"O/two.xhtml": "<p>" + "a " * 100_000})
+    monkeypatch.setattr(epub, "MOST_ALL", 150_000)
+    with pytest.raises(InvalidValue, match=r"two.xhtml unpacks to more than a book has"):
+        Script.parse(bomb)
+
+
+def test_a_book_behind_a_password_or_with_a_flipped_bit(tmp_path):
+    path = book(tmp_path / "a.epub")
+    data = path.read_bytes()
+    locked = bytearray(data)
+    for start, flags in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+        for place in (match.start() for match in re.finditer(re.escape(start), data)):
+            locked[place + flags] |= 1
+    path.write_bytes(locked)
+    with pytest.raises(InvalidValue, match=r"not an EPUB that can be read: .*encrypted"):
+        Script.parse(path)
+    place = data.index(b"O/two.xhtml") + len(b"O/two.xhtml") + 20
+    path.write_bytes(data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :])
+    with pytest.raises(InvalidValue, match="not an EPUB that can be read"):
+        Script.parse(path)
 
 
 # The cast

@@ -100,6 +100,20 @@ def test_what_is_refused(refused, files, options, message):
     assert message in refused("script", "render", "play.txt", *options)
 
 
+@pytest.mark.parametrize(
+    ("text", "options", "message"),
+    [
+        ("Hello.\n\n[instruct: softly] Hello.", (), "line 3: this model takes no instruction"),
+        ("Hello.", ("--language", "Klingon"), "line 1: language 'Klingon' is not one of auto, english"),
+    ],
+)
+def test_what_the_model_cannot_do_is_found_before_it_speaks(refused, tmp_path, text, options, message):
+    (tmp_path / "play.txt").write_text(text)
+    voice = ("--voice", str(VOICES / "voice01.safetensors"), "--model", "miniature")
+    assert refused("script", "render", "play.txt", *voice, *options, "--output", "a.wav").startswith(message)
+    assert [path.name for path in tmp_path.iterdir()] == ["play.txt"]
+
+
 def test_an_unknown_name(refused, tmp_path):
     (tmp_path / "play.txt").write_text("Hello.\n\nCARL: Hello.")
     message = refused("script", "render", "play.txt", "--voice", "voice01", "--model", "miniature", "--output", "a.wav")

@@ -8,6 +8,7 @@ import { Fit } from "./fit.js";
 import { Library } from "./library.js";
 import { Atlas, mapped } from "./map.js";
 import { Record } from "./record.js";
+import { Script } from "./scripts.js";
 import { Shape } from "./shape.js";
 import { Speak } from "./speak.js";
 import { Takes } from "./takes.js";
@@ -27,6 +28,7 @@ const Page = () => {
     <main>
       <div class="column"><${Speak} />${state.voices.length > 0 && html`<${Shape} /><${Fit} />`}</div>
       <div class="column"><${Takes} /><${Compare} />${state.model && state.model.type !== "voice_design" && html`<${Record} />`}<${Library} /></div>
+      ${state.voices.length > 0 && html`<${Script} />`}
       ${mapped() && html`<${Atlas} />`}
     </main>
     ${state.model?.type === "base" && html`<footer><a href="/browser">${t("browserLink")}</a></footer>`}`;
