@@ -113,17 +113,21 @@ class Own:
     def voices(self) -> list[dict[str, Any]]:
         from .voices.library.library import Library
 
-        found = [{"name": name, "language": ""} for name in self.model().speakers]
-        if os.path.isdir(self.options.library):
-            library = Library(self.options.library)
-            found += [{"name": name, "language": library.info(name).get("language", "")} for name in library]
-        return found
+        folders = [self.options.library, self.model().folder.folder / "voices"]  # the second came with the model
+        found = [
+            {"name": name, "language": library.info(name).get("language", "")}
+            for library in map(Library, filter(os.path.isdir, folders))
+            for name in library
+        ]
+        return found + [{"name": name, "language": ""} for name in self.model().speakers]
 
     def speak(self, text: str, voice: str | None, rate: float, seed: int | None) -> Iterator[np.ndarray]:
         import numpy as np
 
         from .synthesis.request import Request
 
+        if voice is None and self.model().model_type != "voice_design":  # as a server does
+            voice = next((one["name"] for one in self.voices()), None)
         with self.model().stream(Request(text, voice, rate=rate, seed=seed)) as stream:
             for chunk in stream:
                 yield np.array(chunk.audio)

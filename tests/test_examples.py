@@ -19,6 +19,7 @@ from convert.parity import codes, recording
 from convert.random_checkpoint import write_checkpoint
 from mlx_qwen3tts import Direction, Library, VoiceSpace, cli
 from mlx_qwen3tts.audio.writing import write_audio
+from mlx_qwen3tts.desktop import launching
 from tests.test_generate_modes import FakeDevice
 from tests.voices.real import made
 
@@ -147,6 +148,8 @@ def test_example(door, name, line, earlier, prepared, models, command, tmp_path,
             os.symlink(model, tmp_path / place)
     monkeypatch.setitem(sys.modules, "sounddevice", FakeDevice())
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setattr(launching.shutil, "which", lambda name: None)  # nothing is started on this machine
     if name != door:  # what another command makes of the example before
         assert command(earlier[0], *words(earlier[1])[0]).status == 0
     arguments, stdout = words(line)

@@ -52,6 +52,16 @@ class Speakers:
     def planner(self) -> Casting:
         return self._casting
 
+    @property
+    def languages(self) -> list[str]:
+        """As of Qwen3TTS."""
+        return self._folder.config.languages
+
+    @property
+    def takes_instruct(self) -> bool:
+        """As of Qwen3TTS."""
+        return self._folder.config.takes_instruct
+
     def voice(self, voice: Any) -> Voice | None:
         """As `Qwen3TTS.voice`."""
         return self._casting.resolve(voice, Notes())

@@ -281,6 +281,12 @@ class ModelConfig:
         )
 
     @property
+    def takes_instruct(self) -> bool:
+        """Whether it follows instructions: VoiceDesign and 1.7B CustomVoice do."""
+        # The official test is `size in "0b6"`, true for an empty size too.
+        return self.model_type == "voice_design" or (self.model_type == "custom_voice" and self.model_size not in "0b6")
+
+    @property
     def languages(self) -> list[str]:
         """Names a user may ask for: `auto` and every language that is not a preset's dialect."""
         return ["auto", *(name for name in self.talker.codec_language_id if "dialect" not in name)]

@@ -24,6 +24,7 @@ from ..voices.voice import Voice
 from .script import Line, Script, Span
 
 if TYPE_CHECKING:
+    from ..cluster.remote import Speakers
     from ..synthesis.tts import Qwen3TTS
 
 NARRATOR = "narrator"
@@ -63,7 +64,7 @@ class Cast:
             for span in line.spans:
                 self.part(line, span)
 
-    def check_model(self, script: Script, tts: Qwen3TTS, language: str = "auto") -> None:
+    def check_model(self, script: Script, tts: Qwen3TTS | Speakers, language: str = "auto") -> None:
         """Refuse a script that a model cannot speak, before it has spoken anything: the message names the line.
 
         language: where the cast has none.
@@ -77,7 +78,8 @@ class Cast:
                     error.args = (f"{line.unit} {line.number}: {error}",)
                     raise
                 if part.instruct and not tts.takes_instruct:
-                    message = f"{line.unit} {line.number}: this model takes no instruction; use VoiceDesign or 1.7B CustomVoice"
+                    way_out = "use VoiceDesign or 1.7B CustomVoice"
+                    message = f"{line.unit} {line.number}: this model takes no instruction; {way_out}"
                     raise UnsupportedValue(message, param="instruct")
 
     def part(self, line: Line, span: Span) -> Part:

@@ -108,10 +108,7 @@ class Planner:
     @property
     def takes_instruct(self) -> bool:
         """Whether the model follows instructions: VoiceDesign and 1.7B CustomVoice do."""
-        # The official test is `size in "0b6"`, true for an empty size too.
-        return self.config.model_type == "voice_design" or (
-            self.config.model_type == "custom_voice" and self.config.model_size not in "0b6"
-        )
+        return self.config.takes_instruct
 
     def plan(self, request: Request, schedule: Sequence[int], notes: Notes | None = None, capped: bool = False) -> Plan:
         """The Plan of a Request. schedule: as of Utterance; notes: what is said about it is added there; capped: where
