@@ -20,7 +20,7 @@ from .errors import QwenTTSError
 
 MODEL = "mlx_model"  # what --model is where nobody says, and what convert writes
 SPOKEN = ("--text", "--instruct", "--ref-text")  # options whose value is not a file
-COMMANDS = ("convert", "generate", "embed", "voices", "diarize", "codec", "info", "demo", "serve", "script")
+COMMANDS = ("convert", "generate", "embed", "voices", "diarize", "codec", "info", "demo", "serve", "script", "tune")
 
 
 class Parser(argparse.ArgumentParser):
