@@ -20,7 +20,7 @@ from .takes import Take, together
 LISTENED = 600.0  # seconds of sound in which speakers are sought
 SHARE = 0.2  # of a clip, from which on a second speaker in it counts
 FAR = 2.5  # robust deviations of the loss above the median, from which on a text is doubted
-LEAST = 0.12  # of the median, below which a difference says nothing
+LEAST = 0.3  # of the median, below which a difference says nothing
 NAMED = 5  # clips that a message names
 
 
@@ -91,7 +91,7 @@ def transcripts(takes: Sequence[Take], losses: Sequence[float]) -> list[str]:
             said.append(
                 f"the model foresees these far worse than the others; is it their text?: {listed(names, NAMED)}"
             )
-    elif len(takes) > 1 and np.ptp(losses) > 2 * LEAST * min(losses):
+    elif len(takes) > 1 and np.ptp(losses) > LEAST * min(losses):
         worst = max(range(len(takes)), key=lambda i: losses[i])
         said.append(f"the model foresees {takes[worst].clip.name} far worse than the others; is it its text?")
     return said

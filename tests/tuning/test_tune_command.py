@@ -286,7 +286,7 @@ def test_transcripts_that_do_not_match(miniature, recorded):
 
 def test_transcripts_of_few_clips_and_of_wrong_lengths():
     few = [take("a.wav"), take("b.wav")]
-    assert transcripts(few, [2.0, 2.1]) == [] and "foresees b.wav far worse" in transcripts(few, [2.0, 2.6])[0]
+    assert transcripts(few, [2.0, 2.1]) == [] and "foresees b.wav far worse" in transcripts(few, [2.0, 2.7])[0]
     assert transcripts([take("a.wav", doubt="too long")], [2.0]) == ["a.wav: too long"]
 
 
