@@ -3,6 +3,7 @@
 Used by `make_goldens.py`, by the tests on committed goldens and live, and by `check_parity.py` on any checkpoint.
 """
 
+import functools
 import json
 import os
 import subprocess
@@ -11,12 +12,14 @@ import tempfile
 from pathlib import Path
 
 import mlx.core as mx
+import mlx.nn as nn
 import numpy as np
 
 from mlx_qwen3tts.audio.reading import read_audio
 from mlx_qwen3tts.networks.codec import codec as codec_networks
 from mlx_qwen3tts.networks.speaker.mel import log_mel
 from mlx_qwen3tts.synthesis.sampling import GenerationConfig, Sampler, filter_logits, unseen
+from mlx_qwen3tts.tuning.loss import REST, batch, example, losses, voiced
 from mlx_qwen3tts.voices.voice import Voice
 
 NEAR_TIE = 1e-4  # where the reference's two best logits lie closer, a greedy code may differ honestly
@@ -61,6 +64,11 @@ def materialise(cases, folder, dimension, codebooks=16, size=2048):
             case["vector"] = vector(dimension, case["vector"]).tolist()
         if "morph" in case:
             case["morph_vector"] = vector(dimension, case["morph"]["to"]).tolist()
+        if case["kind"] == "loss":
+            case["codes"] = [
+                codes(frames, seed, codebooks, size).tolist()
+                for seed, frames in enumerate(case["frames"], case["seed"])
+            ]
         if "audio" in case:
             case["audio"] = str(recording(Path(folder) / f"{name}.wav", **case["audio"]))
         if case["kind"] == "decode":
@@ -176,6 +184,86 @@ def check_speak(tts, case, expected):
         if total <= 300:
             figures["audio"] = float(np.abs(tail - expected["tail"][-len(tail) :]).max())
             assert figures["audio"] <= 1e-4, f"{case['name']}: audio differs by {figures['audio']:.2e}"
+    return figures
+
+
+def relative(ours, theirs):
+    """The distance of two arrays over the norm of the second."""
+    ours, theirs = np.asarray(ours, np.float64), np.asarray(theirs, np.float64)
+    return float(np.linalg.norm(ours - theirs) / np.linalg.norm(theirs))
+
+
+def loss_batch(tts, case, voice):
+    """The Batch of a materialised case."""
+    given = zip(case["texts"], case["codes"], strict=True)
+    prompts = [(tts.prompt(text, voice, case["language"], None, case["layout"]), codes) for text, codes in given]
+    examples = [example(tts.talker, prompt, mx.array(codes)) for prompt, codes in prompts]
+    return batch(examples, tts.config.talker.codec_eos_token_id)
+
+
+def faulty_losses(tts, case, voice):
+    """What each fault of the official recipe makes of the loss, by this port: {name: value}."""
+    given, vector = loss_batch(tts, case, voice), voice.embedding
+    talker, x = tts.talker, voiced(given, vector)
+    entropy = functools.partial(nn.losses.cross_entropy, reduction="mean")
+    where, codes = given.places, given.codes[:, 1:]
+    found = {"twice": entropy(talker.foresee(x, where - 1)[0], given.labels)}
+    late = talker.foresee(x, where[given.frames] + 1)[1]
+    found["after"] = entropy(talker.foresee_rest(late, given.codes), codes)
+    states = talker.foresee(x, where[given.frames])[1]
+    found["book"] = entropy(talker.foresee_rest(states, given.codes)[:, :-1], codes[:, 1:])
+    projection, talker.text_projection = talker.text_projection, lambda x: x
+    try:
+        given = loss_batch(tts, case, voice)
+        found["projection"] = entropy(talker.foresee(voiced(given, vector), where)[0], given.labels)
+    except ValueError:  # widths that cannot be added
+        found["projection"] = mx.array(float("nan"))
+    finally:
+        talker.text_projection = projection
+    return {name: value.item() for name, value in found.items()}
+
+
+def check_loss(tts, case, expected):
+    """Both losses ≤ 1e-5 apart, gradients 1e-5 of their norm; each fault of the official recipe gives another loss, and
+    the very one that the official package gives."""
+    voice, talker = voice_of(tts, case), tts.talker
+    given = loss_batch(tts, case, voice)
+    attention, other = talker.model.layers[0].self_attn, talker.code_predictor.model.layers[0].self_attn
+    layers = {"talker_q": attention.qkv_proj, "predictor_v": other.qkv_proj}
+    layers["last_head"] = talker.code_predictor.lm_head[-1]
+
+    def total(arrays):
+        for name, layer in layers.items():
+            layer.weight = arrays[name]
+        first, rest = losses(talker, given, arrays["vector"])
+        return first + REST * rest, first, rest
+
+    arrays = {"vector": voice.embedding, **{name: layer.weight for name, layer in layers.items()}}
+    try:
+        (_, first, rest), gradients = mx.value_and_grad(total)(arrays)
+    finally:
+        for name, layer in layers.items():
+            layer.weight = arrays[name]
+    q, k = attention.heads * attention.head_dim, other.heads + other.kv_heads
+    gradients["talker_q"] = gradients["talker_q"][:q]
+    gradients["predictor_v"] = gradients["predictor_v"][k * other.head_dim :]
+    figures = {"first": abs(first.item() - expected["first"]), "rest": abs(rest.item() - expected["rest"])}
+    for name, gradient in gradients.items():
+        flat, theirs = np.array(gradient).ravel(), expected[f"gradient_{name}"]
+        assert flat[:: max(1, flat.size // 500) | 1].shape == theirs.shape, f"{case['name']}: shape of {name}"
+        part = relative(flat[:: max(1, flat.size // 500) | 1], theirs)
+        figures[name] = max(part, relative(np.linalg.norm(flat.astype(np.float64)), expected[f"norm_{name}"]))
+    for name, value in figures.items():
+        assert value <= 1e-5, f"{case['name']}: {name} differs by {value:.2e}"
+    for name, value in faulty_losses(tts, case, voice).items():
+        theirs = expected[f"fault_{name}"]
+        assert np.isnan(value) == np.isnan(theirs), f"{case['name']}: fault {name} gives {value}, reference {theirs}"
+        if np.isnan(value):
+            continue
+        mended = expected["first" if name in ("twice", "projection") else "rest"]
+        figures[f"fault_{name}"] = float(value - mended)
+        assert abs(value - theirs) <= 1e-5, f"{case['name']}: fault {name} gives {value}, reference {theirs}"
+        assert abs(value - mended) > 1e-3, f"{case['name']}: fault {name} does nothing"
     return figures
 
 

@@ -150,6 +150,111 @@ def run_speak(tts, case):
     }
 
 
+class Prompted(Exception):
+    """Raised where the talker would begin to speak: its prompt is all that is wanted."""
+
+
+def prompt_of(tts, text, case):
+    """The official prompt of a text: (embeddings [T, E], what is added to the steps [n, E], the text pad [E])."""
+    generate = tts.model.talker.generate
+
+    def stop(**kwargs):
+        names = "inputs_embeds", "trailing_text_hidden", "tts_pad_embed"
+        raise Prompted(*(kwargs[name][0].clone() for name in names))
+
+    tts.model.talker.generate = stop
+    vector = torch.tensor(case["vector"], dtype=torch.float32)
+    item = VoiceClonePromptItem(None, vector, x_vector_only_mode=True, icl_mode=False)
+    try:
+        tts.generate_voice_clone(
+            text,
+            voice_clone_prompt=[item],
+            language=case["language"],
+            non_streaming_mode=case["layout"] == "full",
+        )
+    except Prompted as stopped:
+        prompt, trailing, pad = stopped.args
+        return prompt.clone(), trailing.clone(), pad[0].clone()
+    finally:
+        tts.model.talker.generate = generate
+    raise AssertionError("the talker was not asked to speak")
+
+
+def teacher_forced(tts, case, vector):
+    """(inputs [B, T, E], which are not padding [B, T], the labels beside the positions that foresee them, -100 where
+    there is none, [B, T], where a frame comes next [B, T], the codes of these frames [N, codebooks])."""
+    talker, place = tts.model.talker, 3 + (3 if case["language"].lower() == "auto" else 4)
+    rows, labels, before, kept = [], [], [], []
+    for text, codes in zip(case["texts"], case["codes"], strict=True):
+        prompt, trailing, pad = prompt_of(tts, text, case)
+        codes = torch.tensor(codes)
+        frames = talker.get_input_embeddings()(codes[:, 0])
+        for book, table in enumerate(talker.code_predictor.get_input_embeddings()):
+            frames = frames + table(codes[:, book + 1])
+        steps = torch.cat([trailing, pad.expand(len(codes), -1)])[: len(codes)]
+        prompt = torch.cat([prompt[:place], (vector + pad)[None], prompt[place + 1 :]])
+        rows.append(torch.cat([prompt, frames + steps]))
+        first = len(prompt) - 1
+        label = torch.full((len(rows[-1]),), -100)
+        label[first:-1], label[-1] = codes[:, 0], talker.config.codec_eos_token_id
+        labels.append(label)
+        foresees = torch.zeros(len(label), dtype=torch.bool)
+        foresees[first:-1] = True
+        before.append(foresees)
+        kept.append(codes)
+    pad_rows = torch.nn.utils.rnn.pad_sequence
+    seen = pad_rows([torch.ones(len(row), dtype=torch.long) for row in rows], batch_first=True)
+    labels, before = pad_rows(labels, True, -100), pad_rows(before, True, False)
+    return pad_rows(rows, batch_first=True), seen, labels, before, torch.cat(kept)
+
+
+def run_loss(tts, case):
+    """The official fine-tuning loss with its faults mended, some gradients, and the value that each fault gives."""
+    talker, entropy = tts.model.talker, torch.nn.functional.cross_entropy
+    predictor = talker.code_predictor
+    vector = torch.tensor(case["vector"], dtype=torch.float32, requires_grad=True)
+    x, seen, labels, before, codes = teacher_forced(tts, case, vector)
+
+    def hidden_of(x):
+        return talker.model(inputs_embeds=x, attention_mask=seen, use_cache=False).last_hidden_state
+
+    def rest_of(states):
+        logits, faulty = talker.forward_sub_talker_finetune(codes, states)
+        return entropy(logits.flatten(0, 1), codes[:, 1:].flatten()), faulty
+
+    hidden = hidden_of(x)
+    first = entropy(talker.codec_head(hidden).flatten(0, 1), labels.flatten())
+    rest, book = rest_of(hidden[before])
+    weights = {
+        "vector": vector,
+        "talker_q": talker.model.layers[0].self_attn.q_proj.weight,
+        "predictor_v": predictor.model.layers[0].self_attn.v_proj.weight,
+        "last_head": predictor.lm_head[-1].weight,
+    }
+    gradients = torch.autograd.grad(first + 0.3 * rest, list(weights.values()))
+    found = {f"gradient_{name}": value.detach().numpy() for name, value in zip(weights, gradients, strict=True)}
+    after = torch.cat([torch.zeros_like(before[:, :1]), before[:, :-1]], dim=1)
+    with torch.no_grad():
+        twice = talker(inputs_embeds=x, attention_mask=seen, labels=labels, use_cache=False).loss
+        late = rest_of(hidden[after])[0]
+        projection, talker.text_projection = talker.text_projection, torch.nn.Identity()
+        try:
+            bare = hidden_of(teacher_forced(tts, case, vector)[0])
+            unprojected = float(entropy(talker.codec_head(bare).flatten(0, 1), labels.flatten()))
+        except RuntimeError:  # the text is as wide as the talker at 1.7B alone
+            unprojected = float("nan")
+        finally:
+            talker.text_projection = projection
+    values = {"first": first, "rest": rest, "fault_twice": twice, "fault_after": late, "fault_book": book}
+    found |= {name: np.float64(float(value.detach())) for name, value in values.items()}
+    found["fault_projection"] = np.float64(unprojected)
+    for name in weights:  # not all of it, so that goldens stay small
+        gradient = found.pop(f"gradient_{name}").ravel()
+        found[f"norm_{name}"] = np.float64(np.linalg.norm(gradient.astype(np.float64)))
+        found[f"gradient_{name}"] = gradient[:: max(1, gradient.size // 500) | 1]
+    return found
+
+
 def run_tokenize(tts, case):
     """Ids of the filled-in template."""
     return {str(i): tts._tokenize_texts([tts._build_assistant_text(text)])[0][0].numpy().astype(np.int32)

@@ -120,6 +120,37 @@ DESIGN = [
     speak("design-no-instruction", "emoji", layout="full", instruct=""),
 ]
 
+LOSS = [
+    {
+        "kind": "loss",
+        "name": "loss",
+        "texts": [TEXTS["short"]],
+        "frames": [9],
+        "language": "auto",
+        "layout": "streaming",
+    },
+    {
+        "kind": "loss",
+        "name": "loss-batch-english",
+        "texts": [TEXTS["mixed"], TEXTS["short"], TEXTS["chinese"]],
+        "frames": [7, 21, 14],
+        "language": "English",
+        "layout": "streaming",
+    },
+    {
+        "kind": "loss",
+        "name": "loss-batch-full",
+        "texts": [TEXTS["short"], TEXTS["mixed"]],
+        "frames": [12, 5],
+        "language": "German",
+        "layout": "full",
+    },
+]
+LOSS = [{**case, "vector": 20 + i, "seed": 50 + 10 * i} for i, case in enumerate(LOSS)]
+# As at 0.6B the predictor is as wide as the talker; as at 1.7B it is not, and the text is as wide as the talker.
+AS_0B6 = {"talker_config": {"code_predictor_config": {"hidden_size": 64, "intermediate_size": 96}}}
+AS_1B7 = {"talker_config": {"text_hidden_size": 64}}
+
 OTHER_SHAPE = {
     "talker_config": {
         "hidden_size": 96,
@@ -185,4 +216,6 @@ SUITE = {
         },
         [speak("own-speaker", "long", layout="full", preset="anna", language="english")],
     ),
+    "tune-0b6": ({"kind": "base", "seed": 8, "changes": AS_0B6}, LOSS),
+    "tune-1b7": ({"kind": "base", "seed": 9, "model_size": "1b7", "changes": AS_1B7}, LOSS),
 }

@@ -27,6 +27,7 @@ COMMANDS = {
     "say": "speak aloud at once, as say(1) does",
     "embed": "make a voice vector of recordings",
     "voices": "keep, blend, move, compare and search voices",
+    "tune": "fit a voice's vector to recordings",
     "diarize": "find out who speaks when in a recording",
     "codec": "turn sound into codes and codes into sound",
     "info": "describe a model, or the settings in force",
@@ -291,7 +292,7 @@ def overview() -> str:
     return "\n".join(
         [
             f"mlx_qwen3tts {__version__}: Qwen3-TTS on this machine, in voices that are vectors",
-            f"  speech: {_those('demo generate say script dub')}; voices: {_those('voices embed diarize')}",
+            f"  speech: {_those('demo generate say script dub')}; voices: {_those('voices embed tune diarize')}",
             f"  programs: {_those('serve service')}; models: {_those('convert info codec')}",
             f"extras installed: {', '.join(there) or 'none'}",
             f"extras missing: {', '.join(missing) or 'none'}; {add}",

@@ -26,8 +26,8 @@ class CodePredictorModel(nn.Module):
         self.norm = RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
         self.rope = Rope(config.head_dim, config.rope_theta)
 
-    def __call__(self, x: mx.array, caches: Sequence[KVCache]) -> mx.array:
-        return self.norm(run_layers(self.layers, x, caches, self.rope))
+    def __call__(self, x: mx.array, caches: Sequence[KVCache] | None, recompute: bool = False) -> mx.array:
+        return self.norm(run_layers(self.layers, x, caches, self.rope, recompute=recompute))
 
 
 class CodePredictor(nn.Module):
@@ -67,3 +67,22 @@ class CodePredictor(nn.Module):
             codes.append(sample(step, head(state)))
             x = tables[step][codes[-1][:, None]]  # the last table's row is left to whoever sums up the frame
         return codes
+
+    def foresee(
+        self,
+        hidden: mx.array,
+        first: mx.array,
+        codes: mx.array,
+        tables: Sequence[mx.array],
+        recompute: bool = False,
+    ) -> mx.array:
+        """Run all steps of N frames at once where their codes are given, as in training.
+
+        hidden: [N, E], the talker's hidden state before each frame; first: [N, E], the embedding of code 0; codes:
+        [N, codebooks - 1] of the others; tables: as for `__call__`;
+        recompute: as for `run_layers`. Returns logits [N, codebooks - 1, V].
+        """
+        given = [table[codes[:, step]] for step, table in enumerate(tables[:-1])]
+        x = self.project(mx.stack([hidden, first, *given], axis=1))
+        states = self.model(x, None, recompute)  # [N, codebooks, P]
+        return mx.stack([head(states[:, step + 1]) for step, head in enumerate(self.lm_head)], axis=1)

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import sys
 import warnings
 from pathlib import Path
 
@@ -17,6 +15,7 @@ import mlx.core as mx
 
 from .. import __version__, checks
 from ..errors import UnsupportedValue
+from ..files.caches import cache_folder
 from ..files.json_text import json_text
 from ..files.output import whole_file
 from . import kernels
@@ -55,9 +54,7 @@ def choose(wanted: str | None, dtype: mx.Dtype = mx.bfloat16) -> frozenset[str]:
 
 def record_path() -> Path:
     """Where the record for what runs here lies, in the user's folder for caches."""
-    caches = Path.home() / ("Library/Caches" if sys.platform == "darwin" else ".cache")
-    folder = Path(os.environ.get("XDG_CACHE_HOME") or caches) / "mlx_qwen3tts"
-    return folder / f"kernels-{hashlib.sha256(json_text(identity()).encode()).hexdigest()[:16]}.json"
+    return cache_folder() / f"kernels-{hashlib.sha256(json_text(identity()).encode()).hexdigest()[:16]}.json"
 
 
 def identity() -> dict[str, str]:

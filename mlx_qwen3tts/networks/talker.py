@@ -42,11 +42,12 @@ class TalkerModel(nn.Module):
     def __call__(
         self,
         x: mx.array,
-        caches: Sequence[KVCache],
+        caches: Sequence[KVCache] | None,
         mask: Mask = "causal",
         positions: Sequence[int] | None = None,
+        recompute: bool = False,
     ) -> mx.array:
-        return self.norm(run_layers(self.layers, x, caches, self.rope, mask, positions))
+        return self.norm(run_layers(self.layers, x, caches, self.rope, mask, positions, recompute))
 
 
 class Talker(nn.Module):
@@ -99,9 +100,28 @@ class Talker(nn.Module):
 
         sample: function (step, logits [B, codebook size]) -> codes [B] of codebook step + 1.
         """
-        rows = [self.codes[start:end] for start, end in zip(self.starts[1:], (*self.starts[2:], None), strict=True)]
-        rest = self.code_predictor(hidden, self.embed_codec(first[:, None]), rows, sample)
+        rest = self.code_predictor(hidden, self.embed_codec(first[:, None]), self._tables(), sample)
         return mx.stack([first, *rest], axis=1)
+
+    def _tables(self) -> list[mx.array]:
+        """The embedding tables [codebook size, E] of codebooks 1 and up."""
+        return [self.codes[start:end] for start, end in zip(self.starts[1:], (*self.starts[2:], None), strict=True)]
+
+    def foresee(self, embeddings: mx.array, places: mx.array, recompute: bool = False) -> tuple[mx.array, mx.array]:
+        """Foresee codebook 0 where what came before is given, as in training.
+
+        embeddings: [B, T, E] inputs of whole utterances, padded behind; places: [N] of the B * T positions; recompute:
+        as for `run_layers`. Returns (logits [N, V], hidden states after the final norm [N, E]) of these positions.
+        """
+        hidden = self.model(embeddings, None, recompute=recompute)
+        hidden = hidden.reshape(-1, hidden.shape[-1])[places]
+        return self.codec_head(hidden), hidden
+
+    def foresee_rest(self, hidden: mx.array, codes: mx.array, recompute: bool = False) -> mx.array:
+        """Foresee codebooks 1 and up: hidden states [N, E] from before the frames and codes [N, codebooks] of the
+        frames to logits [N, codebooks - 1, codebook size]."""
+        first, rest = self.embed_codec(codes[:, 0]), codes[:, 1:]
+        return self.code_predictor.foresee(hidden, first, rest, self._tables(), recompute)
 
     def revise(self, embeddings: mx.array, caches: Sequence[KVCache], start: int) -> None:
         """Recompute the cached keys and values from a position on for other inputs [1, t, E], the rest as it is."""

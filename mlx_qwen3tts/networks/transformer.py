@@ -9,6 +9,7 @@ they be called.
 
 import functools
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -17,12 +18,12 @@ import numpy as np
 from . import cpu, kernels
 from .cache import Cache, KVCache
 from .config import CodecDecoderConfig, CodecEncoderConfig, TransformerConfig
-from .device import on_gpu
+from .device import form, on_gpu
 from .linear import Linear, add_product, packed, stack
 
 Rotate = Callable[[mx.array], mx.array]
 Mask = mx.array | str | None
-Layer = Callable[[mx.array, Rotate, Mask, Cache], mx.array]
+Layer = Callable[[mx.array, Rotate, Mask, Cache | None], mx.array]
 
 
 class RMSNorm(nn.RMSNorm):
@@ -181,20 +182,41 @@ class DecoderLayer(nn.Module):
 def run_layers(
     layers: Sequence[Layer],
     x: mx.array,
-    caches: Sequence[Cache],
+    caches: Sequence[Cache] | None,
     rope: Rope,
     mask: Mask = "causal",
     positions: Sequence[int] | None = None,
+    recompute: bool = False,
 ) -> mx.array:
     """Self-attention stack over cached positions; [B, T, E] to [B, T, E]. A single position needs no causal mask.
 
-    positions: of the first of the T in each row, a list of B integers, where they are not those of the cache.
+    caches: None where x is the whole sequence and nothing follows it, as in training. positions: of the first of the T
+    in each row, a list of B integers, where they are not those of the cache. recompute: without caches, what a layer
+    computes inside is not kept for its gradient but computed again ("gradient checkpointing").
     """
     rows, length, _ = x.shape
-    first = caches[0].offset if positions is None else positions
+    offset = 0 if caches is None else caches[0].offset
+    first = offset if positions is None else positions
     in_kernels = kernels.in_use("qk_rope_write") and length <= kernels.FEW
     rotate = rope.turn(rows, length, first, x.dtype) if in_kernels else rope(length, first, x.dtype)
     mask = None if length == 1 and isinstance(mask, str) else mask
-    for layer, cache in zip(layers, caches, strict=True):
-        x = layer(x, rotate, mask, cache)
+    for layer, cache in zip(layers, caches or [None] * len(layers), strict=True):
+        x = _recomputed(layer, x, rotate, mask) if recompute else layer(x, rotate, mask, cache)
     return x
+
+
+def _recomputed(layer: Layer, x: mx.array, rotate: Rotate, mask: Mask) -> mx.array:
+    """A layer whose inner activations are computed again for its gradient, that of its trained parameters too."""
+    assert isinstance(layer, nn.Module), "a layer is a module"
+    module: nn.Module = layer
+    chosen = "gpu" if on_gpu() else "cpu"
+
+    def run(parameters: dict[str, Any], x: mx.array) -> mx.array:
+        own = module.trainable_parameters()
+        module.update(parameters)
+        with form(chosen):  # as it was, whenever the gradient is asked for
+            out = layer(x, rotate, mask, None)
+        module.update(own)
+        return out
+
+    return mx.checkpoint(run)(module.trainable_parameters(), x)

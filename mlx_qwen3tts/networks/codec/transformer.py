@@ -53,7 +53,7 @@ class CodecLayer(nn.Module):
         self.input_layernorm, self.post_attention_layernorm = norm(width), norm(width)
         self.self_attn_layer_scale, self.mlp_layer_scale = LayerScale(width), LayerScale(width)
 
-    def __call__(self, x: mx.array, rotate: Rotate, mask: Mask, cache: Cache) -> mx.array:
+    def __call__(self, x: mx.array, rotate: Rotate, mask: Mask, cache: Cache | None) -> mx.array:
         x = x + self.self_attn_layer_scale(self.self_attn(self.input_layernorm(x), rotate, mask, cache))
         return x + self.mlp_layer_scale(self.mlp(self.post_attention_layernorm(x)))
 

@@ -1,0 +1,1 @@
+"""Teaching a voice: recordings in, a vector that speaks like them out."""
