@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: test test-benchmarks test-clients test-cluster test-studio browser lint demo wheel-check api goldens
+.PHONY: test test-benchmarks test-clients test-cluster test-studio test-thorough browser lint demo wheel-check api goldens
 
 $(VENV)/installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -33,6 +33,10 @@ test-studio: $(VENV)/installed
 # with the encoder of MODEL and the voices of LIBRARY.
 browser: $(VENV)/installed
 	$(BIN)/python -m convert.browser $(if $(OUT),--output $(OUT)) $(if $(MODEL),--model $(MODEL)) $(if $(LIBRARY),--library $(LIBRARY))
+
+# Proofs that take longer: every example and printed output, the miniature's gates, thousands of pieces.
+test-thorough: $(VENV)/installed
+	$(BIN)/python -m pytest -m thorough -n 2 --dist loadfile
 
 # The programs in benchmarks/ that measure, kill and compare: what they count, refuse and find.
 test-benchmarks: $(VENV)/installed

@@ -144,6 +144,7 @@ def serves_shortly(monkeypatch):
 @pytest.mark.parametrize(
     ("door", "name", "line", "earlier"), list(examples()), ids=[f"{name} {line}" for _, name, line, _ in examples()]
 )
+@pytest.mark.thorough
 def test_example(door, name, line, earlier, prepared, models, command, tmp_path, monkeypatch, serves_shortly):
     shutil.copytree(prepared, tmp_path, dirs_exist_ok=True)
     for place, model in models.items():
@@ -159,6 +160,8 @@ def test_example(door, name, line, earlier, prepared, models, command, tmp_path,
     arguments, stdout = words(line)
     if "--again" in arguments:  # after it was done once
         assert command(name, *words(re.split(" --(?:lines|cues) ", line)[0])[0]).status == 0
+    if line == "remove":
+        assert command("service", "install").status == 0
     if name == "tune":
         arguments += ["--iters", "2"]  # a random checkpoint learns nothing in fifty either
     before = {file: file.stat().st_mtime_ns for file in tmp_path.rglob("*") if file.is_file()}

@@ -48,11 +48,15 @@ def test_an_addition_that_reads_waits_or_calls_is_seen(monkeypatch):
     """Two additions, each a line of the table: one visits the host, the other multiplies by the talker's head again."""
 
     def visit(graph, generation):
-        generation.rows[0].morph = SimpleNamespace(revise=lambda caches, frame: generation.seen.any().item())
+        generation.rows[0].morph = SimpleNamespace(
+            due=lambda frame: True, revise=lambda caches, frame: generation.seen.any().item()
+        )
 
     def multiply(graph, generation):
         hidden = graph.hidden()
-        generation.rows[0].morph = SimpleNamespace(revise=lambda caches, frame: graph.talker.codec_head(hidden))
+        generation.rows[0].morph = SimpleNamespace(
+            due=lambda frame: True, revise=lambda caches, frame: graph.talker.codec_head(hidden)
+        )
 
     monkeypatch.setattr(gate, "ADDITIONS", {gate.PLAIN: None, "visits": visit, "multiplies": multiply})
     plain, visiting, multiplying = (gate.measure(1, name, "tiny", 1)[0] for name in gate.ADDITIONS)

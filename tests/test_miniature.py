@@ -91,6 +91,7 @@ def test_the_recogniser_hears_the_recordings(hear):
 
 
 @pytest.mark.parametrize(("text_mode", "limit"), [("streaming", 0.12), ("full", 0.15)])
+@pytest.mark.thorough
 def test_what_is_said_is_understood(miniature, hear, low, high, text_mode, limit):
     rows = [(vector, text) for vector in (low, high) for text in LINES[:3]]
     spoken = speak(miniature, rows, text_mode)
@@ -103,6 +104,7 @@ def sampled(miniature, low, high):
     return miniature.generate_batch(list(LINES), [low, high] * 3, languages="english", seeds=list(range(len(LINES))))
 
 
+@pytest.mark.thorough
 def test_what_is_sampled_is_understood(sampled, hear):
     assert sum(speech.finish_reason == "stop" for speech in sampled) >= len(LINES) - 1
     assert hear.error_rate(list(LINES), [speech.audio for speech in sampled]) <= 0.12
@@ -111,6 +113,7 @@ def test_what_is_sampled_is_understood(sampled, hear):
         assert 0.01 < level < 0.3 and np.abs(np.array(speech.audio)).max() < 1
 
 
+@pytest.mark.thorough
 def test_streams_and_batches_are_the_same_speech(miniature, sampled, low, high):
     for seed, voice in enumerate((low, high)):
         one, other = miniature.generate(LINES[seed], voice, language="english", seed=seed), sampled[seed]
@@ -121,12 +124,14 @@ def test_streams_and_batches_are_the_same_speech(miniature, sampled, low, high):
     assert np.allclose(heard, np.array(sampled[0].audio), atol=1e-4)
 
 
+@pytest.mark.thorough
 def test_the_voice_is_that_of_the_recording(miniature, low, high):
     for name, sound in zip(("low", "high"), say(miniature, low, high), strict=True):
         samples, _ = soundfile.read(FOLDER / "recordings" / f"{name}.flac", dtype="float32")
         assert abs(12 * np.log2(f0(sound) / f0(samples))) <= 2
 
 
+@pytest.mark.thorough
 def test_a_blend_lies_between_its_parents(miniature, low, high):
     shares = np.array([0, 0.25, 0.5, 0.75, 1])
     heard = [f0(sound) for sound in say(miniature, *((1 - t) * low + t * high for t in shares.tolist()))]
@@ -134,6 +139,7 @@ def test_a_blend_lies_between_its_parents(miniature, low, high):
     assert np.abs(12 * np.log2(heard / (heard[0] * (heard[-1] / heard[0]) ** shares))).max() <= 2
 
 
+@pytest.mark.thorough
 def test_a_pitch_direction_raises_the_pitch(miniature, hear, low, high):
     voices, pitches = labelled(FOLDER / "voices")
     pitch = Direction.fit(voices, pitches, method="ridge")
@@ -146,6 +152,7 @@ def test_a_pitch_direction_raises_the_pitch(miniature, hear, low, high):
         assert errors(words(LINES[0]), hear(sounds[2])) <= 1  # of 5
 
 
+@pytest.mark.thorough
 def test_a_direction_for_the_vocal_tract_moves_the_formants(miniature, low, high):
     voices, _ = labelled(FOLDER / "voices")
     sizes = [float(voice.attributes["formants"]) for voice in voices]
@@ -156,6 +163,7 @@ def test_a_direction_for_the_vocal_tract_moves_the_formants(miniature, low, high
     assert formant_shift(small, sound) < 1 < formant_shift(large, sound)
 
 
+@pytest.mark.thorough
 def test_a_live_morph_glides(miniature, low, high):
     text = " ".join(LINES[:2])
     own = dict(zip(("low", "high"), map(f0, say(miniature, low, high)), strict=True))
@@ -172,6 +180,7 @@ def test_a_live_morph_glides(miniature, low, high):
 
 
 @pytest.mark.parametrize(("speakers", "told"), [((5, 2, 6), None), ((5, 2, 8), 3)])
+@pytest.mark.thorough
 def test_diarization_of_a_conversation(miniature, speakers, told):
     """Three voices in turn. Of some such three it finds two where it is not told how many there are."""
     from pyannote.core import Annotation, Segment, Timeline
@@ -194,6 +203,7 @@ def test_diarization_of_a_conversation(miniature, speakers, told):
     assert DiarizationErrorRate(collar=0.25)(truth, heard, uem=Timeline([Segment(0, time)])) <= 0.10
 
 
+@pytest.mark.thorough
 def test_search_finds_the_speaker(miniature, tmp_path):
     voices, _ = labelled(FOLDER / "voices")
     library = Library(tmp_path / "voices")

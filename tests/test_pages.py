@@ -60,6 +60,7 @@ def clone(tmp_path, monkeypatch, command):
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
 @pytest.mark.parametrize("page", PAGES[:2], ids=lambda path: path.name)
+@pytest.mark.thorough
 def test_every_block_runs_from_the_top(page, clone, command, monkeypatch):
     """Pitch is not measured and processes are threads here: both have tests of their own, and take seconds."""
     monkeypatch.setattr(measures, "f0_track", lambda samples: np.full(3, 100.0))

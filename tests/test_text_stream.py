@@ -13,7 +13,7 @@ from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, tr
 
 from mlx_qwen3tts.errors import InvalidValue, WrongType
 from mlx_qwen3tts.synthesis import text_stream
-from mlx_qwen3tts.synthesis.text import check_text
+from mlx_qwen3tts.synthesis.text import check_text, says_nothing
 from mlx_qwen3tts.synthesis.text_stream import TextStream
 from mlx_qwen3tts.synthesis.tokenizer import PATTERN, TextTokenizer
 
@@ -125,7 +125,9 @@ def check(tokenizer, pieces):
 
 
 def speakable(text):
-    return text.strip() != "" and not any(unicodedata.category(c) in ("Cc", "Cs") and c not in "\t\r\n" for c in text)
+    return not says_nothing(text) and not any(
+        unicodedata.category(c) in ("Cc", "Cs") and c not in "\t\r\n" for c in text
+    )
 
 
 FRAGMENTS = st.one_of(

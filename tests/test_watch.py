@@ -58,6 +58,7 @@ def test_each_fault_is_found_and_spoken_again(tts, plain, fault):
 
 
 @pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.thorough
 def test_what_fails_three_times_is_kept_and_marked(tts, fault):
     check, codes = FAULTS[fault]
     with dictated(tts, dict.fromkeys((5, 6, 7), codes)) as dictation, pytest.warns(UserWarning) as warned:

@@ -299,6 +299,7 @@ def test_six_random_kills(tmp_path):
     assert all(a.is_dir() or a.read_bytes() == b.read_bytes() for a, b in zip(killed, whole, strict=True))
 
 
+@pytest.mark.thorough
 def test_five_thousand_pieces(speak, tmp_path, monkeypatch):
     save = manifests.Manifest.save
 

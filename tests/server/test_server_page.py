@@ -18,6 +18,7 @@ TEXT = PAGE.read_text(encoding="utf-8")
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
+@pytest.mark.thorough
 def test_everything_it_shows_is_what_is_printed(tmp_path):
     with refresh.serving(tmp_path) as port:
         assert port != refresh.PORT

@@ -58,6 +58,7 @@ def tune(command, recorded, miniature, monkeypatch, tmp_path):
     return run
 
 
+@pytest.mark.thorough
 def test_a_voice_from_clips(tune, miniature, tmp_path, monkeypatch):
     monkeypatch.setattr(judge, "SPEECHES", 1)
     monkeypatch.setattr(judge, "HEARD", 3.0)
