@@ -116,7 +116,7 @@ class Browser:
 
 async def page(request: HttpRequest) -> Response:
     """The page."""
-    return file_response(PAGE)
+    return file_response(request, PAGE)
 
 
 async def part(request: HttpRequest) -> Response:

@@ -3,6 +3,7 @@
 import shutil
 from pathlib import Path
 
+import httpx
 import pytest
 
 from docs import refresh
@@ -55,3 +56,11 @@ def test_it_names_every_option_alias_and_limit():
         "comes every ten seconds" if speech.QUEUED_COMMENT == 10 else "?",
     ):
         assert limit in " ".join(TEXT.split()), limit
+
+
+def test_pages_are_compressed_for_who_takes_that(url):
+    plain = httpx.get(f"{url}/static/page.js", headers={"accept-encoding": "identity"})
+    packed = httpx.get(f"{url}/static/page.js", headers={"accept-encoding": "gzip"})
+    assert packed.headers["content-encoding"] == "gzip" and "content-encoding" not in plain.headers
+    assert plain.content == packed.content and packed.num_bytes_downloaded < plain.num_bytes_downloaded
+    assert packed.headers["content-security-policy"] == plain.headers["content-security-policy"]
