@@ -23,6 +23,7 @@ from ..networks.speaker.mel import SAMPLE_RATE
 from ..voices.brought import brought
 from ..voices.directions.direction import Direction
 from ..voices.library.library import Library
+from ..voices.library.names import ALIASES as ALIASES_FILE
 from ..voices.lookup import Lookup
 from ..voices.voice import Voice
 from .roster import Roster
@@ -35,7 +36,6 @@ log = logging.getLogger(__name__)
 ALIASES = (
     "alloy", "ash", "ballad", "cedar", "coral", "echo", "fable", "marin", "nova", "onyx", "sage", "shimmer", "verse",
 )  # OpenAI's names, which some of its clients insist on  # fmt: skip
-ALIAS_FILE = "aliases.json"
 KEPT = 32  # voices of recordings that are kept for the next request
 
 
@@ -114,13 +114,13 @@ class Voices:
         over the voices in the order of their names. A voice that has such a name itself is no alias."""
         names = self.names
         try:
-            chosen = json.loads((self.library.folder / ALIAS_FILE).read_text("utf-8"))
+            chosen = json.loads((self.library.folder / ALIASES_FILE).read_text("utf-8"))
         except FileNotFoundError:
             chosen = {alias: sorted(names)[i % len(names)] for i, alias in enumerate(ALIASES)} if names else {}
         except ValueError as error:
-            raise InvalidValue(f"{ALIAS_FILE} of the library is not JSON: {error}") from None
+            raise InvalidValue(f"{ALIASES_FILE} of the library is not JSON: {error}") from None
         if not isinstance(chosen, dict) or not all(isinstance(voice, str) for voice in chosen.values()):
-            raise InvalidValue(f"{ALIAS_FILE} of the library is not an object of names")
+            raise InvalidValue(f"{ALIASES_FILE} of the library is not an object of names")
         return {alias: voice for alias, voice in chosen.items() if alias not in names}
 
     def named(self, name: str) -> Voice:

@@ -1,13 +1,18 @@
 """What two features of the server do together: scripts, guard, consent, packs, directions, and a library that others
 use at the same time."""
 
+import io
+import json
+import warnings
+import zipfile
+
 import httpx
 import numpy as np
 import pytest
 
 from mlx_qwen3tts import Library
 from mlx_qwen3tts.errors import QwenTTSError
-from mlx_qwen3tts.server import engine as engines
+from mlx_qwen3tts.server.jobs import Job
 from mlx_qwen3tts.server.settings import Settings
 from mlx_qwen3tts.voices.lookup import Lookup
 from tests.dictation import FAULTS, TEXT, dictated
@@ -16,27 +21,33 @@ from tests.server.test_shaping import fitted
 SAMPLES = 1920  # of a frame
 
 
-@pytest.fixture
-def scripted(model, library, serving):
-    """A function from what seeds say, and Settings, to (a client's answer to a script, its pieces, the Dictation)."""
+@pytest.fixture(scope="module")
+def faulty(model, library, serving):
+    """(client, Server, Dictation, piece): a script of TEXT is one piece, which is too short with its own seed."""
+    with (
+        dictated(model("base"), {}) as dictation,
+        serving(model("base"), Settings(library=library.folder)) as (url, server),
+        httpx.Client(base_url=url, timeout=60) as client,
+    ):
+        for seed in (3, 0):  # 0 is what a request without one has
+            read = client.post("/v1/audio/scripts", json={"input": TEXT, "seed": seed}).json()
+            [piece] = read["lines"][0]["pieces"]
+            dictation.codes[piece["seed"]] = FAULTS["too short"][1]
+        yield client, server, dictation, piece
 
-    def speak(said, settings, **fields):
-        tts = model("base")
-        with serving(tts, Settings(library=library.folder)) as (url, _), httpx.Client(base_url=url) as client:
-            read = client.post("/v1/audio/scripts", json={"input": TEXT, "seed": fields.get("seed", 0)}).json()
-        [piece] = read["lines"][0]["pieces"]
-        by_seed = {piece["seed"] + number: codes for number, codes in said.items()}
-        with (
-            dictated(tts, by_seed) as dictation,
-            serving(tts, Settings(library=library.folder, **settings)) as (url, server),
-            httpx.Client(base_url=url, timeout=60) as client,
-        ):
-            dictation.begun.clear()
-            body = {"input": TEXT, "response_format": "pcm", **fields}
-            if "seeds" in body:
-                body["seeds"] = {piece["key"]: piece["seed"]}
-            answer = client.post("/v1/audio/scripts/speech", json=body)
-            return answer, [seed - piece["seed"] for seed in dictation.begun], server.engine.counts["retries"]
+
+@pytest.fixture
+def scripted(faulty, monkeypatch):
+    """A function from Settings, and fields of a request, to (the answer, how many attempts there were)."""
+    client, server, dictation, piece = faulty
+
+    def speak(settings, **fields):
+        monkeypatch.setattr(server, "settings", Settings(library=server.settings.library, **settings))
+        dictation.begun.clear()
+        if "seeds" in fields:
+            fields["seeds"] = {piece["key"]: piece["seed"]}
+        body = {"input": TEXT, "response_format": "pcm", **fields}
+        return client.post("/v1/audio/scripts/speech", json=body), len(dictation.begun)
 
     return speak
 
@@ -44,31 +55,25 @@ def scripted(model, library, serving):
 @pytest.mark.parametrize(
     ("settings", "fields", "begun"),
     [
-        ({"guard": True}, {}, [0, 1]),
-        ({}, {"guard": True}, [0, 1]),
-        ({}, {}, [0]),
-        ({"guard": True}, {"guard": False}, [0]),
-        ({"guard": True}, {"seed": 3}, [0]),
-        ({"guard": True}, {"seeds": True}, [0]),
+        ({"guard": True}, {}, 2),
+        ({}, {"guard": True}, 2),
+        ({}, {}, 1),
+        ({"guard": True}, {"guard": False}, 1),
+        ({"guard": True}, {"seed": 3}, 1),
+        ({"guard": True}, {"seeds": True}, 1),
     ],
 )
 def test_a_piece_of_a_script_is_spoken_again_as_any_speech_is(scripted, settings, fields, begun):
-    answer, seeds, retries = scripted({0: FAULTS["too short"][1]}, settings, **fields)
-    assert answer.status_code == 200 and (seeds, retries) == (begun, len(begun) - 1), answer.text
-    assert answer.headers.get("x-guard") == ("on" if len(begun) > 1 else None)
+    answer, attempts = scripted(settings, **fields)
+    assert answer.status_code == 200 and attempts == begun
+    assert answer.headers.get("x-guard") == ("on" if begun > 1 else None)
 
 
-def test_what_a_script_says_in_vain_is_named(shelf, monkeypatch):
-    client, _ = shelf
-    body = {"input": "Hello.", "lead": 1, "normalize": True}
-    monkeypatch.setattr("mlx_qwen3tts.server.scripts._sounds", silent)
-    answer = client.post("/v1/audio/scripts/speech", json=body)
+def test_what_a_script_says_in_vain_is_named(scripted, shelf):
+    answer, _ = scripted({}, lead=1, normalize=True)
     assert answer.status_code == 200 and answer.headers["x-ignored"] == "lead, normalize"
-    assert client.post("/v1/audio/scripts/speech", json={"input": "Hello.", "guard": 1}).status_code == 400
-
-
-async def silent(*_):
-    yield np.zeros(SAMPLES, np.float32)
+    refused = shelf[0].post("/v1/audio/scripts/speech", json={"input": "Hello.", "guard": 1})
+    assert refused.status_code == 400 and refused.json()["error"]["param"] == "guard"
 
 
 def test_the_usual_voice_of_a_script_is_that_of_all_speech(model, library, serving, tmp_path):
@@ -129,14 +134,13 @@ def test_a_damaged_direction_keeps_nobody_from_the_others(shelf, model, caplog):
 def test_a_direction_that_is_deleted_while_its_speech_goes_on(shelf, monkeypatch):
     client, server = shelf
     server.voices.library.add_direction("brief", fitted(np.arange(24.0)))
-    hear = engines.Engine._hear
+    begin = Job.begin
 
-    def heard(engine, *more):
-        if "brief" in server.voices.library.directions:
-            server.voices.library.remove_direction("brief")
-        hear(engine, *more)
+    def begun(job, *more):
+        begin(job, *more)
+        server.voices.library.remove_direction("brief")
 
-    monkeypatch.setattr(engines.Engine, "_hear", heard)
+    monkeypatch.setattr(Job, "begin", begun)
     body = {"input": TEXT, "voice": "anna + 0.5*@brief", "seed": 1, "max_new_tokens": 6, "response_format": "pcm"}
     spoken = client.post("/v1/audio/speech", json=body)
     assert spoken.status_code == 200 and len(spoken.content) == 5 * 2 * SAMPLES
@@ -201,3 +205,27 @@ def test_a_damaged_pack_names_no_folder(shelf, tmp_path, damage):
     assert client.post("/v1/audio/speech", json={**body, "voice": "anna"}).status_code == 200
     with pytest.raises(QwenTTSError, match=r"names\.txt|names for"):
         Lookup(own).voice("torn/a")
+
+
+def test_no_voice_takes_the_place_of_the_aliases(shelf):
+    """Whoever could replace that file would silence every voice, or say which one an alias means."""
+    client, server = shelf
+    own = server.voices.library
+    listed = json.dumps([float(x) for x in np.array(own["anna"].embedding)])
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as archive:
+        archive.writestr("Aliases.json", listed)
+    fields = {"name": "aliases", "consent": "given", "overwrite": "true", "speaker_embedding": listed}
+    (own.folder / "aliases.json").write_text('{"alloy": "ben"}')
+    for path, files in (
+        ("voices/import", {"overwrite": (None, "true"), "archive": ("x.zip", packed.getvalue())}),
+        ("voices", {name: (None, value) for name, value in fields.items()}),
+    ):
+        refused = client.post(f"/v1/audio/{path}", files=files)
+        assert refused.status_code == 400 and "is taken by the server's aliases" in refused.json()["error"]["message"]
+    blend = client.post("/v1/audio/voices/combine", json={"expression": "anna", "name": "aliases", "overwrite": True})
+    assert blend.status_code == 400 and server.voices.aliases()["alloy"] == "ben"
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert "aliases" not in Library(own.folder).names, "and nothing is said of that file"
+    (own.folder / "aliases.json").unlink()
