@@ -144,3 +144,10 @@ def test_a_broken_file_is_named_where_nothing_but_the_name_is_typed(write, capfd
         dispatch([])
     told = capfd.readouterr()
     assert stopped.value.code == 2 and told.out == "" and told.err.startswith(f"error: {file}: no setting 'modle'")
+
+
+def test_a_recording_is_heard_by_the_configured_model(write, command, tmp_path):
+    write(f'model = "miniature"\nlibrary = "{tmp_path / "shelf"}"\n')
+    recording = sorted((hub.SHIPPED["miniature"] / "recordings").glob("*.flac"))[0]
+    ran = command("voices", "add", "heard", recording, "--consent", "not-needed")
+    assert ran.status == 0 and Library(tmp_path / "shelf")["heard"].dimension == 192, ran.err
