@@ -229,3 +229,20 @@ def test_no_voice_takes_the_place_of_the_aliases(shelf):
         warnings.simplefilter("error")
         assert "aliases" not in Library(own.folder).names, "and nothing is said of that file"
     (own.folder / "aliases.json").unlink()
+
+
+@pytest.mark.parametrize("stream", [None, "audio"])
+def test_a_steered_speech_that_is_spoken_again_turns_where_it_was_to_turn(faulty, monkeypatch, stream):
+    """As the same turns with the seed that was kept: nothing of the first attempt's way is left."""
+    client, _, dictation, _ = faulty
+    dictation.codes[40] = [next(iter(faulty[1].tts.planner.silent))] * 6 + FAULTS["too short"][1]
+    monkeypatch.setattr("mlx_qwen3tts.server.engine.secrets.randbits", lambda bits: 40)
+    turns = [{"frame": 1, "voice": "ben", "seconds": 0.3}, {"frame": 6, "voice": "cleo", "seconds": 0}]
+    body = {"input": TEXT, "voice": "anna", "response_format": "pcm", "steering": turns}
+    if stream:
+        body |= {"stream_format": stream, "lead": 1}
+    again = client.post("/v1/audio/speech", json={**body, "guard": True})
+    alone = client.post("/v1/audio/speech", json={**body, "seed": 41})
+    still = client.post("/v1/audio/speech", json={**body, "seed": 41, "steering": []})
+    assert again.status_code == 200 and again.headers["x-seed"] == "41", again.headers
+    assert again.content == alone.content != still.content
