@@ -145,12 +145,20 @@ def add_library(options: argparse.ArgumentParser) -> None:
     configurable(options.add_argument("--library", default="voices", metavar="DIR", help=help), "library")
 
 
-def usual_voice(model: str) -> str | None:
-    """The configured voice, where the configured model is the one in use: others may not know it."""
+def usual_model() -> str:
+    """The configured model, for options that have no default."""
+    from .files.configuration import settings
+
+    return settings()["model"].value
+
+
+def usual_voice(model: str | None) -> str | None:
+    """The configured voice, where the configured model is the one in use: others may not know it. model: None where
+    nobody has named another."""
     from .files.configuration import settings
 
     found = settings()
-    return found["voice"].value if found["model"].value == model else None
+    return found["voice"].value if model in (None, found["model"].value) else None
 
 
 def usual_format() -> str | None:
@@ -313,7 +321,10 @@ def dispatch(arguments: Sequence[str] | None = None) -> None:
 
     arguments = sys.argv[1:] if arguments is None else arguments
     if not arguments:
-        print(overview())
+        try:
+            print(overview())
+        except QwenTTSError as error:  # of the configuration
+            _fail(error)
         return
     name = arguments[0]
     if name in ("-h", "--help"):

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import cli
 from .errors import InvalidValue
-from .script import add_cast, add_speaking, clock, parts_of, speaking, writing
+from .script import add_cast, add_speaking, cast_of, clock, parts_of, speaking, writing
 
 if TYPE_CHECKING:
     from .scripts.cast import Part
@@ -67,7 +67,7 @@ def dub(options: argparse.Namespace) -> None:
     check(options)
     writing(options)
     check_output(options.output, options.file, options.voices, options.from_audio)
-    parts = parts_of(options)
+    parts = parts_of(options) if options.from_audio is None else cast_of(options)
     library = {} if options.library is None else {"library": options.library}
     kept = Library(FOLDER if options.library is None else options.library).names
     cues = Cues.parse(options.file, [*parts, *kept], options.encoding)

@@ -114,12 +114,17 @@ class Own:
         from .voices.library.library import Library
 
         folders = [self.options.library, self.model().folder.folder / "voices"]  # the second came with the model
-        found = [
-            {"name": name, "language": library.info(name).get("language", "")}
+        kept = [
+            (name, library.info(name)["metadata"])
             for library in map(Library, filter(os.path.isdir, folders))
             for name in library
         ]
-        return found + [{"name": name, "language": ""} for name in self.model().speakers]
+        found = [{"name": name, **{key: told.get(key) for key in ("language", "consent")}} for name, told in kept]
+        return found + [{"name": name} for name in self.model().speakers]
+
+    def usual(self) -> str | None:
+        """The configured voice, where it is one of the model's."""
+        return cli.usual_voice(self.options.model)
 
     def speak(self, text: str, voice: str | None, rate: float, seed: int | None) -> Iterator[np.ndarray]:
         import numpy as np
@@ -127,7 +132,7 @@ class Own:
         from .synthesis.request import Request
 
         if voice is None and self.model().model_type != "voice_design":  # as a server does
-            voice = next((one["name"] for one in self.voices()), None)
+            voice = next((one["name"] for one in self.voices() if one.get("consent") != "refused"), None)
         with self.model().stream(Request(text, voice, rate=rate, seed=seed)) as stream:
             for chunk in stream:
                 yield np.array(chunk.audio)
@@ -141,6 +146,10 @@ class Served:
 
     def voices(self) -> list[dict[str, Any]]:
         return self.client.voices()
+
+    def usual(self) -> str | None:
+        """The configured voice, where the server has the configured model; else it decides."""
+        return None if self.client.model is None else cli.usual_voice(self.client.model)
 
     def speak(self, text: str, voice: str | None, rate: float, seed: int | None) -> Iterator[np.ndarray]:
         fields = {"voice": voice, "rate": None if rate == 1 else rate, "seed": seed}
@@ -175,7 +184,7 @@ def say(options: argparse.Namespace) -> None:
     if options.voice == "?":
         list_voices(through.voices())
         return
-    voice = options.voice or cli.usual_voice(options.model)
+    voice = options.voice or through.usual()
     rate = 1.0 if options.rate is None else max(0.5, min(2.0, options.rate / NORMAL))
     made: list[np.ndarray] = []
     with contextlib.ExitStack() as stack:

@@ -80,7 +80,9 @@ def add_script(options: argparse.ArgumentParser) -> None:
 def add_cast(options: argparse.ArgumentParser) -> None:
     """The options of who speaks."""
     options.add_argument("--voices", metavar="JSON", help="the cast: names and their voices")
-    options.add_argument("--voice", metavar="V", help="the narrator's voice, where the cast has no narrator")
+    options.add_argument(
+        "--voice", metavar="V", help="the narrator's, where the cast has none (default: as configured)"
+    )
     options.add_argument("--language", default="auto", help="where the cast has none (default: auto)")
     cli.add_library(options)
     options.add_argument("--normalize", action="store_true", help="numbers and dates as words (extra 'wetext')")
@@ -91,14 +93,24 @@ def main(arguments: list[str] | None = None) -> None:
     cli.run(render if options.way == "render" else check, options)
 
 
-def parts_of(options: argparse.Namespace) -> dict[str, Part]:
-    from .scripts.cast import NARRATOR, Part, read_cast
+def cast_of(options: argparse.Namespace) -> dict[str, Part]:
+    """The cast that --voices names."""
+    from .scripts.cast import read_cast
 
-    parts = {} if options.voices is None else read_cast(options.voices)
-    if options.voice is not None:
-        if any(name.casefold() == NARRATOR for name in parts):
-            raise InvalidValue(f"--voice and the {NARRATOR} of {options.voices} name two voices; give one")
-        parts[NARRATOR] = Part(options.voice)
+    return {} if options.voices is None else read_cast(options.voices)
+
+
+def parts_of(options: argparse.Namespace) -> dict[str, Part]:
+    """The cast with a narrator: that of --voices, else --voice, else the configured voice where there is one."""
+    from .scripts.cast import NARRATOR, Part
+
+    parts = cast_of(options)
+    narrated = any(name.casefold() == NARRATOR for name in parts)
+    if options.voice is not None and narrated:
+        raise InvalidValue(f"--voice and the {NARRATOR} of {options.voices} name two voices; give one")
+    voice = cli.usual_voice(options.model) if options.voice is None and not narrated else options.voice
+    if voice is not None:
+        parts[NARRATOR] = Part(voice)
     return parts
 
 
@@ -129,7 +141,7 @@ def check(options: argparse.Namespace) -> None:
     from .voices.library.library import Library
 
     if options.calibrate and options.model is None:
-        options.model = cli.MODEL
+        options.model = cli.usual_model()
     written, parts = writing(options), parts_of(options)
     script = Script.parse(options.file, parts)
     lookup = lookup_of(options, Library(FOLDER if options.library is None else options.library))

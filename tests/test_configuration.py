@@ -7,7 +7,8 @@ import pytest
 
 from convert.parity import vector
 from mlx_qwen3tts import Library
-from mlx_qwen3tts.cli import usual_voice
+from mlx_qwen3tts.checkpoint import hub
+from mlx_qwen3tts.cli import dispatch, usual_voice
 from mlx_qwen3tts.errors import InvalidValue, WrongType
 from mlx_qwen3tts.files import configuration
 from mlx_qwen3tts.files.configuration import Setting, settings
@@ -51,6 +52,7 @@ def test_the_environment_stands_above_the_file_and_options_above_both(write, mon
 def test_the_usual_voice_belongs_to_the_configured_model(write):
     write('model = "here"\nvoice = "anna"\n')
     assert usual_voice("here") == "anna" and usual_voice("another") is None
+    assert usual_voice(None) == "anna"
 
 
 @pytest.mark.parametrize(
@@ -97,3 +99,55 @@ def test_a_user_who_has_configured_types_the_text_alone(write, command, tmp_path
     write(f'model = "miniature"\nlibrary = "{shelf.folder}"\nvoice = "low"\nformat = "flac"\n')
     ran = command("generate", "two", "--seed", "1", "--max-tokens", "3")
     assert ran.status == 0 and (tmp_path / "out.flac").is_file(), ran.err
+
+
+def test_the_configured_voice_narrates_where_nobody_else_does(write, command, tmp_path):
+    shelf = Library(tmp_path / "shelf")
+    for seed, name in enumerate(("low", "high")):
+        shelf.add(name, vector(192, seed), consent="not-needed")
+    write(f'model = "miniature"\nlibrary = "{shelf.folder}"\nvoice = "low"\n')
+    (tmp_path / "play.txt").write_text("Hello.\n")
+    (tmp_path / "film.srt").write_text("1\n00:00:00,500 --> 00:00:03,000\nHello.\n")
+    (tmp_path / "cast.json").write_text('{"Narrator": "high"}')
+
+    def narrator(*more):
+        ran = command("script", "check", "play.txt", *more, "--json")
+        return json.loads(ran.out)["cast"][0]["voice"] if ran.status == 0 else ran.lines[0]
+
+    assert [narrator(), narrator("--voice", "high"), narrator("--voices", "cast.json")] == ["low", "high", "high"]
+    assert narrator("--model", "miniature") == "low"
+    another = ("--model", str(miniature_elsewhere(tmp_path)))
+    assert "nobody is named who speaks" in narrator(*another)
+    short = ("--max-tokens", "3", "--seed", "1")
+    for ran in (
+        command("script", "render", "play.txt", "--output", "play.wav", *short),
+        command("dub", "film.srt", "--output", "film.wav", *short),
+    ):
+        assert ran.status == 0, ran.err
+    for name in ("play", "film"):
+        [piece] = json.loads((tmp_path / f"{name}.wav.manifest.json").read_text())["pieces"]
+        assert piece["voice"] == "low"
+    assert "nobody is named" in command("dub", "film.srt", "--output", "other.wav", *another).err
+    cost = json.loads(command("script", "check", "play.txt", "--calibrate", "--json").out)["computing"]
+    assert cost["measured"] == "measured now", "with the configured model"
+
+
+def miniature_elsewhere(folder):
+    """The same model under a name that is not configured."""
+    (folder / "another").symlink_to(hub.SHIPPED["miniature"])
+    return folder / "another"
+
+
+def test_a_broken_file_is_named_where_nothing_but_the_name_is_typed(write, capfd):
+    file = write("modle = 1\n")
+    with pytest.raises(SystemExit) as stopped:
+        dispatch([])
+    told = capfd.readouterr()
+    assert stopped.value.code == 2 and told.out == "" and told.err.startswith(f"error: {file}: no setting 'modle'")
+
+
+def test_a_recording_is_heard_by_the_configured_model(write, command, tmp_path):
+    write(f'model = "miniature"\nlibrary = "{tmp_path / "shelf"}"\n')
+    recording = sorted((hub.SHIPPED["miniature"] / "recordings").glob("*.flac"))[0]
+    ran = command("voices", "add", "heard", recording, "--consent", "not-needed")
+    assert ran.status == 0 and Library(tmp_path / "shelf")["heard"].dimension == 192, ran.err

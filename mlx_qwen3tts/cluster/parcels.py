@@ -5,7 +5,7 @@ Voices are sent as vectors and codes, never as names or paths, which mean nothin
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import astuple, fields
 from typing import Any
 
 import mlx.core as mx
@@ -14,6 +14,7 @@ import numpy as np
 from ..errors import UnsupportedValue
 from ..synthesis.request import PROCESSORS, Request, Sampling
 from ..synthesis.speech import Speech
+from ..synthesis.watch import Attempt
 from ..voices.voice import Voice
 
 
@@ -45,9 +46,11 @@ def _pack_voice(voice: Any) -> dict[str, Any] | None:
 def pack_speech(speech: Speech) -> dict[str, Any]:
     """A Speech: audio [samples] float32, codes [frames, codebooks] int32, and the other fields as they are."""
     own = {field.name: getattr(speech, field.name) for field in fields(Speech)}
+    own["attempts"] = [astuple(attempt) for attempt in speech.attempts]
     return {name: np.array(value) if isinstance(value, mx.array) else value for name, value in own.items()}
 
 
 def unpack_speech(parcel: dict[str, Any]) -> Speech:
     """What `pack_speech` was given."""
-    return Speech(**{**parcel, "audio": mx.array(parcel["audio"]), "codes": mx.array(parcel["codes"])})
+    arrays = {name: mx.array(parcel[name]) for name in ("audio", "codes")}
+    return Speech(**{**parcel, **arrays, "attempts": tuple(Attempt(*attempt) for attempt in parcel["attempts"])})

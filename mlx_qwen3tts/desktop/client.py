@@ -42,6 +42,7 @@ class Client:
     def __init__(self, url: str, key: str | None = None) -> None:
         """key: what `serve --api-key` asks for. InvalidValue for another kind of URL."""
         self.url, self.headers = url, {"content-type": "application/json"}
+        self.model: str | None = None  # not known yet
         if key:
             self.headers["authorization"] = f"Bearer {key}"
         self._unix = url.removeprefix("unix:") if url.startswith("unix:") else None
@@ -62,14 +63,16 @@ class Client:
         return http.client.HTTPConnection(self._host, self._port, timeout=timeout)
 
     def healthy(self) -> bool:
-        """Whether a server of ours is there and can speak."""
+        """Whether a server of ours is there and can speak; then `model` is the one that it has."""
         try:
             with contextlib.closing(self._connect(LOOK)) as connection:
                 connection.request("GET", "/health")
                 answer = json.loads(connection.getresponse().read(65536))
         except (OSError, http.client.HTTPException, ValueError):
             return False
-        return isinstance(answer, dict) and answer.get("status") == "healthy"
+        told = answer if isinstance(answer, dict) else {}
+        self.model = str(told["model"]) if "model" in told else None
+        return told.get("status") == "healthy"
 
     def voices(self) -> list[dict[str, Any]]:
         """Every voice that it has, aliases too, as the server describes them."""

@@ -102,8 +102,8 @@ class Browser:
         told = {"model": self.server.model, "missing": lacks, "studio": True}
         if lacks:
             return told
-        found = (voices.lookup.named(name) for name in voices.names)
-        named = [one.replace(name=name) for name, one in zip(voices.names, found, strict=True) if one is not None]
+        found = {name: voices.lookup.named(name) for name in voices.names}
+        named = [one.replace(name=name) for name, one in found.items() if one is not None]
         return {**about(self.server.model, tts.folder.folder.name, tts.speaker_encoder, named), **told}
 
     def model(self) -> bytes:

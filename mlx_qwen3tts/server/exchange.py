@@ -41,7 +41,8 @@ async def export(request: HttpRequest) -> Response:
     library = server.voices.library
 
     def pack() -> bytes:
-        chosen = library.names if names is None else [known(server, n, "exported") for n in dict.fromkeys(names)]
+        with placeless(library):
+            chosen = library.names if names is None else [known(server, n, "exported") for n in dict.fromkeys(names)]
         if not chosen:
             raise InvalidValue("there is no voice to export: the library has none of its own", param="voices")
         if len(chosen) > MOST_VOICES:

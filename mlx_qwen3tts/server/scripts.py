@@ -25,7 +25,7 @@ from .answers import error_body
 from .asking import LONGEST_INSTRUCTION, Body
 from .shaping import LONGEST
 from .speaking import Flow, called, speaking, unless
-from .speech import gone, json_body
+from .speech import gone, ignored, json_body
 
 if TYPE_CHECKING:
     from .app import Server
@@ -37,13 +37,14 @@ MOST_SEEDS = 20_000  # pieces whose seed is chosen
 
 @dataclass(frozen=True)
 class Asked:
-    """A script as a request has it. parts: {name: Part}; seeds: {key of a piece: its seed}."""
+    """A script as a request has it. parts: {name: Part}; seed: None where it is not given; seeds: {key of a piece: its
+    seed}."""
 
     text: str
     kind: str
     parts: dict[str, Part]
     language: str
-    seed: int
+    seed: int | None
     seeds: dict[str, int]
 
 
@@ -77,7 +78,7 @@ def asked_for(server: Server, body: Body) -> Asked:
                 raise InvalidValue(
                     f"voices: {name[:40]} has {len(what or '')} characters; at most {most}", param="voices"
                 )
-    language, seed = body.text("language", "auto") or "auto", body.whole("seed", 0, 2**32 - 1) or 0
+    language, seed = body.text("language", "auto") or "auto", body.whole("seed", 0, 2**32 - 1)
     return Asked(text, kind, parts, language, seed, _seeds(body))
 
 
@@ -88,7 +89,7 @@ async def understand(server: Server, asked: Asked) -> Understood:
     cast = Cast(parts, lambda name: None)  # who has a voice has been found out
 
     def laid() -> list[Piece]:
-        made = lay_out(script, cast, asked.seed, language=asked.language)
+        made = lay_out(script, cast, asked.seed or 0, language=asked.language)
         return [replace(piece, seed=asked.seeds.get(piece.key, piece.seed)) for piece in made]
 
     return Understood(script, cast, await asyncio.to_thread(laid), asked.language, wrong)
@@ -108,9 +109,9 @@ def _seeds(body: Body) -> dict[str, int]:
 
 async def _find(server: Server, script: Script, given: dict[str, Part]) -> tuple[dict[str, Part], dict[str, str]]:
     """(parts of everybody who speaks, {voice: why there is none}). One voice at a time, so that speech goes on."""
-    asked: dict[str, str | None] = {}
+    asked: dict[str, QwenTTSError | None] = {}
 
-    async def why_not(voice: str) -> str | None:
+    async def why_not(voice: str) -> QwenTTSError | None:
         if voice not in asked:
             if len(asked) >= 2 * MOST_PARTS:
                 raise InvalidValue(f"more than {MOST_PARTS} voices are named", param="input")
@@ -119,29 +120,31 @@ async def _find(server: Server, script: Script, given: dict[str, Part]) -> tuple
 
     parts = {name.casefold(): part for name, part in given.items()}
     if NARRATOR not in parts:
-        names = server.voices.names
-        usual = server.voices.default or (names[0] if names else "")
-        parts[NARRATOR] = Part(None if server.tts.model_type == "voice_design" else usual)
+        try:
+            parts[NARRATOR] = Part(await called(server.engine, lambda: server.voices.usual_name))
+        except VoiceNotFound as error:  # which matters where somebody narrates
+            parts[NARRATOR], asked[""] = Part(""), error
     for line in script.lines:
         if line.name is not None and line.name.casefold() not in parts:
-            lower = await why_not(line.name) is not None and await why_not(line.name.lower()) is None
-            parts[line.name.casefold()] = Part(line.name.lower() if lower else line.name)
+            spelt = [line.name, line.name.lower()]
+            found = [one for one in spelt if not isinstance(await why_not(one), VoiceNotFound)]
+            parts[line.name.casefold()] = Part((found or spelt)[0])
     used = {parts[NARRATOR if line.name is None else line.name.casefold()].voice for line in script.lines}
     used |= {
         span.voice for line in script.lines for span in line.spans if span.voice and span.voice.casefold() not in parts
     }
     wrong = {voice: why for voice in used if voice is not None and (why := await why_not(voice)) is not None}
-    return parts, wrong
+    return parts, {voice: " ".join(str(why).split()) for voice, why in wrong.items()}
 
 
-def _why_not(server: Server, voice: str) -> str | None:
-    """Why a name or an expression is not a voice here; None where it is."""
+def _why_not(server: Server, voice: str) -> QwenTTSError | None:
+    """Why a name or an expression is not a voice that speaks here; None where it is."""
     if len(voice) > LONGEST:
-        return f"a voice of {len(voice)} characters; at most {LONGEST} are taken"
+        return InvalidValue(f"a voice of {len(voice)} characters; at most {LONGEST} are taken", param="voice")
     try:
         server.voices.named(voice)
     except QwenTTSError as error:
-        return " ".join(str(error).split())
+        return error
     return None
 
 
@@ -211,15 +214,18 @@ async def speech(request: HttpRequest) -> Response:
     body = Body(await json_body(request))
     kind = check_format(body.text("response_format", server.settings.default_format) or server.settings.default_format)
     rate = body.whole("sample_rate", 8000, 48000)
+    guard = body.flag("guard", server.settings.guard)
     server.engine.check_room()
-    read = await understand(server, asked_for(server, body))
+    asked = asked_for(server, body)
+    read = await understand(server, asked)
     if read.wrong:
         piece = next(piece for piece in read.pieces if piece.part.voice in read.wrong)
         raise VoiceNotFound(f"line {piece.line}: {read.wrong[piece.part.voice or '']}", param="voices")
     if body.values and server.settings.strict:
         raise UnsupportedValue(f"not understood: {', '.join(sorted(body.values))} (the server is strict)")
     read.cast.check_model(read.script, server.tts, read.language)
-    requests = await called(server.engine, lambda: _requests(server, read))
+    guarded = [guard and asked.seed is None and piece.key not in asked.seeds for piece in read.pieces]
+    requests = await called(server.engine, lambda: _requests(server, read, guarded))
     flow = Flow(kind, server.sample_rate, rate)
     sounds = _sounds(server, read.pieces, requests)
     first = await unless(gone(request), anext(sounds))
@@ -227,15 +233,21 @@ async def speech(request: HttpRequest) -> Response:
         await sounds.aclose()
         return Response(status_code=499)
     media = CONTENT_TYPES[kind] + (f";rate={flow.rate};channels=1" if kind == "pcm" else "")
-    return StreamingResponse(_encoded(first, sounds, flow), 200, {"x-sample-rate": str(flow.rate)}, media)
+    headers = {"x-sample-rate": str(flow.rate), **ignored(body.values)}
+    if any(guarded):
+        headers["x-guard"] = "on"  # the head is sent before anybody knows
+    return StreamingResponse(_encoded(first, sounds, flow), 200, headers, media)
 
 
-def _requests(server: Server, read: Understood) -> list[Request]:
-    """In the engine's thread."""
+def _requests(server: Server, read: Understood, guarded: list[bool]) -> list[Request]:
+    """In the engine's thread. guarded: for each piece, whether what goes wrong in it is spoken again."""
     design = server.tts.model_type == "voice_design"
     voices = Cast(read.cast.parts, lambda name: None if design or name is None else server.voices.named(name))
     plain = Sampling()
-    return [replace(piece.request(voices, read.language, plain), rate=1.0) for piece in read.pieces]
+    return [
+        replace(piece.request(voices, read.language, plain, guard), rate=1.0)
+        for piece, guard in zip(read.pieces, guarded, strict=True)
+    ]
 
 
 async def _sounds(server: Server, pieces: list[Piece], requests: list[Request]) -> AsyncGenerator[np.ndarray, None]:

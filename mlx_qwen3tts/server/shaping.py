@@ -99,12 +99,12 @@ async def directions(request: HttpRequest) -> JSONResponse:
     server: Server = request.app.state.server
 
     def listed() -> list[dict[str, Any]]:
-        made, own = [], server.voices.library.directions
-        for name in server.voices.directions:
-            direction = server.voices.lookup.direction(name)
-            if direction.dimension == server.tts.embedding_dim:
-                made.append(direction_card(name, direction, name in own))
-        return made
+        own, found = server.voices.library.directions, server.voices.read_directions()
+        return [
+            direction_card(name, direction, name in own)
+            for name, direction in found.items()
+            if direction.dimension == server.tts.embedding_dim
+        ]
 
     return JSONResponse({"object": "list", "data": await called(server.engine, listed)})
 

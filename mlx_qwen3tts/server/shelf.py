@@ -6,7 +6,7 @@ import asyncio
 import json
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -77,8 +77,11 @@ def card(server: Server, name: str) -> dict[str, Any]:
 
 def shelf(server: Server, as_strings: bool) -> dict[str, Any]:
     """All voices, in the shapes that the clients of four servers look for."""
-    names = server.voices.names
-    cards = [card(server, name) for name in names]
+    cards = []
+    for name in server.voices.names:
+        with suppress(VoiceNotFound, FileNotFoundError):  # another program has deleted it since
+            cards.append(card(server, name))
+    names = [one["name"] for one in cards]
     aliases = [{"id": alias, "name": alias, "alias_of": voice} for alias, voice in server.voices.aliases().items()]
     listed: list[Any] = [*names, *(alias["id"] for alias in aliases)] if as_strings else [*cards, *aliases]
     more = {"names": names, "uploaded_voices": [one for one in cards if not one["preset"]]}
@@ -225,21 +228,27 @@ async def voice(request: HttpRequest) -> Response:
     server: Server = request.app.state.server
     name = request.path_params["name"]
     try:
-        if request.method == "PATCH":
-            return await describe(request, name)
-        if request.method == "DELETE":
-            await called(server.engine, lambda: server.voices.library.remove(known(server, name)))
-            done = {"message": f"voice {name!r} is deleted", "id": name, "object": "audio.voice", "deleted": True}
-            return JSONResponse({"success": True, **done})
-        kind = request.query_params.get("format")
-        if kind is None:
-            return JSONResponse(await called(server.engine, lambda: card(server, found(server, name))))
-        return await called(server.engine, lambda: voice_file(server.voices.named(found(server, name)), kind))
+        with placeless(server.voices.library):
+            return await one_voice(request, name)
     except VoiceNotFound as error:
         response = error_response(error, 404)
         if request.method != "DELETE":
             return response
         return JSONResponse({"success": False, **json.loads(bytes(response.body))}, 404)
+
+
+async def one_voice(request: HttpRequest, name: str) -> Response:
+    server: Server = request.app.state.server
+    if request.method == "PATCH":
+        return await describe(request, name)
+    if request.method == "DELETE":
+        await called(server.engine, lambda: server.voices.library.remove(known(server, name)))
+        done = {"message": f"voice {name!r} is deleted", "id": name, "object": "audio.voice", "deleted": True}
+        return JSONResponse({"success": True, **done})
+    kind = request.query_params.get("format")
+    if kind is None:
+        return JSONResponse(await called(server.engine, lambda: card(server, found(server, name))))
+    return await called(server.engine, lambda: voice_file(server.voices.named(found(server, name)), kind))
 
 
 async def describe(request: HttpRequest, name: str) -> JSONResponse:

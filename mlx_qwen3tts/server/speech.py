@@ -6,7 +6,7 @@ import asyncio
 import base64
 import json
 import secrets
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any
 
@@ -70,9 +70,7 @@ async def speech(request: HttpRequest) -> Response:
         return Response(status_code=499)  # nobody reads it
     requests, turns = prepared
     flow = Flow(asked.format, server.sample_rate, asked.sample_rate, asked.rate)
-    headers = {"x-sample-rate": str(flow.rate)}
-    if asked.ignored:
-        headers["x-ignored"] = ", ".join(name for name in asked.ignored if name.isascii() and name.isprintable())[:500]
+    headers = {"x-sample-rate": str(flow.rate), **ignored(asked.ignored)}
     kind = CONTENT_TYPES[asked.format] + (f";rate={flow.rate};channels=1" if asked.format == "pcm" else "")
     async with AsyncExitStack() as stack:
         spoken = speaking(server.engine, requests, asked.stream is not None, asked.seed, asked.lead, turns)
@@ -104,6 +102,12 @@ async def speech(request: HttpRequest) -> Response:
         headers["x-seed"] = str(listener.job.seed)  # a guarded speech may have another one: its last event says so
         stream = _events(listener, heard(listener, asked), flow, asked.format, stack.pop_all())
         return StreamingResponse(stream, 200, headers, "text/event-stream")
+
+
+def ignored(names: Iterable[str]) -> dict[str, str]:
+    """The header that names the fields which were not understood, where there are any."""
+    shown = ", ".join(name for name in sorted(names) if name.isascii() and name.isprintable())[:500]
+    return {"x-ignored": shown} if shown else {}
 
 
 def heard(listener: Listener, asked: asking.Asked) -> AsyncIterator[np.ndarray]:

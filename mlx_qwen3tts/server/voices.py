@@ -8,6 +8,7 @@ from __future__ import annotations
 import collections
 import hashlib
 import json
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,10 +18,12 @@ import numpy as np
 
 from ..audio.reading import LONGEST
 from ..audio.upload import read_upload
-from ..errors import InvalidValue, QwenTTSError, VoiceNotFound
+from ..errors import DirectionNotFound, InvalidValue, QwenTTSError, VoiceNotFound
 from ..networks.speaker.mel import SAMPLE_RATE
 from ..voices.brought import brought
+from ..voices.directions.direction import Direction
 from ..voices.library.library import Library
+from ..voices.library.names import ALIASES as ALIASES_FILE
 from ..voices.lookup import Lookup
 from ..voices.voice import Voice
 from .roster import Roster
@@ -28,10 +31,11 @@ from .roster import Roster
 if TYPE_CHECKING:
     from ..synthesis.tts import Qwen3TTS
 
+log = logging.getLogger(__name__)
+
 ALIASES = (
     "alloy", "ash", "ballad", "cedar", "coral", "echo", "fable", "marin", "nova", "onyx", "sage", "shimmer", "verse",
 )  # OpenAI's names, which some of its clients insist on  # fmt: skip
-ALIAS_FILE = "aliases.json"
 KEPT = 32  # voices of recordings that are kept for the next request
 
 
@@ -63,6 +67,7 @@ class Voices:
         presets = [*(self.packaged.names if self.packaged is not None else []), *tts.speakers]
         self.lookup = Lookup(library, self._preset, presets, files=False, brought=self.brought)
         self.roster = Roster(library, self.packaged, tts.speakers, self._preset, tts.embedding_dim)
+        self._passed: set[str] = set()  # directions that cannot be read
         self._heard: collections.OrderedDict[tuple[str, str | None], Voice] = collections.OrderedDict()
 
     def kept_in(self, name: str) -> Library | None:
@@ -89,18 +94,33 @@ class Voices:
         """Names of the directions, the library's first."""
         return list(dict.fromkeys(name for one in (self.library, *self.brought) for name in one.directions))
 
+    def read_directions(self) -> dict[str, Direction]:
+        """{name: Direction} of those that can be read. One that cannot is logged, once, and keeps nobody from the
+        others."""
+        found: dict[str, Direction] = {}
+        for name in self.directions:
+            try:
+                found[name] = self.lookup.direction(name)
+            except DirectionNotFound:  # another program has deleted it since
+                continue
+            except QwenTTSError as error:
+                if name not in self._passed:
+                    self._passed.add(name)
+                    log.warning("passed over: %s", error)
+        return found
+
     def aliases(self) -> dict[str, str]:
         """{OpenAI's name: a voice here}: those of aliases.json in the library, and where there is no such file spread
         over the voices in the order of their names. A voice that has such a name itself is no alias."""
         names = self.names
         try:
-            chosen = json.loads((self.library.folder / ALIAS_FILE).read_text("utf-8"))
+            chosen = json.loads((self.library.folder / ALIASES_FILE).read_text("utf-8"))
         except FileNotFoundError:
             chosen = {alias: sorted(names)[i % len(names)] for i, alias in enumerate(ALIASES)} if names else {}
         except ValueError as error:
-            raise InvalidValue(f"{ALIAS_FILE} of the library is not JSON: {error}") from None
+            raise InvalidValue(f"{ALIASES_FILE} of the library is not JSON: {error}") from None
         if not isinstance(chosen, dict) or not all(isinstance(voice, str) for voice in chosen.values()):
-            raise InvalidValue(f"{ALIAS_FILE} of the library is not an object of names")
+            raise InvalidValue(f"{ALIASES_FILE} of the library is not an object of names")
         return {alias: voice for alias, voice in chosen.items() if alias not in names}
 
     def named(self, name: str) -> Voice:
@@ -116,17 +136,24 @@ class Voices:
         space = self.library.space(self.tts.embedding_dim) if keep == "radius" else None
         return self.lookup.voice(expression, space, keep)
 
-    def usual(self) -> Voice | None:
-        """Who speaks where nobody is named; None where the model designs its voices."""
+    @property
+    def usual_name(self) -> str | None:
+        """What the voice is called that speaks where nobody is named: the first whose owner has not refused. None where
+        the model designs its voices; VoiceNotFound where there is none."""
         if self.tts.model_type == "voice_design":
             return None
         if self.default is not None:
-            return self.named(self.default)
+            return self.default
         for name in self.names:
-            voice = self.lookup.voice(name)
-            if voice.consent != "refused":
-                return voice
+            voice = self.lookup.named(name)
+            if voice is not None and voice.consent != "refused":  # None: it was deleted just now
+                return name
         raise VoiceNotFound("no voice is named, and the server has none; add one to its library", param="voice")
+
+    def usual(self) -> Voice | None:
+        """Who speaks where nobody is named; None where the model designs its voices."""
+        name = self.usual_name
+        return None if name is None else self.named(name) if name == self.default else self.lookup.voice(name)
 
     def of_vector(self, values: list[float]) -> Voice:
         """The Voice of a list of numbers."""

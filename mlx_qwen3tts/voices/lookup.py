@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from .library.library import Library
     from .space import VoiceSpace
 
-Kept = TypeVar("Kept", Voice, Direction)
+Kept = TypeVar("Kept", Voice | None, Direction)
 
 SHARED = ("source_model", "language")  # metadata that a blend takes over where its parents agree
 
@@ -102,9 +103,16 @@ class Lookup:
         """The voice of a file, of the library or of a preset, in this order, or None."""
         if self.files and _is_file(name):
             return Voice.load(name)
-        if self.library is not None and name in self.library:
-            return self._kept(self.library.__getitem__, name, "voice")
-        return self.preset(name) if self.preset else None
+        kept = None if self.library is None else self._kept(self._in_library, name, "voice")
+        return kept if kept is not None or self.preset is None else self.preset(name)
+
+    def _in_library(self, name: str) -> Voice | None:
+        assert self.library is not None, "whoever asks has looked"
+        if name not in self.library:
+            return None
+        with contextlib.suppress(VoiceNotFound):  # another program has deleted it just now
+            return self.library[name]
+        return None
 
     def _unknown(self, name: str) -> QwenTTSError:
         """The error for a name that is not a voice."""

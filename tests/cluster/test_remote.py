@@ -13,6 +13,7 @@ from mlx_qwen3tts import Request, Sampling, Voice
 from mlx_qwen3tts.cluster import remote, work
 from mlx_qwen3tts.cluster.scheduler import Cluster, check_address
 from mlx_qwen3tts.errors import AudioError, ClusterError, MissingExtra, UnsupportedValue
+from mlx_qwen3tts.synthesis import watch
 from mlx_qwen3tts.synthesis.planning import Notes
 
 SHORT = Sampling(max_tokens=4)
@@ -39,7 +40,9 @@ def nearby(monkeypatch):
                 data = pickle.dumps(parcel)
                 assert b"mlx_qwen3tts" not in data  # none of our classes travels
                 sent.append(pickle.loads(data))
-                done(pickle.loads(pickle.dumps(function(*sent[-1]))))
+                result = pickle.dumps(function(*sent[-1]))
+                assert b"mlx_qwen3tts" not in result
+                done(pickle.loads(result))
 
     monkeypatch.setattr(remote, "Cluster", Nearby)
     monkeypatch.setattr(remote, "check_address", str)
@@ -71,6 +74,21 @@ def test_what_is_spoken_there_is_what_is_spoken_here(nearby, model, checkpoint, 
         assert speech.warnings == there[number].warnings and speech.finish_reason == there[number].finish_reason
     cut = [str(one.message) for one in told if "did not end within" in str(one.message)]
     assert len({text.split(" did")[0] for text in cut} & {f"text {number + 1}" for number in here}) == len(here)
+
+
+def test_what_the_guard_found_travels(nearby, model, checkpoint, tmp_path, monkeypatch):
+    for name, value in {"FLOOR": 4, "PER_TOKEN": 0}.items():  # nothing is as short as that
+        monkeypatch.setattr(watch, name, value)
+    tts, folder = model("base"), checkpoint("base")
+    voice = Voice(np.random.RandomState(1).standard_normal(tts.embedding_dim).astype(np.float32))
+    requests = [Request("One two.", voice, seed=5, guard=(6, 7), text_mode="full")]
+    here, there = {}, {}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        tts.generate_each(requests, here.__setitem__)
+        remote.Speakers("tcp://there:1", folder, "float32", tmp_path).generate_each(requests, there.__setitem__)
+    assert [one.seed for one in here[0].attempts] == [5, 6, 7] and here[0].failed == "too_long"
+    assert (there[0].attempts, there[0].failed) == (here[0].attempts, here[0].failed)
 
 
 def test_what_cannot_travel(nearby, checkpoint):

@@ -112,6 +112,32 @@ def test_without_a_server_it_speaks_by_itself(command, folder, tmp_path, served)
     assert "anna" in command("say", "--server", "none", *model, "-v", "?").out
 
 
+def test_the_configured_voice_is_asked_for_where_the_server_has_the_configured_model(
+    command, url, served, aloud, monkeypatch
+):
+    asked = []
+    monkeypatch.setattr(Client, "speak", lambda self, text, **more: asked.append(more.get("voice")) or iter([b"\0\0"]))
+    monkeypatch.setenv("QWEN3TTS_VOICE", "ben")
+    for model in (served[1].model, "miniature"):
+        monkeypatch.setenv("QWEN3TTS_MODEL", model)
+        assert command("say", "--server", url, "Hello.").status == 0
+        assert command("say", "--server", url, "-v", "anna", "Hello.").status == 0
+    assert asked == ["ben", "anna", None, "anna"]
+
+
+def test_by_itself_it_takes_the_first_who_has_not_refused(command, folder, library, tmp_path, monkeypatch):
+    own = Library(tmp_path / "own")
+    own.add("aaron", library["anna"], consent="refused")
+    own.add("berta", library["ben"], consent="given", language="German")
+    asked = []
+    monkeypatch.setattr(
+        Qwen3TTS, "stream", lambda self, request: asked.append(request.voice) or self.generate("x", "no")
+    )
+    model = ["--model", folder, "--library", own.folder, "--server", "none"]
+    assert "no" in command("say", *model, "Hello.").err and asked == ["berta"]
+    assert command("say", *model, "-v", "?").out.splitlines()[1].split() == ["berta", "German"]
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

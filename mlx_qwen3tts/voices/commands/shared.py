@@ -92,7 +92,7 @@ def lookup_of(options: Namespace, library: Library) -> Lookup:
 def encoder_of(options: Namespace) -> SpeakerEncoder:
     from ...checkpoint.speaker import SpeakerEncoder
 
-    return SpeakerEncoder.from_pretrained(options.model or "mlx_model")
+    return SpeakerEncoder.from_pretrained(options.model or cli.usual_model())
 
 
 def pairs(texts: Iterable[str]) -> dict[str, str]:

@@ -23,7 +23,7 @@ from ...files.together import unfinished
 from ..metadata import plain
 from ..voice import SUFFIXES, Voice
 from .lock import LOCK, locked
-from .names import LARGEST, SPACE, composed, shown
+from .names import ALIASES, LARGEST, SPACE, composed, shown
 from .snapshot import Entry, Snapshot
 
 INDEX = ".index.safetensors"
@@ -104,7 +104,7 @@ class Index:
             files = sorted(listing, key=lambda file: (not file.name.endswith(SUFFIXES[1]), file.name))
         for file in files:
             stem, suffix = os.path.splitext(file.name)
-            if suffix not in SUFFIXES or file.name.startswith(".") or file.name == SPACE:
+            if suffix not in SUFFIXES or file.name.startswith(".") or file.name in (SPACE, ALIASES):
                 continue
             try:
                 state, wrong = file.stat(), None

@@ -8,7 +8,9 @@ from typing import TypeVar
 from ...errors import InvalidValue, WrongType
 
 LARGEST = 64 << 20  # bytes of one file: a voice with a minute of reference codes has 50 kB
-SPACE = "space.safetensors"  # the file of the library's voice space, whose name no voice can have
+SPACE = "space.safetensors"  # the file of the library's voice space
+ALIASES = "aliases.json"  # the file of the server's aliases
+TAKEN = {Path(SPACE).stem: "the library's voice space", Path(ALIASES).stem: "the server's aliases"}  # names of no voice
 
 # What Windows keeps for devices, with any extension, and the characters that it allows in no name.
 DEVICES = {"con", "prn", "aux", "nul", "conin$", "conout$"} | {
@@ -30,8 +32,8 @@ def check_name(name: str) -> str:
     if not isinstance(name, str):
         raise WrongType(f"a voice's name must be a string, not {name!r}", param="name")
     name = composed(name)
-    if name == Path(SPACE).stem:
-        raise InvalidValue(f"voice name {name!r} is taken by the library's voice space", param="name")
+    if owner := TAKEN.get(name.casefold()):  # macOS does not tell capitals apart
+        raise InvalidValue(f"voice name {name!r} is taken by {owner}", param="name")
     if not name or not name.isprintable() or name != name.strip() or name.startswith(".") or set(name) & set('/\\"@'):
         raise InvalidValue(
             f'voice name {name!r}: it may not be empty, start with . or have / \\ " @ or spaces around it', param="name"
