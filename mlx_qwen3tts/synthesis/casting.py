@@ -29,8 +29,8 @@ class Casting:
     def __init__(self, folder: ModelFolder, dtype: mx.Dtype, library: Library) -> None:
         """dtype: what the talker computes in."""
         self.folder, self.config, self.dtype, self.library = folder, folder.config, dtype, library
-        own = brought(self.config.talker.hidden_size)
-        more = [] if own is None else [own]
+        packaged, own = folder.folder / "voices", brought(self.config.talker.hidden_size)
+        more = [Library(packaged)] * packaged.is_dir() + [own] * (own is not None)
         self.lookup = Lookup(library, self._preset_or_none, list(self.config.talker.spk_id), brought=more)
 
     def preset(self, name: str) -> Voice:

@@ -45,7 +45,7 @@ class Lookup:
     """Finds voices and directions by name.
 
     library: Library or None; preset: function from a name to a preset's Voice or None; presets: their names, for
-    messages; brought: Libraries of what came with the model, whose directions are found after the library's. files:
+    messages; brought: Libraries of what came with the model, whose voices and directions are found last. files:
     whether a path is a name too. Without, nothing outside the library is looked at, so its messages are the same
     whether a file exists or not, and they name no folder: for a server, whose clients may name what it offers but must
     not reach into its disk.
@@ -99,12 +99,15 @@ class Lookup:
         return self._evaluate(parse(text), text, space, keep)
 
     def named(self, name: str) -> Voice | None:
-        """The voice of a file, of the library or of a preset, in this order, or None."""
+        """The voice of a file, of the library, of a preset or one that was brought, in this order, or None."""
         if self.files and _is_file(name):
             return Voice.load(name)
         if self.library is not None and name in self.library:
             return self._kept(self.library.__getitem__, name, "voice")
-        return self.preset(name) if self.preset else None
+        voice = self.preset(name) if self.preset else None
+        if voice is None:
+            voice = next((library[name] for library in self.brought if name in library), None)
+        return voice
 
     def _unknown(self, name: str) -> QwenTTSError:
         """The error for a name that is not a voice."""
