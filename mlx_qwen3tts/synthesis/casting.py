@@ -30,7 +30,8 @@ class Casting:
         """dtype: what the talker computes in."""
         self.folder, self.config, self.dtype, self.library = folder, folder.config, dtype, library
         packaged, own = folder.folder / "voices", brought(self.config.talker.hidden_size)
-        more = [Library(packaged)] * packaged.is_dir() + [own] * (own is not None)
+        came = [Library(packaged) if packaged.is_dir() else None, own]
+        more = [one for one in came if one is not None]
         self.lookup = Lookup(library, self._preset_or_none, list(self.config.talker.spk_id), brought=more)
 
     def preset(self, name: str) -> Voice:
