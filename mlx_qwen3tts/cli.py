@@ -295,7 +295,7 @@ def overview() -> str:
     # A hub id is looked for when it is used; asking whether it is there would take the network.
     known = model == "miniature" or "/" in model or os.path.isdir(model)
     first = "mlx_qwen3tts demo   (a whole tour, offline, on the model in the package)"
-    speak = f'mlx_qwen3tts generate --model {model} "Hello."   (mlx_qwen3tts voices list: who can speak)'
+    speak = "mlx_qwen3tts generate --voice NAME \"Hello.\"   (mlx_qwen3tts say -v '?' lists the names)"
     add = f"more by {install_hint('NAME')}" if missing else "nothing is missing"
     return "\n".join(
         [

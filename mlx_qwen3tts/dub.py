@@ -44,7 +44,7 @@ def build_parser() -> argparse.ArgumentParser:
     options.add_argument("--license", metavar="L", help="of the voices in SOURCE: an SPDX name, such as CC-BY-4.0")
     options.add_argument("--encoding", metavar="E", help="of FILE, where it is not UTF-8 or marked as UTF-16")
     options.add_argument("--cues", metavar="L", help="speak only these cues: 3,7-9")
-    options.add_argument("--again", action="store_true", help="speak the --cues another way than before")
+    options.add_argument("--again", action="store_true", help="speak the --cues with other seeds than before")
     cli.add_model(options, dtype=True)
     add_speaking(options)
     cli.add_json(options)

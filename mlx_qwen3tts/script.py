@@ -34,9 +34,11 @@ def build_parser() -> argparse.ArgumentParser:
     check = ways.add_parser("check", help="print the cast, the minutes to expect and what looks wrong")
     add_script(check)
     check.add_argument("--model", metavar="M", help="whose presets, words and languages count")
-    check.add_argument("--output", metavar="FILE", help="of a rendering: what it has spoken, and how fast")
     check.add_argument(
-        "--calibrate", action="store_true", help="speak a few pieces with --model, to tell what all cost"
+        "--output", metavar="FILE", help="an output of `render`: count what it has spoken, and take its speed"
+    )
+    check.add_argument(
+        "--calibrate", action="store_true", help="speak a few pieces with --model to estimate the time of all"
     )
     check.add_argument("--dtype", metavar="D", help="of --calibrate (default: the checkpoint's own)")
     check.add_argument("--batch-size", type=int, default=8, metavar="N", help="of --calibrate (default: 8)")
@@ -48,7 +50,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--output", required=True, help=".wav .flac .mp3 .ogg .m4b, or a folder with a WAV for each line"
     )
     render.add_argument("--lines", metavar="L", help="speak only these lines: 3,7-9")
-    render.add_argument("--again", action="store_true", help="speak the --lines another way than before")
+    render.add_argument("--again", action="store_true", help="speak the --lines with other seeds than before")
     render.add_argument("--workers", metavar="URL", help="scheduler of a dask cluster that speaks: tcp://host:8786")
     add_speaking(render)
     cli.add_json(render)
@@ -64,7 +66,7 @@ def add_speaking(render: argparse.ArgumentParser) -> None:
     render.add_argument(
         "--no-guard",
         action="store_true",
-        help="do not speak again what has gone wrong; as it is anyway where --seed or --max-tokens is given",
+        help="do not speak again what has gone wrong; with --seed or --max-tokens that is so anyway",
     )
     render.add_argument("--greedy", action="store_true", help="no sampling; the repetition penalty still applies")
     for field in NUMBERS:

@@ -47,12 +47,12 @@ def build_parser() -> argparse.ArgumentParser:
         help='write {"port", "url"} to this descriptor once it can speak, and '
         "stop when the program that started it ends",
     )
-    add("--log", type=Path, metavar="FILE", help="write messages there too, at most 4 MB: the oldest go")
+    add("--log", type=Path, metavar="FILE", help="write messages there too, and keep the last 4 MB")
     add("--design", metavar="M", help="a VoiceDesign model too, with which clients make voices from words")
     cli.add_library(options)
     add("--voice", metavar="V", help="who speaks where a request names nobody (default: the first voice)")
     add("--api-key", metavar="K", help="what clients must send; needed for other machines (also QWEN3TTS_API_KEY)")
-    add("--api-key-file", type=Path, metavar="FILE", help="what has the key as its only line")
+    add("--api-key-file", type=Path, metavar="FILE", help="a file with the key as its only line")
     add("--allow-host", action="append", default=[], metavar="H", help="a further name of this server")
     add("--allow-origin", action="append", default=[], metavar="O", help="a web page's origin that may use it")
     add("--max-batch", type=int, default=8, metavar="N", help="speeches at once (default: 8)")
@@ -60,10 +60,10 @@ def build_parser() -> argparse.ArgumentParser:
     add("--max-characters", type=int, default=100_000, metavar="N", help="of a text (default: 100000)")
     chosen = add("--default-format", choices=tuple(CONTENT_TYPES), default="mp3", help="(default: mp3)")
     cli.configurable(chosen, "format")
-    add("--strict", action="store_true", help="refuse what is not understood instead of passing it over")
-    add("--guard", action="store_true", help="speak again what has gone wrong, where a request does not say otherwise")
+    add("--strict", action="store_true", help="refuse unknown fields instead of ignoring them")
+    add("--guard", action="store_true", help="speak again what has gone wrong, unless a request says otherwise")
     add("--voices-as-strings", action="store_true", help="list voices by name alone, as old clients expect")
-    add("--open", action="store_true", help="show the page in a browser")
+    add("--open", action="store_true", help="show the studio in a browser")
     return options
 
 

@@ -1,4 +1,4 @@
-"""`mlx_qwen3tts.service`: keep the speech server running, from login on. What stands behind -- are options of serve."""
+"""`mlx_qwen3tts.service`: keep the speech server running, from login on. Options of serve follow `--`."""
 
 from __future__ import annotations
 

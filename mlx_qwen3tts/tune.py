@@ -38,14 +38,14 @@ def build_parser() -> argparse.ArgumentParser:
     )
     vector.add_argument("--output", required=True, metavar="F", help=".safetensors, .npy or .json")
     vector.add_argument("--iters", type=int, default=50, metavar="N", help="steps (default: 50)")
-    vector.add_argument(
-        "--learning-rate", type=float, metavar="X", help="the highest (default: fits the vector's norm)"
-    )
+    vector.add_argument("--learning-rate", type=float, metavar="X", help="its peak (default: fits the vector's norm)")
     vector.add_argument("--batch-size", type=int, default=8, metavar="N", help="clips a step (default: 8)")
     vector.add_argument("--anchor", type=float, default=0.25, metavar="X", help="cost of leaving the x-vector (0.25)")
     vector.add_argument("--val-batches", type=int, default=25, metavar="N", help="held-out batches, -1: all (25)")
     vector.add_argument("--steps-per-eval", type=int, default=10, metavar="N", help="steps between them (default: 10)")
-    vector.add_argument("--save-every", type=int, default=10, metavar="N", help="steps after which --resume can go on")
+    vector.add_argument(
+        "--save-every", type=int, default=10, metavar="N", help="steps between the states for --resume (10)"
+    )
     vector.add_argument("--resume", action="store_true", help="go on where the same command was stopped")
     vector.add_argument("--grad-checkpoint", action="store_true", help="less memory, a third more time")
     vector.add_argument(
@@ -55,7 +55,7 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="N",
         help="frames a step for the code predictor, 0: all (256)",
     )
-    vector.add_argument("--listen", type=int, default=2, metavar="N", help="rounds of correcting by ear, 0: none (2)")
+    vector.add_argument("--listen", type=int, default=2, metavar="N", help="rounds of correcting by its own speech (2)")
     vector.add_argument("--text-mode", default="streaming", metavar="M", help="streaming or full, as it will be spoken")
     vector.add_argument("--skip", action="store_true", help="leave out the clips that cannot be used")
     vector.add_argument("--seed", type=int, default=0, metavar="N", help="0 to 4294967295 (default: 0)")

@@ -112,7 +112,7 @@ def test_nothing_but_the_name_says_what_there_is_and_what_comes_next(capfd, tmp_
     assert "mlx_model, which is not in this folder yet" in lines[5] and lines[6].startswith("next: mlx_qwen3tts demo")
     (tmp_path / "mlx_model").mkdir()
     cli.dispatch([])
-    assert 'next: mlx_qwen3tts generate --model mlx_model "Hello."' in capfd.readouterr().out
+    assert 'next: mlx_qwen3tts generate --voice NAME "Hello."' in capfd.readouterr().out  # Base models need a voice
     declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
     assert set(cli.EXTRAS) == set(declared) - {"dev"}
 

@@ -29,8 +29,9 @@ class Casting:
     def __init__(self, folder: ModelFolder, dtype: mx.Dtype, library: Library) -> None:
         """dtype: what the talker computes in."""
         self.folder, self.config, self.dtype, self.library = folder, folder.config, dtype, library
-        own = brought(self.config.talker.hidden_size)
-        more = [] if own is None else [own]
+        packaged, own = folder.folder / "voices", brought(self.config.talker.hidden_size)
+        came = [Library(packaged) if packaged.is_dir() else None, own]
+        more = [one for one in came if one is not None]
         self.lookup = Lookup(library, self._preset_or_none, list(self.config.talker.spk_id), brought=more)
 
     def preset(self, name: str) -> Voice:

@@ -46,7 +46,7 @@ class Lookup:
     """Finds voices and directions by name.
 
     library: Library or None; preset: function from a name to a preset's Voice or None; presets: their names, for
-    messages; brought: Libraries of what came with the model, whose directions are found after the library's. files:
+    messages; brought: Libraries of what came with the model, whose voices and directions are found last. files:
     whether a path is a name too. Without, nothing outside the library is looked at, so its messages are the same
     whether a file exists or not, and they name no folder: for a server, whose clients may name what it offers but must
     not reach into its disk.
@@ -100,11 +100,16 @@ class Lookup:
         return self._evaluate(parse(text), text, space, keep)
 
     def named(self, name: str) -> Voice | None:
-        """The voice of a file, of the library or of a preset, in this order, or None."""
+        """The voice of a file, of the library, of a preset or one that was brought, in this order, or None."""
         if self.files and _is_file(name):
             return Voice.load(name)
         kept = None if self.library is None else self._kept(self._in_library, name, "voice")
-        return kept if kept is not None or self.preset is None else self.preset(name)
+        if kept is not None:
+            return kept
+        voice = self.preset(name) if self.preset else None
+        if voice is None:
+            voice = next((library[name] for library in self.brought if name in library), None)
+        return voice
 
     def _in_library(self, name: str) -> Voice | None:
         assert self.library is not None, "whoever asks has looked"

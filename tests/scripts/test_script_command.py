@@ -116,8 +116,8 @@ def test_what_the_model_cannot_do_is_found_before_it_speaks(refused, tmp_path, t
 
 def test_an_unknown_name(refused, tmp_path):
     (tmp_path / "play.txt").write_text("Hello.\n\nCARL: Hello.")
-    message = refused("script", "render", "play.txt", "--voice", "voice01", "--model", "miniature", "--output", "a.wav")
-    assert message.startswith("line 1: voice 'voice01' is not a file")
+    message = refused("script", "render", "play.txt", "--voice", "nobody", "--model", "miniature", "--output", "a.wav")
+    assert message.startswith("line 1: voice 'nobody' is not a file")
     voice = VOICES / "voice01.safetensors"
     message = refused("script", "check", "play.txt", "--voice", voice)
     assert message.startswith("line 3: no voice for 'CARL': put it into voices.json")

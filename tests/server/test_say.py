@@ -138,6 +138,18 @@ def test_by_itself_it_takes_the_first_who_has_not_refused(command, folder, libra
     assert command("say", *model, "-v", "?").out.splitlines()[1].split() == ["berta", "German"]
 
 
+def test_voices_that_came_with_the_model_speak_without_a_server(command, tmp_path):
+    """Every voice that is listed can be used, in an expression too, and the first one speaks where none is named."""
+    model = ["--server", "none", "--model", "miniature", "--dtype", "float32", "--seed", "1"]
+    listed = command("say", *model, "-v", "?").out.split()
+    for number, voice in enumerate(([], ["-v", listed[0]], ["-v", f"{listed[1]}*0.5 + {listed[2]}*0.5 + 1*@pitch"])):
+        ran = command("say", *model, *voice, "-o", f"{number}.wav", "two")
+        assert ran.status == 0, ran.err
+    sounds = [soundfile.read(tmp_path / f"{number}.wav")[0] for number in range(3)]
+    np.testing.assert_array_equal(sounds[0], sounds[1])
+    assert len(sounds[1]) != len(sounds[2]) or np.abs(sounds[1] - sounds[2]).max() > 0.01
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
