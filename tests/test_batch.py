@@ -20,7 +20,9 @@ def same(ours, theirs):
 
 
 @pytest.mark.parametrize("how", [{"greedy": True}, {}, {"top_p": 0.8, "subtalker_top_k": 7}], ids=str)
-@pytest.mark.parametrize("name", ["base", "base-other-shape", "base-ends"])
+@pytest.mark.parametrize(
+    "name", ["base-ends", *(pytest.param(n, marks=pytest.mark.thorough) for n in ("base", "base-other-shape"))]
+)
 def test_rows_are_the_single_runs(model, name, how):
     tts = model(name)
     voices = [vector(tts.embedding_dim, seed) for seed in (1, 2, 1)]

@@ -616,6 +616,7 @@ def test_info_of_the_codec(command, checkpoint):
 # demo
 
 
+@pytest.mark.thorough
 def test_demo(command, tmp_path):
     ran = command("demo", "--output", "shown")
     assert ran.status == 0

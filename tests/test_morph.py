@@ -43,6 +43,7 @@ def test_a_function_has_the_first_word(model):
 @pytest.mark.parametrize(
     "constant", [lambda seconds: A, lambda seconds: Voice(A), A], ids=["function", "voice", "itself"]
 )
+@pytest.mark.thorough
 def test_a_constant_voice_is_no_change(model, revised, layout, greedy, constant):
     tts, how = (
         model("base"),
@@ -55,6 +56,7 @@ def test_a_constant_voice_is_no_change(model, revised, layout, greedy, constant)
     assert (codes(same) == codes(plain)).all() and (np.array(same.audio) == np.array(plain.audio)).all()
 
 
+@pytest.mark.thorough
 def test_presets_change_too(model):
     tts, how = model("custom-voice"), {"seed": 5, "max_tokens": 40}
     plain = codes(tts.generate(TEXT, "vivian", **how))
@@ -115,6 +117,7 @@ def test_how_long_it_takes_by_default(model):
     assert np.allclose(np.array(at(5)), (A + B) / 2)
 
 
+@pytest.mark.thorough
 def test_streams_and_texts_in_pieces_change_alike(model):
     tts, how = model("base"), {"seed": 5, "max_tokens": 30, "morph": B, "morph_seconds": 1.0}
     whole = tts.generate(TEXT, A, **how)
@@ -127,6 +130,7 @@ def test_streams_and_texts_in_pieces_change_alike(model):
 # Sentence by sentence
 
 
+@pytest.mark.thorough
 def test_each_sentence_begins_anew_with_the_voice_of_its_time(model):
     tts, parts = model("base-ends"), ["Hello.", "How are you?", "Fine!"]
     how = {"greedy": True, "seed": 7}

@@ -215,6 +215,7 @@ def spoken(model):
 @example(which=0, cuts=[0, 0, 5])
 @example(which=2, cuts=list(range(60)))
 @example(which=3, cuts=list(range(60)))
+@pytest.mark.thorough
 def test_the_codes_do_not_depend_on_how_text_comes(model, spoken, which, cuts):
     text = WRITTEN[which]
     places = sorted({0, len(text), *(min(cut, len(text)) for cut in cuts)})

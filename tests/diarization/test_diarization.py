@@ -62,6 +62,7 @@ def test_conversations(speakers, seed, noise, spread):
 
 @pytest.mark.parametrize("seed", range(2))
 @pytest.mark.parametrize("speakers", [2, 3, 5])
+@pytest.mark.thorough
 def test_quick_exchanges(speakers, seed):
     turns = conversation(seed, speakers, turn=(0.8, 3), direct=0.5)
     found, rate = run(turns, Known(voices(seed, speakers), seed, 1.0, directions(seed, 20)), seed)
@@ -79,6 +80,7 @@ def test_one_speaks_nearly_all_the_time(seed):
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("spread", [3, 10, DIMENSION])
 @pytest.mark.parametrize("noise", [0, 0.3, 2.4])
+@pytest.mark.thorough
 def test_one_speaker_is_one(noise, spread, seed):
     """About the recording's own mean nothing but noise is left of a single voice."""
     found, rate = run(conversation(seed, 1), Known(voices(seed, 1), seed, noise, directions(seed, spread)), seed)
@@ -144,6 +146,7 @@ def test_a_space_without_emotions_keeps_a_changing_speaker_together(shared):
 
 
 @pytest.mark.parametrize("names", [RECORDINGS, RECORDINGS[:2], RECORDINGS[1:], RECORDINGS[::2]])
+@pytest.mark.thorough
 def test_spliced_recordings(names, shared):
     """Windows and boundaries in real sound, in pieces of 2 to 3 s; of three, also with their number not given."""
     embed, rates = trained(shared, names), []

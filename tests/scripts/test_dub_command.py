@@ -122,6 +122,7 @@ def nearness(encoder, place, voices):
     return [float((x - mean) @ (v - mean) / np.linalg.norm(x - mean) / np.linalg.norm(v - mean)) for v in voices]
 
 
+@pytest.mark.thorough
 def test_the_cast_of_a_recording(command, two, tmp_path, monkeypatch):
     ran = command(*FROM, "--consent", "given", "--license", "CC-BY-4.0")
     told = json.loads(ran.out)

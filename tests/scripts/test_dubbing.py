@@ -131,6 +131,7 @@ def test_two_who_speak_in_one_cue(dub):
     assert second.end == result.placed[0].end
 
 
+@pytest.mark.thorough
 def test_two_hours_do_not_drift(dub, monkeypatch):
     random, save, begun = np.random.default_rng(1), manifests.Manifest.save, []
     starts = np.cumsum(random.uniform(3.8, 5.8, 1500).round(3))

@@ -18,6 +18,8 @@ from mlx_qwen3tts.voices.lookup import Lookup
 from tests.dictation import FAULTS, TEXT, dictated
 from tests.server.test_shaping import fitted
 
+pytestmark = pytest.mark.thorough  # a server each
+
 SAMPLES = 1920  # of a frame
 
 
