@@ -50,7 +50,7 @@ CLOSE = (1, 2, 4)  # frames of each chunk where the listener is followed closely
 WHOLE = (16,)  # frames of every chunk where nobody listens yet: fewer calls of the decoder, none of them long
 BACKLOG = 60  # seconds of sound that may wait for a slow reader before the next piece of a long text is spoken
 PATIENCE = 0.02  # seconds of each turn for functions, while speech is under way
-YIELD = 0.001  # seconds in which a first sound gets on its way
+YIELD = 0.01  # seconds that a first sound has to get on its way
 WARM_TEXT = "Hello."
 
 
@@ -267,12 +267,13 @@ class Engine:
             return
         self.counts["steps"] += 1
         self.counts["rows"] += len(self._running)
-        heard = self.counts["first_sounds"]
+        new = [self._running[one] for one, _, _ in sounds if one in self._running and not self._running[one].given]
         for utterance, samples, frames in sounds:
             self._hear(utterance, samples, frames)
-        if self.counts["first_sounds"] > heard:
-            # Let whoever sends it have Python's lock: the graph of the next frame is built without letting go of it.
-            time.sleep(YIELD)
+        for job in new:
+            # Let whoever sends a first sound have Python's lock: building the next frame's graph holds it for long.
+            if job.heard is not None:  # it tells
+                job.taken.wait(YIELD)
         for utterance, job in list(self._running.items()):
             if utterance.finish_reason and not utterance.held:
                 del self._running[utterance]
@@ -366,6 +367,8 @@ class Engine:
     def caught_up(self, job: Job, heard: int) -> None:
         """Note how many samples the listener of a job has taken; called in its thread."""
         behind, job.heard = self._behind(job) or job.paused(), heard
+        if heard:
+            job.taken.set()
         if behind and not (self._behind(job) or job.paused()):
             self.wake()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -115,6 +116,7 @@ class Job:
     warnings: dict[str, None] = field(default_factory=dict)  # in order, each once
     guard: str | None = None  # "passed" or what was wrong first; None where nobody guards it
     over: bool = False
+    taken: threading.Event = field(default_factory=threading.Event)  # whether the first sound is on its way
     given: int = 0  # samples delivered so far
     heard: int | None = None  # samples that the listener has taken, written by it; None where it does not tell
     course: Course | None = None  # of its voice; None before it begins, and where the voice cannot move
