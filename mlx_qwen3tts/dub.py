@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import cli
 from .errors import InvalidValue
-from .script import add_cast, add_speaking, cast_of, clock, parts_of, speaking, writing
+from .script import add_cast, add_speaking, cast_of, clock, parts_of, speaking, spoken, writing
 
 if TYPE_CHECKING:
     from .scripts.cast import Part
@@ -60,7 +60,6 @@ def dub(options: argparse.Namespace) -> None:
     from .scripts.cues import Cues
     from .scripts.dubbing import MAX_RATE, Dubbing
     from .scripts.render import check_output
-    from .voices import FOLDER
     from .voices.library.library import Library
 
     how = {**speaking(options), "max_rate": MAX_RATE if options.max_rate is None else options.max_rate}
@@ -68,8 +67,7 @@ def dub(options: argparse.Namespace) -> None:
     writing(options)
     check_output(options.output, options.file, options.voices, options.from_audio)
     parts = parts_of(options) if options.from_audio is None else cast_of(options)
-    library = {} if options.library is None else {"library": options.library}
-    kept = Library(FOLDER if options.library is None else options.library).names
+    kept = Library(options.library).names
     cues = Cues.parse(options.file, [*parts, *kept], options.encoding)
     if options.from_audio is not None:
         cues, parts = keep_cast(options, cues, parts)
@@ -77,18 +75,11 @@ def dub(options: argparse.Namespace) -> None:
     warn(doubts)
     from .synthesis.tts import Qwen3TTS
 
-    tts = Qwen3TTS.from_pretrained(options.model, options.dtype, **library)
+    tts = Qwen3TTS.from_pretrained(options.model, options.dtype, options.library)
     cast = Cast(parts, tts.voice)
     cast.check_model(cues, tts, options.language)
     dubbing = Dubbing(cues, cast, **how)
-    model = options.model if options.dtype is None else f"{options.model} {options.dtype}"
-    how = {"model": model, "lines": options.cues, "again": options.again, "batch_size": options.batch_size}
-    try:
-        with cli.bar("speaking", "pieces", form="{desc}: {n} pieces [{elapsed}]") as advance:
-            result = dubbing.render(tts, options.output, **how, done=lambda spoken, todo: advance(1))
-    except KeyboardInterrupt:
-        cli.note("interrupted: what was spoken is kept; the same command goes on")
-        sys.exit(cli.stopped_status())
+    result = spoken(dubbing.render, tts, options, options.cues)
     if options.subtitles is not None and result.placed:
         from .scripts.subtitles import write_subtitles
 

@@ -7,6 +7,10 @@ OSError, into one line `error: …` and exit status 2; any other exception is a 
 one is. The text is for people: it names the value and the way out.
 """
 
+from __future__ import annotations
+
+import collections.abc
+import contextlib
 import pathlib
 
 
@@ -113,6 +117,16 @@ class ClusterError(QwenTTSError):
     """Other machines that cannot be reached, have gone, or do not fit this one."""
 
     code = "no_cluster"
+
+
+@contextlib.contextmanager
+def naming(what: str, param: str | None = None) -> collections.abc.Iterator[None]:
+    """Errors within the block say what they are about, such as `line 3`; param: of them from then on."""
+    try:
+        yield
+    except QwenTTSError as error:
+        error.args, error.param = (f"{what}: {error}",), param or error.param
+        raise
 
 
 def install_hint(extra: str) -> str:

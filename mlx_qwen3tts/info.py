@@ -118,7 +118,7 @@ def _codec(codec: "Codec") -> dict[str, Any]:
 def _model(options: argparse.Namespace) -> str:
     if options.name is None:
         return options.model
-    if options.model not in (options.name, cli.MODEL):
+    if options.model not in (options.name, cli.usual_model()):
         raise InvalidValue(f"{options.name!r} and --model {options.model!r}: info describes one model at a time")
     return options.name
 

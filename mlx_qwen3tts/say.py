@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import functools
 import os
 import sys
 from collections.abc import Iterator, Sequence
@@ -122,6 +123,13 @@ class Own:
         found = [{"name": name, **{key: told.get(key) for key in ("language", "consent")}} for name, told in kept]
         return found + [{"name": name} for name in self.model().speakers]
 
+    @functools.cached_property
+    def first(self) -> str | None:
+        """Who speaks where nobody is named, as on a server: the first voice that has not refused."""
+        if self.model().model_type == "voice_design":
+            return None
+        return next((one["name"] for one in self.voices() if one.get("consent") != "refused"), None)
+
     def usual(self) -> str | None:
         """The configured voice, where it is one of the model's."""
         return cli.usual_voice(self.options.model)
@@ -131,9 +139,7 @@ class Own:
 
         from .synthesis.request import Request
 
-        if voice is None and self.model().model_type != "voice_design":  # as a server does
-            voice = next((one["name"] for one in self.voices() if one.get("consent") != "refused"), None)
-        with self.model().stream(Request(text, voice, rate=rate, seed=seed)) as stream:
+        with self.model().stream(Request(text, voice or self.first, rate=rate, seed=seed)) as stream:
             for chunk in stream:
                 yield np.array(chunk.audio)
 

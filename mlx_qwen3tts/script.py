@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from . import cli
 from .errors import InvalidValue
@@ -13,11 +13,15 @@ from .synthesis.request import NUMBERS, Sampling
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from .cluster.remote import Speakers
     from .scripts.cast import Cast, Part
     from .scripts.render import Rendered
     from .scripts.script import Script
     from .scripts.timeline import Piece
+    from .synthesis.tts import Qwen3TTS
     from .voices.voice import Voice
+
+T = TypeVar("T")
 
 EXAMPLES = """\
   mlx_qwen3tts.script check play.txt --voices voices.json
@@ -138,7 +142,6 @@ def check(options: argparse.Namespace) -> None:
     from .scripts.doubts import PUBLISHED, doubtful
     from .scripts.script import Script
     from .scripts.timeline import lay_out, seconds_of
-    from .voices import FOLDER
     from .voices.commands.shared import lookup_of
     from .voices.library.library import Library
 
@@ -146,7 +149,7 @@ def check(options: argparse.Namespace) -> None:
         options.model = cli.usual_model()
     written, parts = writing(options), parts_of(options)
     script = Script.parse(options.file, parts)
-    lookup = lookup_of(options, Library(FOLDER if options.library is None else options.library))
+    lookup = lookup_of(options, Library(options.library))
 
     def resolve(name: str | None) -> Voice | None:
         return None if name is None else lookup.voice(name)
@@ -208,8 +211,7 @@ def computing(
         from .synthesis.request import Sampling
         from .synthesis.tts import Qwen3TTS
 
-        library = {} if options.library is None else {"library": options.library}
-        tts = Qwen3TTS.from_pretrained(options.model, options.dtype, **library)
+        tts = Qwen3TTS.from_pretrained(options.model, options.dtype, options.library)
         speaking = type(cast)(cast.parts, tts.voice)
         requests = [one.request(speaking, options.language, Sampling()) for one in left]
         pace, how = calibrate(tts, requests, options.batch_size), "measured now"
@@ -239,29 +241,34 @@ def render(options: argparse.Namespace) -> None:
     writing(options)
     parts = parts_of(options)
     script: Script = Script.parse(options.file, parts)
-    library = {} if options.library is None else {"library": options.library}
     if options.workers is None:
         from .synthesis.tts import Qwen3TTS
 
-        tts = Qwen3TTS.from_pretrained(options.model, options.dtype, **library)
+        tts = Qwen3TTS.from_pretrained(options.model, options.dtype, options.library)
     else:
         from .cluster.remote import Speakers
 
-        tts = Speakers(options.workers, options.model, options.dtype, **library)
+        tts = Speakers(options.workers, options.model, options.dtype, options.library)
     cast: Cast = Cast(parts, tts.voice)
     cast.check_model(script, tts, options.language)
     timeline = Timeline(script, cast, **told)
-    model = options.model if options.dtype is None else f"{options.model} {options.dtype}"
-    how = {"model": model, "lines": options.lines, "again": options.again, "batch_size": options.batch_size}
-    try:
-        with cli.bar("speaking", "pieces", form="{desc}: {n} pieces [{elapsed}]") as advance:
-            result = timeline.render(tts, options.output, **how, done=lambda spoken, todo: advance(1))
-    except KeyboardInterrupt:
-        cli.note("interrupted: what was spoken is kept; the same command goes on")
-        sys.exit(cli.stopped_status())
+    result = spoken(timeline.render, tts, options, options.lines)
     report(result, options)
     if result.failed:
         sys.exit(3)
+
+
+def spoken(render: Callable[..., T], tts: Qwen3TTS | Speakers, options: argparse.Namespace, lines: str | None) -> T:
+    """What `render`, of a Timeline, gives, with a bar; where it is interrupted the command ends. lines: as it takes
+    them."""
+    model = options.model if options.dtype is None else f"{options.model} {options.dtype}"
+    how = {"model": model, "lines": lines, "again": options.again, "batch_size": options.batch_size}
+    try:
+        with cli.bar("speaking", "pieces", form="{desc}: {n} pieces [{elapsed}]") as advance:
+            return render(tts, options.output, **how, done=lambda spoken, todo: advance(1))
+    except KeyboardInterrupt:
+        cli.note("interrupted: what was spoken is kept; the same command goes on")
+        sys.exit(cli.stopped_status())
 
 
 def clock(seconds: float) -> str:

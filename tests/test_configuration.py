@@ -91,6 +91,8 @@ def test_what_is_in_force_is_shown(write, command):
     shown = json.loads(command("info", "--config", "--json").out.splitlines()[-1])
     assert shown["voice"] == {"value": "anna", "source": file}
     assert command("info", "--config", "miniature").status == 2
+    write('model = "another"\n')
+    assert command("info", "miniature").status == 0  # the configured model is not one that was asked for
 
 
 def test_a_user_who_has_configured_types_the_text_alone(write, command, tmp_path):

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .. import checks
-from ..errors import InvalidValue, QwenTTSError, UnsupportedValue, VoiceNotFound, WrongType, shortened
+from ..errors import InvalidValue, QwenTTSError, UnsupportedValue, VoiceNotFound, WrongType, naming, shortened
 from ..files.text import read_text
 from ..synthesis.languages import language_name
 from ..synthesis.request import RATES
@@ -72,11 +72,8 @@ class Cast:
         for line in script.lines:
             for span in line.spans:
                 part = self.part(line, span)
-                try:
+                with naming(f"{line.unit} {line.number}"):
                     language_name(part.language or language, tts.languages)
-                except QwenTTSError as error:
-                    error.args = (f"{line.unit} {line.number}: {error}",)
-                    raise
                 if part.instruct and not tts.takes_instruct:
                     way_out = "use VoiceDesign or 1.7B CustomVoice"
                     message = f"{line.unit} {line.number}: this model takes no instruction; {way_out}"

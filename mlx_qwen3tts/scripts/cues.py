@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from .. import checks
-from ..errors import InvalidValue, QwenTTSError
+from ..errors import InvalidValue, naming
 from .plain import SPEAKER, joined, looks_like_name
 from .script import Line, Script
 from .subtitles import Entry, check_subtitles, read_file, read_subtitles
@@ -173,11 +173,8 @@ def _audible(number: int, text: str, doubts: list[tuple[int, str]]) -> str:
 
 
 def _tagged(number: int, name: str | None, text: str, entry: Entry, doubts: list[tuple[int, str]]) -> Cue:
-    try:
+    with naming(f"cue {number}"):
         tagged = read_tags(text)
-    except QwenTTSError as error:
-        error.args = (f"cue {number}: {error}",)
-        raise
     if tagged.pause is not None or any(span.pause is not None for span in tagged.spans[:1]):
         doubts.append((number, "a pause before or behind what is said is left out: the time is fixed"))
     return Cue(number, name, tuple(tagged.spans), start=entry.start, end=entry.end)

@@ -7,7 +7,7 @@ import unicodedata
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 
-from ..errors import QwenTTSError
+from ..errors import naming
 from ..synthesis.text import check_characters, one_newline
 from .script import Line
 from .tags import read_tags
@@ -57,11 +57,8 @@ def as_lines(paragraphs: Iterator[Paragraph], doubts: list[tuple[int, str]]) -> 
     lines: list[Line] = []
     scene, pause = False, None
     for one in paragraphs:
-        try:
+        with naming(f"line {one.number}"):
             tagged = read_tags(one.text)
-        except QwenTTSError as error:
-            error.args = (f"line {one.number}: {error}",)
-            raise
         if tagged.spans:
             first, *rest = tagged.spans
             if pause is not None:

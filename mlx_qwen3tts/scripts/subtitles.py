@@ -17,7 +17,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
-from ..errors import InvalidValue, MissingExtra, OutputError, QwenTTSError, install_hint
+from ..errors import InvalidValue, MissingExtra, OutputError, install_hint, naming
 from ..files.output import whole_file
 from ..synthesis.text import check_characters, one_newline
 
@@ -177,7 +177,7 @@ def _read_timed(lines: Sequence[str], title: str, numbered: bool) -> list[Entry]
             whole = body.index("") if "" in body else len(body)
             body, stray = body[:whole], " ".join([stray, *filter(None, body[whole:])]).strip()
         doubts = (f"{stray[:60]!r} has no time and is not spoken",) if stray else ()
-        with _naming(place):
+        with naming(f"cue {place}", "file"):
             entries.append(Entry(start, end, _unmarked("\n".join(filter(None, body))), None, doubts))
     return entries
 
@@ -209,20 +209,6 @@ def _checked(seconds: float) -> float:
     if seconds > LATEST:
         raise InvalidValue(f"a time beyond {LATEST / 3600:.0f} hours")
     return seconds
-
-
-class _naming:
-    """Errors within the block say which cue they are about."""
-
-    def __init__(self, number: int) -> None:
-        self.number = number
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: object, error: BaseException | None, *_: object) -> None:
-        if isinstance(error, QwenTTSError):
-            error.args, error.param = (f"cue {self.number}: {error}",), "file"
 
 
 def _unmarked(text: str) -> tuple[tuple[str | None, str], ...]:
@@ -265,7 +251,7 @@ def _read_substation(lines: Sequence[str], title: str) -> list[Entry]:
         raise InvalidValue(f"{title}: {error}", param="file") from None
     entries = []
     for event in found:
-        with _naming(len(entries) + 1):
+        with naming(f"cue {len(entries) + 1}", "file"):
             entries.append(_entry(event))
     return entries
 

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
-from ..errors import QwenTTSError
+from ..errors import naming
 from ..files.json_text import json_text
 from ..synthesis.pieces import LETTERS, USUAL, pieces, weight
 from ..synthesis.request import Request, Sampling, following_seeds
@@ -102,11 +102,8 @@ def lay_out(
 
 
 def _written(written: Callable[[str, str], str], text: str, language: str, line: Line) -> str:
-    try:
+    with naming(f"{line.unit} {line.number}"):
         return written(text, language)
-    except QwenTTSError as error:
-        error.args = (f"{line.unit} {line.number}: {error}",)
-        raise
 
 
 def behind(text: str) -> float:

@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 from .. import checks
-from ..errors import InvalidValue, QwenTTSError
+from ..errors import InvalidValue, naming
 from ..synthesis.request import RATES
 from ..synthesis.text import check_text
 from .script import Line, Span
@@ -27,11 +27,8 @@ def read_turns(text: str, title: str) -> tuple[list[Line], list[tuple[int, str]]
         raise InvalidValue(f'{title} is not a list of turns, nor an object with such a list as "turns"')
     lines = []
     for number, turn in enumerate(turns, 1):
-        try:
+        with naming(f"line {number}"):
             lines.append(_line(number, turn))
-        except QwenTTSError as error:
-            error.args = (f"line {number}: {error}",)
-            raise
     return lines, []
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, TypedDict
 
 from .. import checks
-from ..errors import InvalidValue, QwenTTSError, WrongType
+from ..errors import InvalidValue, WrongType, naming
 from .languages import AUTO
 from .text import check_text
 
@@ -301,24 +301,10 @@ def as_requests(
     rows = {names[name]: _each(values, name, len(texts)) for name, values in columns.items()}
     requests = []
     for number, text in enumerate(texts):
-        with naming(number):
+        with naming(f"text {number + 1}"):
             own = {**shared, **{name: values[number] for name, values in rows.items()}}
             requests.append(Request(text, sampling=sampling, **own))  # pyright: ignore[reportArgumentType]  (a string)
     return requests
-
-
-class naming:
-    """Errors within the block say which of several texts they are about; number: of the text, from 0."""
-
-    def __init__(self, number: int) -> None:
-        self.number = number
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: object, error: BaseException | None, *_: object) -> None:
-        if isinstance(error, QwenTTSError):
-            error.args = (f"text {self.number + 1}: {error}",)
 
 
 def _take_sampling(options: dict[str, Any]) -> Sampling:

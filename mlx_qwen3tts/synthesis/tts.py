@@ -17,7 +17,7 @@ from ..checkpoint import hub
 from ..checkpoint.folder import ModelFolder
 from ..checkpoint.part import check_dtype
 from ..checkpoint.weights import read_json
-from ..errors import InvalidValue, QwenTTSError
+from ..errors import InvalidValue, QwenTTSError, naming
 from ..networks import proof
 from ..networks.codec.codec import DECODE_CHUNK
 from ..networks.speaker.encoder import SpeakerEncoder
@@ -33,7 +33,7 @@ from .loop import Generation
 from .morph import Morph
 from .planning import Notes, Plan, Planner
 from .prompt import Prompt
-from .request import Request, as_request, as_requests, naming
+from .request import Request, as_request, as_requests
 from .sampling import GenerationConfig
 from .series import speak_batch, speak_each
 from .speech import Speech, SpeechStream
@@ -252,7 +252,7 @@ class Qwen3TTS:
     def _plans(self, requests: Iterable[tuple[int, Request]]) -> Iterator[tuple[int, Plan]]:
         """(number, Plan) of numbered Requests, one after the other; errors name the number."""
         for number, request in requests:
-            with naming(number):
+            with naming(f"text {number + 1}"):
                 plan = self.planner.plan(request, (DECODE_CHUNK,))
             yield number, plan
 

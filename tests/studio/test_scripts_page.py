@@ -13,6 +13,8 @@ from PIL import Image
 pytest.importorskip("playwright")
 from playwright.sync_api import expect
 
+from tests.studio.finding import button
+
 pytestmark = pytest.mark.studio
 
 PLAY = """# One
@@ -32,10 +34,6 @@ def box(page):
 
 def role(page, name):
     return page.get_by_role("combobox", name=name, exact=True)
-
-
-def button(page, name):
-    return page.get_by_role("button", name=name, exact=True)
 
 
 def lines(page):

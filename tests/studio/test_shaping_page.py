@@ -14,23 +14,13 @@ pytest.importorskip("playwright")
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import expect
 
+from tests.studio.finding import TAKES, button
 from training.acoustics import f0
 
 pytestmark = pytest.mark.studio
 
 LONG = "The red car is big and the bird is small. " * 4
 FRAME = 1920  # samples
-TAKES = """() => new Promise((resolve) => {
-  const request = indexedDB.open("mlx_qwen3tts", 1);
-  request.onsuccess = () => {
-    const all = request.result.transaction("takes").objectStore("takes").getAll();
-    all.onsuccess = () => resolve(all.result.map((take) => ({ ...take, samples: [...take.samples] })));
-  };
-})"""
-
-
-def button(page, name):
-    return page.get_by_role("button", name=name, exact=True)
 
 
 def slider(page, name):

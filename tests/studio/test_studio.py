@@ -14,23 +14,13 @@ from PIL import Image
 pytest.importorskip("playwright")
 from playwright.sync_api import expect
 
+from tests.studio.finding import TAKES, button
 from training.acoustics import f0
 
 pytestmark = pytest.mark.studio
 
 LINE = "Hello, this is my voice."
 LONG = "The red car is big and the bird is small. " * 8
-TAKES = """() => new Promise((resolve) => {
-  const request = indexedDB.open("mlx_qwen3tts", 1);
-  request.onsuccess = () => {
-    const all = request.result.transaction("takes").objectStore("takes").getAll();
-    all.onsuccess = () => resolve(all.result.map((take) => ({ ...take, samples: [...take.samples] })));
-  };
-})"""
-
-
-def button(page, name):
-    return page.get_by_role("button", name=name, exact=True)
 
 
 def takes(page):
