@@ -289,7 +289,7 @@ def random_talker(settings):
 
 @pytest.mark.parametrize("full", [False, True])
 def test_batches_are_the_packages_prompts(data, monkeypatch, full):
-    """The positions up to the first frame are those that the package builds; after them text trails as it does there."""
+    """Up to the first frame the positions are those that the package builds; after them text trails as there."""
     monkeypatch.setattr("training.open.prompts.FULL", float(full))
     monkeypatch.setattr("training.open.prompts.AUTO", 0.0)
     prompts = Prompts(data)
@@ -437,7 +437,7 @@ def test_a_run_that_died_while_it_saved_goes_on_from_the_save_before(tmp_path):
 
 def test_the_gate_lets_a_good_curve_through_and_stops_a_bad_one():
     known = [
-        {"frames": float(n), "phones": 4 - n / 100, "pointer": 3 - n / 200, "rest": 15 - n / 50} for n in (0, 100, 200)
+        {"step": float(n), "phones": 4 - n / 100, "pointer": 3 - n / 200, "rest": 15 - n / 50} for n in (0, 100, 200)
     ]
     assert curve.at(known, 50, "phones") == 3.5 and curve.at(known, 900, "phones") == 2
     good = {name: 1.1 * curve.at(known, 150, name) for name in curve.WATCHED}
@@ -448,9 +448,9 @@ def test_the_gate_lets_a_good_curve_through_and_stops_a_bad_one():
 
 def test_the_known_curve_falls_and_its_start_would_not_pass_at_its_end():
     known = curve.read()
-    assert curve.misses(known, known[-1]["frames"], known[-1]) == []
-    assert set(known[0]) >= {"frames", *curve.WATCHED}
-    assert curve.misses(known, known[-1]["frames"], known[0])
+    assert curve.misses(known, known[-1]["step"], known[-1]) == []
+    assert set(known[0]) >= {"step", *curve.WATCHED}
+    assert curve.misses(known, known[-1]["step"], known[0])
 
 
 def test_sizes_are_what_was_planned():

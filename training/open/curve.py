@@ -19,7 +19,7 @@ def read(path=KNOWN):
 
 
 def at(curve, step, name):
-    """A column of a curve after so many steps, on the straight line between two rows; its first or last value beyond."""
+    """A column of a curve after so many steps, on the line between two rows; its first or last value beyond."""
     before = curve[0]
     for row in curve:
         if row["step"] >= step:
