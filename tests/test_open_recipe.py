@@ -570,7 +570,7 @@ def in_torch(work, *arguments):
 
 
 @pytest.mark.reference
-def test_training_in_torch_resumes_and_is_the_packages_network(data, tmp_path):
+def test_training_in_torch_resumes_and_is_the_packages_network(data, bpe, tmp_path):
     """Needs torch: a stopped run ends in the same bytes, the talker's logits are the package's, and the judge's NumPy
     network is torch's."""
     for name, stops in (("whole", ()), ("stopped", ("0.2",) * 3)):
@@ -582,11 +582,10 @@ def test_training_in_torch_resumes_and_is_the_packages_network(data, tmp_path):
     one, other = ((tmp_path / name / "talker.safetensors").read_bytes() for name in ("whole", "stopped"))
     assert one == other
     in_torch(tmp_path, "logits")
-    settings = json.loads((data / "config.json").read_text())
-    talker = Talker(ModelConfig.from_dict(settings))
-    tensors = mx.load(str(tmp_path / "talker.safetensors"))
-    talker.load_weights([(name, tensors[f"talker.{name}"]) for name, _ in parameters(talker)])
-    talker.fuse()
+    for name in tokens.FILES:
+        (data / name).write_bytes((bpe[0] / name).read_bytes())
+    folder = ModelFolder(export.write(tmp_path, mx.float32))
+    talker = folder.part.load("talker", mx.float32, folder.talker)
     with np.load(tmp_path / "logits.npz") as found:
         x, chosen = mx.array(found["x"]), mx.array(found["chosen"])
         rows = mx.arange(x.shape[0] * x.shape[1])

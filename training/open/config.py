@@ -28,7 +28,7 @@ MROPE = (12, 10, 10)  # half of the talker's head_dim; its three rows are equal 
 BITS, PREDICTOR_BITS, GROUP = 6, 8, 64
 MOST = 24e6  # bytes of the converted model
 TINY = {
-    "talker": {**TALKER, "hidden_size": 64, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2},
+    "talker": {**TALKER, "hidden_size": 192, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2},
     "predictor": {**PREDICTOR, "hidden_size": 64, "intermediate_size": 64, "num_hidden_layers": 1},
 }  # for tests and for a smoke run: the same code in seconds
 

@@ -139,7 +139,7 @@ def main(options):
         return print(
             f"corpus: {len(known)} shards, {sum(s['frames'] for s in known.values()) * FRAME / 3600:.1f} hours"
         )
-    decks, speakers, ear = Decks.read(options.texts), draw(SEED), Ear()
+    decks, speakers, ear = Decks.kept(options.work, options.texts), draw(SEED), Ear()
     started = time.monotonic()
     with tempfile.TemporaryDirectory() as data:
         talking = Talking(data_folder(data))

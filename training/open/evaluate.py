@@ -41,8 +41,8 @@ RECOGNISER = Path(__file__).parents[2] / "tests" / "assets" / "recogniser.safete
 class Spoken:
     """The held-out voices and what they say, as `training.corpus.Corpus` has it, made by espeak-ng when asked for."""
 
-    def __init__(self, texts):
-        decks, self.folder = Decks.read(texts), tempfile.TemporaryDirectory()
+    def __init__(self, work, texts):
+        decks, self.folder = Decks.kept(work, texts), tempfile.TemporaryDirectory()
         self.talking = Talking(data_folder(self.folder.name))
         drawn = draw(SEED)
         self.speakers = [{k: v for k, v in s.items() if k != "speaker"} | vars(s["speaker"]) for s in drawn]
@@ -100,7 +100,7 @@ class OpenEvaluation(Evaluation):
     """The closed miniature's measures on the open one's voices, with the judge's ears."""
 
     def __init__(self, work, model, texts):
-        self.corpus = Spoken(texts)
+        self.corpus = Spoken(work, texts)
         self.model = Qwen3TTS.from_pretrained(model, dtype="float32")
         self.hear = Ears(Path(work) / "judge.safetensors", self.corpus.talking)
         self.utterances = {s: self.corpus.by_speaker(self.corpus.novel(s)) for s in ("test", "valid")}

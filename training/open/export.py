@@ -42,11 +42,11 @@ def widened(tensors, width):
     weight, bias = (tensors[f"{LAST}.{leaf}"].astype(mx.float32) for leaf in ("weight", "bias"))
     matrix = mx.array(widening(weight.shape[0], width))
     wide = (matrix @ weight[..., 0])[..., None]
-    return tensors | {f"{LAST}.weight": wide.astype(mx.bfloat16), f"{LAST}.bias": (matrix @ bias).astype(mx.bfloat16)}
+    return tensors | {f"{LAST}.weight": wide, f"{LAST}.bias": matrix @ bias}
 
 
-def write(work):
-    """WORK/official."""
+def write(work, dtype=mx.bfloat16):
+    """WORK/official; dtype: of all but the codec, bfloat16 as published."""
     data, folder = work / "data", work / "official"
     shutil.rmtree(folder, ignore_errors=True)
     (folder / "speech_tokenizer").mkdir(parents=True)
@@ -56,7 +56,7 @@ def write(work):
     encoder = official(shipped.part, {name: value for name, value in own.items() if name.startswith(ENCODER)})
     tensors = widened(encoder, settings["talker_config"]["hidden_size"])
     trained = mx.load(str(work / "talker.safetensors"))
-    tensors |= {name: value.astype(mx.bfloat16) for name, value in trained.items()}
+    tensors = {name: value.astype(dtype) for name, value in (tensors | trained).items()}
     mx.save_safetensors(str(folder / "model.safetensors"), tensors, metadata={"format": "pt"})
     inside = "speech_tokenizer/model.safetensors"
     codec = official(shipped.codec.part, mx.load(str(PACKAGE / inside)))

@@ -28,9 +28,10 @@ from .loop import Loop
 from .phones import Talking, data_folder
 from .texts import Decks
 
-WIDTH, BATCH, VOICE = 192, 16, 4  # VOICE: utterances of a voice, one after another
+WIDTH, BATCH, VOICE = 160, 16, 4  # VOICE: utterances of a voice, one after another
+REUSED = 2  # steps that hear the same speech, spoilt in another way
 GATE = 0.03
-STEPS, LEARNING = 6000, 2e-3
+STEPS, LEARNING = 3000, 2e-3
 HELD = 10_000_000  # texts and voices from this number on are for the gates alone
 
 
@@ -142,26 +143,31 @@ def save(model, work, rate):
 def add_options(options):
     options.add_argument("--steps", type=int, default=STEPS)
     options.add_argument("--texts", default="/", help="root below which the texts' packages lie")
+    options.add_argument("--precision", choices=("float32", "bfloat16"), default="bfloat16")
 
 
 def main(options):
     work = Path(options.work)
-    decks, talking = Decks.read(options.texts), Talking(data_folder(work))
+    decks, talking = Decks.kept(work, options.texts), Talking(data_folder(work))
+    torch.set_num_threads(1)
     torch.manual_seed(0)
     model = Judge()
     optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING, weight_decay=0.01)
     loop = Loop("judge", work, {"model": model, "optimizer": optimizer}, options.steps, LEARNING, torch)
-    held = [row for number in range(10) for row in speech(talking, decks, number, held=True)]
+    rows, held = [], [row for number in range(10) for row in speech(talking, decks, number, held=True)]
     for step in loop.run(options.seconds):
         for group in optimizer.param_groups:
             group["lr"] = loop.rate()
-        rows = [row for k in range(BATCH // VOICE) for row in speech(talking, decks, step * BATCH // VOICE + k)]
-        ctc, timed = losses(model, rows, random.Random(step))
+        if step % REUSED == 0 or not rows:
+            first = step // REUSED * BATCH // VOICE
+            rows = [row for k in range(BATCH // VOICE) for row in speech(talking, decks, first + k)]
+        with torch.autocast("cpu", torch.bfloat16, enabled=options.precision == "bfloat16"):
+            ctc, timed = losses(model, rows, random.Random(step))
         (ctc + timed).backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-        loop.record(ctc=float(ctc), timed=float(timed))
+        loop.record(ctc=ctc.detach(), timed=timed.detach())
         if (step + 1) % 500 == 0:
             loop.note(valid=error_rate(model, held))
     if not loop.done:

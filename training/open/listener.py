@@ -8,6 +8,7 @@ import json
 
 import numpy as np
 from safetensors import safe_open
+from scipy.fft import rfft
 
 from ..ctc import read
 from ..language import errors
@@ -39,7 +40,7 @@ def log_mel(sound):
     """Log mel spectra [T, BINS] float32 of samples [N] at 24 kHz, a column every HOP, the first centred at 0."""
     padded = np.pad(np.asarray(sound, np.float32), WINDOW // 2)
     frames = np.lib.stride_tricks.sliding_window_view(padded, WINDOW)[::HOP]
-    return np.log(np.abs(np.fft.rfft(frames * HANN)).astype(np.float32) @ FILTERS.T + FLOOR)
+    return np.log(np.abs(rfft(frames * HANN)) @ FILTERS.T + FLOOR)
 
 
 def steps(spectra):

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from scipy.signal import resample_poly
+from scipy.signal import firwin, resample_poly
 
 from ..espeak import LEVEL, RATE, SAMPLES_PER_FRAME, Espeak
-from .inventory import PAUSE, named
+from .inventory import NUMBER, PAUSE, named
 
 SYNCHRONOUS, PHONE_EVENTS, IPA = 2, 1, 2
 PHONE, PACE, UTF8 = 7, 1, 1
@@ -74,6 +74,9 @@ class Talking:
         self.rate = self.library.espeak_Initialize(SYNCHRONOUS, 0, data, PHONE_EVENTS | IPA)
         if self.rate <= 0:
             raise OSError(f"espeak-ng cannot use the data in {self.files.data}")
+        up, down = RATE // 150, self.rate // 150
+        # that of resample_poly, which makes it anew for every call
+        self.filter = firwin(20 * max(up, down) + 1, 1 / max(up, down), window=("kaiser", 5.0)).astype(np.float32)
         self.callback = _Callback(self._heard)  # kept: the library holds no reference
         self.library.espeak_SetSynthCallback(self.callback)
         self.chunks, self.events = [], []
@@ -96,7 +99,8 @@ class Talking:
         self.library.espeak_SetParameter(PACE, round(speaker.pace), 0)
 
     def say(self, text):
-        """Said, cut and levelled as `espeak.Espeak.say` does; None where nothing is heard or it is longer than MOST."""
+        """Said, cut and levelled as `espeak.Espeak.say` does; None where nothing is heard, a phone is
+        of another language, or it is longer than MOST."""
         self.chunks, self.events = [], []
         written = text.encode()
         if self.library.espeak_Synth(written, len(written) + 1, 0, 1, 0, UTF8, None, None):
@@ -104,7 +108,8 @@ class Talking:
         if not self.chunks:
             return None
         sound = np.concatenate(self.chunks).astype(np.float32) / 32768
-        sound = resample_poly(sound, RATE // 150, self.rate // 150).astype(np.float32)
+        up, down = RATE // 150, self.rate // 150
+        sound = resample_poly(sound, up, down, window=self.filter).astype(np.float32)
         heard = np.flatnonzero(np.abs(sound) > 0.01)
         if not len(heard):
             return None
@@ -116,6 +121,8 @@ class Talking:
         if len(sound) > MOST * SAMPLES_PER_FRAME:
             return None
         phones, starts, characters = zip(*spread(self.events, text), strict=True)
+        if not NUMBER.keys() >= {*phones}:  # of another language, as of a name
+            return None
         starts = np.array(starts) / self.rate - first / RATE
         return Said(sound, list(phones), starts, np.array(characters))
 

@@ -41,7 +41,7 @@ def add_options(options):
 
 def main(options):
     work = Path(options.work)
-    decks, talking = Decks.read(options.texts), Talking(data_folder(work))
+    decks, talking = Decks.kept(work, options.texts), Talking(data_folder(work))
     model, listen = Qwen3TTS.from_pretrained(PACKAGE, dtype="float32"), Listener(work / "judge.safetensors")
     errors, total, seen = Counter(), 0, Counter()
     wrong, swapped, late, vectors, features = Counter(), Counter(), Counter(), [], []

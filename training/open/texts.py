@@ -8,10 +8,11 @@ the closed miniature come in its own patterns.
 """
 
 import gzip
+import json
 import random
 import re
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from .. import language
@@ -91,6 +92,17 @@ class Decks:
         sentences = [*wordnet(root)] + [text for name in DICTIONARIES for text in dictionary(root / name)]
         found = dict.fromkeys(text for sentence in sentences if (text := clean(sentence)))
         return cls.of(listed, found)
+
+    @classmethod
+    def kept(cls, work, root):
+        """Those in WORK/texts.json, which are read below the root and written there the first time."""
+        path = Path(work) / "texts.json"
+        if not path.is_file():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            partial = path.with_suffix(".partial")
+            partial.write_text(json.dumps(asdict(cls.read(root))))
+            partial.replace(path)
+        return cls(**json.loads(path.read_text()))
 
     @classmethod
     def of(cls, words, sentences):
