@@ -68,25 +68,26 @@ export const joined = (parts) => {
   return whole;
 };
 
-// A WAV file of 16 bits, one channel.
-export const wav = (samples, rate = RATE) => {
-  const view = new DataView(new ArrayBuffer(44 + 2 * samples.length));
+// A WAV file of 16 bits, one channel, of parts that are such samples.
+export const wavOf = (parts) => {
+  const view = new DataView(new ArrayBuffer(44));
+  const bytes = parts.reduce((sum, part) => sum + part.byteLength, 0);
   const text = (at, word) => [...word].forEach((c, i) => view.setUint8(at + i, c.charCodeAt(0)));
   text(0, "RIFF");
-  view.setUint32(4, 36 + 2 * samples.length, true);
+  view.setUint32(4, 36 + bytes, true);
   text(8, "WAVEfmt ");
   view.setUint32(16, 16, true);
   view.setUint16(20, 1, true);
   view.setUint16(22, 1, true);
-  view.setUint32(24, rate, true);
-  view.setUint32(28, 2 * rate, true);
+  view.setUint32(24, RATE, true);
+  view.setUint32(28, 2 * RATE, true);
   view.setUint16(32, 2, true);
   view.setUint16(34, 16, true);
   text(36, "data");
-  view.setUint32(40, 2 * samples.length, true);
-  samples.forEach((x, i) => view.setInt16(44 + 2 * i, Math.max(-32768, Math.min(32767, Math.round(32768 * x))), true));
-  return new Blob([view], { type: "audio/wav" });
+  view.setUint32(40, bytes, true);
+  return new Blob([view, ...parts], { type: "audio/wav" });
 };
+export const wav = (samples) => wavOf([Int16Array.from(samples, (x) => Math.max(-32768, Math.min(32767, Math.round(32768 * x))))]);
 
 export const download = (blob, name) => {
   const link = document.createElement("a");
