@@ -114,9 +114,7 @@ class Roster:
             found += yield from searcher.in_pack(pack, asked, k, lowest)
         return sorted(found, key=lambda one: one[1] if lowest else -one[1])[:k]
 
-    def _in_files(
-        self, query: Voice | Offset, k: int, where: Mapping[str, str | None] | None, lowest: bool
-    ) -> Found:
+    def _in_files(self, query: Voice | Offset, k: int, where: Mapping[str, str | None] | None, lowest: bool) -> Found:
         """The best of the voices that have files of their own."""
         names, scores = self.scores(query)
         entries = self.searcher().snapshot.entries

@@ -113,7 +113,7 @@ def test_a_search_covers_packs_as_the_command_does(crowded):
     for body, query in (
         ({"voice": "anna"}, "anna"),
         ({"voice": "crowd/00007"}, "crowd/00007"),
-        ({"voice": "anna*0.5 + \"crowd/00007\"*0.5", "lowest": True}, 'anna*0.5 + "crowd/00007"*0.5'),
+        ({"voice": 'anna*0.5 + "crowd/00007"*0.5', "lowest": True}, 'anna*0.5 + "crowd/00007"*0.5'),
         ({"voice": "@up"}, "@up"),
         ({"voice": "anna - ben", "lowest": True}, "anna - ben"),
         ({"speaker_embedding": crowd[5].tolist()}, crowd[5]),

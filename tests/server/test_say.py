@@ -125,9 +125,7 @@ def test_the_configured_voice_is_asked_for_where_the_server_has_the_configured_m
     assert asked == ["ben", "anna", None, "anna"]
 
 
-def test_a_configured_voice_that_is_a_file_is_not_asked_of_a_server(
-    command, url, served, aloud, tmp_path, monkeypatch
-):
+def test_a_configured_voice_that_is_a_file_is_not_asked_of_a_server(command, url, served, aloud, tmp_path, monkeypatch):
     np.save(tmp_path / "ben.npy", np.array(Library(served[1].settings.library)["ben"].embedding))
     asked = []
     monkeypatch.setattr(Client, "speak", lambda self, text, **more: asked.append(more.get("voice")) or iter([b"\0\0"]))

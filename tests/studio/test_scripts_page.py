@@ -40,9 +40,13 @@ def lines(page):
     return page.get_by_role("list", name="Lines").get_by_role("listitem")
 
 
-def cast(page, name, voice):
+def cast_as(page, name, voice):
     role(page, name).fill(voice)
     role(page, name).press("Tab")
+
+
+def cast(page, name, voice):
+    cast_as(page, name, voice)
     expect(page.get_by_role("list", name="Cast").get_by_role("listitem").filter(has_text=name)).to_contain_text(
         "pieces"
     )
@@ -74,9 +78,11 @@ def test_who_has_no_voice_is_shown_and_cast(studio):
     box(studio).fill(PLAY)
     cards = studio.get_by_role("list", name="Cast").get_by_role("listitem")
     expect(cards).to_have_count(3)
-    expect(cards.nth(1)).to_contain_text("voice 'ANNA' is not a preset")
+    expect(cards.nth(1)).to_contain_text("No voice is called ANNA yet: choose one.")
     expect(lines(studio)).to_have_count(5)
-    expect(lines(studio).nth(2)).to_contain_text("voice 'ANNA' is not")
+    expect(lines(studio).nth(2)).to_contain_text("No voice is called ANNA yet")
+    cast_as(studio, "ANNA", "nobody")
+    expect(cards.nth(1)).to_contain_text("voice 'nobody' is not a preset")
     cast(studio, "ANNA", "voice10")
     expect(lines(studio).nth(2)).to_contain_text("waiting")
     colours = {

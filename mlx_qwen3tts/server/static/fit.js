@@ -25,10 +25,10 @@ const told = (direction, { labels: of, groups }) => {
     numbers ? t("fitFromNumbers", { n, least: labels.least, most: labels.most })
       : t("fitFromClasses", { n, a: labels[negative], negative, b: labels[positive], positive }),
     groups && t("fitLeft", { n: direction.groups }),
-    `${shown(direction)}.`,
+    shown(direction) + t("fullStop"),
     scored < n && t("fitUntried", { n: n - scored }),
     t(direction.proven ? "fitProven" : "fitUnproven"),
-    failures.length > 0 && t("fitFailures", { names: failures.join(", ") }),
+    failures.length > 0 && t("fitFailures", { names: failures.join(t("comma")) }),
     numbers && t("fitStep", { x: Number(step.toPrecision(3)) }),
     halves !== null && t("fitHalves", { x: halves.toFixed(2) }),
     Math.min(...sides.map((side) => people(side, groups))) < FEW && t("fitFew"),
@@ -81,7 +81,7 @@ const Row = ({ name, classes, side, value, whose, put }) => useMemo(() => html`<
         <option value="">–</option>${classes.map((one, i) => html`<option value=${i}>${one}</option>`)}</select>`
     : html`<input inputmode="decimal" aria-label=${t("fitLabel", { name })} value=${value ?? ""}
         onInput=${(event) => put.value(name, event.target.value)} />`}
-  ${whose !== null && html`<input aria-label=${t("fitPerson", { name })} maxlength="40" list="fit-people" value=${whose}
+  ${whose !== null && html`<input aria-label=${t("fitPerson", { name })} placeholder=${t("fitWho")} maxlength="40" list="fit-people" value=${whose}
     onInput=${(event) => put.whose(name, event.target.value)} />`}</li>`, [name, classes, side, value, whose]);
 
 const Tags = ({ tags, label, pick }) => tags.length > 0 && html`<label>${label}<select onChange=${(event) => event.target.value && pick(event.target.value)}>
@@ -156,8 +156,8 @@ const Labelling = () => {
   return html`
     <form onSubmit=${fit}>
       <fieldset><legend>${t("fitKind")}</legend>
-        <label class="check"><input type="radio" name="kind" checked=${!numbers} onChange=${() => changed(() => setNumbers(false))} />${t("fitClasses")}</label>
-        <label class="check"><input type="radio" name="kind" checked=${numbers} onChange=${() => changed(() => setNumbers(true))} />${t("fitNumber")}</label>
+        ${["fitClasses", "fitNumber"].map((key, i) => html`<label class="check"><input type="radio" name="kind" checked=${numbers === (i > 0)}
+          onChange=${() => changed(() => setNumbers(i > 0))} />${t(key)}</label>`)}
       </fieldset>
       ${!numbers && html`<div class="row">${[0, 1].map((i) => html`<label>${t(i ? "fitSecond" : "fitFirst")}<input maxlength="40" value=${classes[i]}
         onInput=${(event) => changed(() => setClasses(classes.map((word, k) => (k === i ? event.target.value : word))))} /></label>`)}</div>`}

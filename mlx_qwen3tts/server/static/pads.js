@@ -31,7 +31,7 @@ const square = {
 };
 
 const said = (voices, weights) =>
-  voices.map(({ factor }, i) => t("share", { x: Math.round(100 * weights[i]), name: factor })).join(", ");
+  voices.map(({ factor }, i) => t("share", { x: Math.round(100 * weights[i]), name: factor })).join(t("comma"));
 
 // Which voice a corner has; an empty choice takes it away.
 const Corner = ({ voice, i }) => html`<${Menu} class=${`corner corner-${i + 1}`} aria-label=${t("corner", { i: i + 1 })}

@@ -10,6 +10,7 @@ import { t } from "./words.js";
 const AT_ONCE = 3; // pieces on their way
 const PAUSE = 400; // ms without a change before the server is asked
 const COLOURS = 8;
+const NARRATOR = "narrator"; // as the server calls it
 const MARGIN = 0.1; // seconds of silence that stay around a piece
 const QUIET = 1 / 100; // of its loudest 20 ms
 
@@ -168,23 +169,29 @@ const mp3 = async () => {
 // What is shown
 
 const colour = (name) => {
-  const at = own.read.cast.findIndex((one) => one.name.toLowerCase() === (name ?? "narrator").toLowerCase());
+  const at = own.read.cast.findIndex((one) => one.name.toLowerCase() === (name ?? NARRATOR).toLowerCase());
   return `cast-${Math.max(0, at) % COLOURS}`;
+};
+
+// What is wrong with who speaks, in words of this page where no voice has that name and none was chosen.
+const mistake = (name, error) => {
+  const uncast = error && name && name !== NARRATOR && !own.chosen[name] && !state.voices.some((voice) => voice.name === name);
+  return uncast ? t("scriptUncast", { name }) : error;
 };
 
 const Role = ({ role, number }) => {
   const chosen = own.chosen[role.name] ?? "";
   return html`<li class=${`role ${colour(role.name)}`}>
-    <label>${role.name}<input list="script-voices" autocomplete="off" spellcheck="false" aria-invalid=${role.error !== null}
+    <label>${role.name === NARRATOR ? t("scriptNarrator") : role.name}<input list="script-voices" autocomplete="off" spellcheck="false" aria-invalid=${role.error !== null}
       aria-describedby=${`role-${number}`} placeholder=${role.error ? t("scriptNobody") : role.voice} value=${chosen}
       onChange=${(event) => cast(role.name, event.target.value)} /></label>
     <p id=${`role-${number}`} class=${role.error ? "wrong" : "about"}>
-      ${role.error ?? t("scriptShare", { n: role.pieces, s: Math.round(role.seconds) })}</p>
+      ${mistake(role.name, role.error) ?? t("scriptShare", { n: role.pieces, s: Math.round(role.seconds) })}</p>
   </li>`;
 };
 
 const progress = (line) => {
-  const failed = line.pieces.map((piece) => own.failed[piece.key] ?? piece.error).find(Boolean);
+  const failed = line.pieces.map((piece) => own.failed[piece.key] ?? mistake(line.name, piece.error)).find(Boolean);
   if (failed) return html`<span class="wrong">${failed}</span>`;
   if (line.pieces.some((piece) => own.making.has(piece.key))) return t("scriptMaking");
   if (!isDone(line)) return t("scriptWaiting");

@@ -18,7 +18,7 @@ export const shown = (direction) => {
 };
 
 // The labels on its sides, where they are words.
-const sides = ({ negative, positive, per_radius: step }) => (step !== null ? "" : `${t("fromTo", { from: negative, to: positive })}; `);
+const sides = ({ negative, positive, per_radius: step }) => (step !== null ? "" : `${t("fromTo", { from: negative, to: positive })}${t("semicolon")}`);
 
 const number = (value) => (value > 0 ? "+" : "") + Number(value.toFixed(3));
 
@@ -37,7 +37,7 @@ const Slider = ({ direction }) => {
       html`<button type="button" class="small" aria-label=${t("resetOne", { name })} title=${t("resetOne", { name })} disabled=${wrong}
         onClick=${() => move(direction, 0)}>×</button>`}</span>
     <p id=${`${id}-report`} class="about">${direction.proven && sides(direction)}${shown(direction)}${direction.proven &&
-      `; ${t("range", { x: most })}`}</p>
+      t("semicolon") + t("range", { x: most })}</p>
   </div>`;
 };
 

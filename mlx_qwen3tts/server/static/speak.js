@@ -4,7 +4,13 @@ import { html } from "./htm.js";
 import { choose, voices } from "./expression.js";
 import { Menu } from "./menu.js";
 import { halt, set, speak, state } from "./store.js";
-import { t } from "./words.js";
+import { language, t } from "./words.js";
+
+const CODES = {
+  chinese: "zh", english: "en", french: "fr", german: "de", italian: "it", japanese: "ja", korean: "ko", portuguese: "pt", russian: "ru", spanish: "es",
+};
+const names = new Intl.DisplayNames(language, { type: "language" });
+const called = (one) => (CODES[one.toLowerCase()] ? names.of(CODES[one.toLowerCase()]) : one);
 
 const field = (name) => (event) => set({ [name]: event.target.value });
 
@@ -19,7 +25,7 @@ export const Speak = () => {
         pick=${(to) => to && choose(to)} /></label>`}
       <label>${t("language")}<select onChange=${field("language")}>
         <option value="">${t("automatic")}</option>
-        ${(state.model?.languages ?? []).map((one) => html`<option value=${one} selected=${one === state.language}>${one}</option>`)}
+        ${(state.model?.languages ?? []).filter((one) => one !== "auto").map((one) => html`<option value=${one} selected=${one === state.language}>${called(one)}</option>`)}
       </select></label>
       ${state.model?.takes_instruct &&
       html`<label>${t("instruction")}<input value=${state.instructions} maxlength="500" onInput=${field("instructions")} /></label>`}
