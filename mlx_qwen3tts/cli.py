@@ -9,6 +9,7 @@ import argparse
 import contextlib
 import difflib
 import os
+import shlex
 import signal
 import sys
 import threading
@@ -159,6 +160,29 @@ def usual_voice(model: str | None) -> str | None:
 
     found = settings()
     return found["voice"].value if model in (None, found["model"].value) else None
+
+
+def usual_name(model: str | None) -> str | None:
+    """The same for a server, which takes names alone: a voice that is a file is passed over, with a note."""
+    from .files.configuration import settings
+
+    voice = usual_voice(model)
+    if voice is not None and (reason := nameless(voice)):
+        note(f"{settings()['voice'].source}: {reason}")
+        return None
+    return voice
+
+
+def nameless(voice: str) -> str | None:
+    """Why a server cannot speak with what is a voice for other commands, or None: it is a file."""
+    if not os.path.isfile(voice):
+        return None
+    from .voices.voice import SUFFIXES  # which takes its time
+
+    if os.path.splitext(voice)[1] not in SUFFIXES:
+        return None
+    way_out = f"`voices add NAME {shlex.quote(voice)}` gives it one"
+    return f"voice {voice!r} is a file, and a server takes names alone; {way_out}"
 
 
 def usual_format() -> str | None:

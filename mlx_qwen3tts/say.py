@@ -155,7 +155,7 @@ class Served:
 
     def usual(self) -> str | None:
         """The configured voice, where the server has the configured model; else it decides."""
-        return None if self.client.model is None else cli.usual_voice(self.client.model)
+        return None if self.client.model is None else cli.usual_name(self.client.model)
 
     def speak(self, text: str, voice: str | None, rate: float, seed: int | None) -> Iterator[np.ndarray]:
         fields = {"voice": voice, "rate": None if rate == 1 else rate, "seed": seed}
@@ -204,7 +204,7 @@ def say(options: argparse.Namespace) -> None:
                     if options.output_file is None and player is None:
                         from .audio.player import Player
 
-                        player = stack.enter_context(Player(24000))
+                        player = stack.enter_context(Player(24000, "say without -o"))
                     if first and options.interactive:
                         if player is not None:
                             player.wait()

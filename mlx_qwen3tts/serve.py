@@ -88,9 +88,11 @@ def settings(options: argparse.Namespace) -> Settings:
     for origin in options.allow_origin:
         if origin in ("*", "null"):
             raise InvalidValue(f"--allow-origin {origin} would let every page in; name one", param="allow_origin")
+    if options.voice is not None and (reason := cli.nameless(options.voice)):
+        raise InvalidValue(reason, param="voice")
     return Settings(
         library=Path(options.library),
-        voice=cli.usual_voice(options.model) if options.voice is None else options.voice,
+        voice=cli.usual_name(options.model) if options.voice is None else options.voice,
         api_key=key,
         hosts=tuple(options.allow_host),
         origins=tuple(options.allow_origin),

@@ -3,6 +3,7 @@
 import json
 import os
 
+import numpy as np
 import pytest
 
 from convert.parity import vector
@@ -14,6 +15,7 @@ from mlx_qwen3tts.files import configuration
 from mlx_qwen3tts.files.configuration import Setting, settings
 from mlx_qwen3tts.generate import build_parser
 from mlx_qwen3tts.serve import build_parser as serve_parser
+from mlx_qwen3tts.serve import settings as serve_settings
 
 
 @pytest.fixture
@@ -132,6 +134,24 @@ def test_the_configured_voice_narrates_where_nobody_else_does(write, command, tm
     assert "nobody is named" in command("dub", "film.srt", "--output", "other.wav", *another).err
     cost = json.loads(command("script", "check", "play.txt", "--calibrate", "--json").out)["computing"]
     assert cost["measured"] == "measured now", "with the configured model"
+
+
+def test_a_server_passes_over_a_configured_voice_that_is_a_file(write, command, tmp_path, capfd, monkeypatch):
+    np.save(tmp_path / "my voice.npy", vector(192, 1))
+    monkeypatch.chdir(tmp_path)
+    for voice in (str(tmp_path / "my voice.npy"), "my voice.npy"):
+        file = write(f'model = "miniature"\nvoice = "{voice}"\n')
+        assert serve_settings(serve_parser().parse_args([])).voice is None
+        (line,) = capfd.readouterr().err.splitlines()
+        assert line.startswith(f"{file}: voice '{voice}' is a file") and f"`voices add NAME '{voice}'`" in line
+        assert usual_voice("miniature") == voice, "every other command takes it"
+        with pytest.raises(InvalidValue, match="is a file, and a server takes names alone"):
+            serve_settings(serve_parser().parse_args(["--voice", voice]))
+    (tmp_path / "anna").write_text("")  # a file, but no voice
+    write('model = "miniature"\nvoice = "anna"\n')
+    assert serve_settings(serve_parser().parse_args([])).voice == "anna"
+    assert serve_settings(serve_parser().parse_args(["--model", "other"])).voice is None
+    assert capfd.readouterr().err == ""
 
 
 def miniature_elsewhere(folder):

@@ -15,14 +15,14 @@ class Player:
     `underruns`: how many times the device wanted samples, after the first ones, that were not there yet.
     """
 
-    def __init__(self, rate: int) -> None:
-        """rate: in Hz. MissingExtra without sounddevice, PlayError without PortAudio or an output device."""
+    def __init__(self, rate: int, asked: str = "--play") -> None:
+        """rate: in Hz; asked: what had it played, for messages. MissingExtra without sounddevice, PlayError without PortAudio or an output device."""
         try:
             import sounddevice  # pyright: ignore[reportMissingImports]  # of the extra `play`
         except ModuleNotFoundError:
-            raise MissingExtra(f"--play needs sounddevice: {install_hint('play')}") from None
+            raise MissingExtra(f"{asked} needs sounddevice: {install_hint('play')}") from None
         except OSError as error:  # its library, PortAudio
-            raise PlayError(f"--play: {error}; install PortAudio") from None
+            raise PlayError(f"{asked}: {error}; install PortAudio") from None
         self._waiting, self._lock = np.zeros(0, np.float32), threading.Condition()
         self._begun = self._over = self._short = False
         self._played = threading.Event()
@@ -32,7 +32,7 @@ class Player:
                 samplerate=rate, channels=1, dtype="float32", callback=self._fill, finished_callback=self._played.set
             )
         except sounddevice.PortAudioError as error:
-            raise PlayError(f"--play: no sound can be played here: {error}") from None
+            raise PlayError(f"{asked}: no sound can be played here: {error}") from None
         self._stop = sounddevice.CallbackStop
 
     def __enter__(self) -> "Player":

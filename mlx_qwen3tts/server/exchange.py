@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import tempfile
-import time
 import zipfile
 from collections.abc import Generator
 from pathlib import Path
@@ -17,18 +16,16 @@ from ..errors import InvalidValue, NameTaken, WrongType, shortened
 from ..voices.library.archive import Limits, unpacking
 from .asking import Body
 from .shelf import MOST_VOICES, flag, form, known, placeless
-from .speaking import called
+from .speaking import called, in_turns
 from .speech import json_body
 
 if TYPE_CHECKING:
     from .app import Server
-    from .engine import Engine
 
 # A voice with a minute of reference codes has 50 kB.
 LIMITS = Limits(2 * MOST_VOICES, 1 << 20, 64 << 20, (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED))
 ENTRY = b"PK\x01\x02"  # before every entry of an archive's list of contents
 MOST_DIRECTIONS = 200
-TURN = 0.02  # seconds of unpacking at a time
 
 
 async def export(request: HttpRequest) -> Response:
@@ -85,17 +82,3 @@ async def take_in(request: HttpRequest) -> JSONResponse:
 
     await in_turns(server.engine, unpack())
     return JSONResponse(done)
-
-
-async def in_turns(engine: Engine, steps: Generator[None, None, None]) -> None:
-    """Run steps in the engine's thread, a few at a time: whoever is spoken for meanwhile hears no pause."""
-
-    def some() -> bool:
-        until = time.perf_counter() + TURN
-        return any(time.perf_counter() > until for _ in steps)
-
-    try:
-        while await called(engine, some):
-            pass
-    finally:
-        await called(engine, steps.close)

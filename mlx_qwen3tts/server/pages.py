@@ -20,7 +20,7 @@ POLICY = (
 # The worker of /browser runs WebAssembly; a worker has the policy of its own file.
 WASM_POLICY = POLICY.replace("script-src 'self'", "script-src 'self' 'wasm-unsafe-eval'")
 WASM = ("embedder.js",)
-WORDS, WORDS_OF = re.compile(r"[a-z]{2}\.json"), "words.js"
+WORDS, WORDS_OF = re.compile(r"(?:(\w+)-)?[a-z]{2}\.json"), "words.js"
 NAMED = re.compile(r"[\w-]+\.(?:js|css)")  # a file that another one names
 TYPES = {
     ".html": "text/html; charset=utf-8",
@@ -60,7 +60,8 @@ def parts(name: str) -> list[str]:
         if part in there and part not in found:
             found.append(part)
             waiting += NAMED.findall((STATIC / part).read_text("utf-8"))
-    return found + (sorted(filter(WORDS.fullmatch, there)) if WORDS_OF in found else [])
+    words = [(file, said) for file in sorted(there) if (said := WORDS.fullmatch(file))]
+    return found + [file for file, said in words if WORDS_OF in found and (not said[1] or f"{said[1]}.js" in found)]
 
 
 async def page(request: HttpRequest) -> Response:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -12,7 +12,7 @@ import numpy as np
 from ..errors import InvalidValue
 from ..voices.library.library import Library
 from ..voices.library.names import SPACE
-from ..voices.library.search import Searcher, top
+from ..voices.library.search import SAMPLE, Asked, Found, Searcher, finished, top
 from ..voices.library.snapshot import Entry, Snapshot, has
 from ..voices.lookup import Offset
 from ..voices.space import FEWEST, VoiceSpace
@@ -21,7 +21,7 @@ from ..voices.voice import Voice
 
 class Roster:
     """The voices of the model's dimension: the library's, and those that came with the model, each under one name.
-    Those of packs are not among them."""
+    Those of the library's packs are searched too, and have no scores and no place on a map."""
 
     def __init__(
         self, library: Library, brought: Library | None, presets: Sequence[str], preset: Callable[[str], Voice | None],
@@ -58,13 +58,15 @@ class Roster:
         arranged = {name: {**entries[name], "dimension": self.dimension, "row": i} for i, name in enumerate(names)}
         matrices = {self.dimension: mx.array(np.stack([rows[name] for name in names]))} if names else {}
         mx.eval(matrices)
-        return Searcher(Snapshot(self.library.folder, arranged, matrices), partial(self._space, matrices))
+        packs = {name: pack for name, pack in own.packs.items() if pack.dimension == self.dimension}
+        snapshot = Snapshot(self.library.folder, arranged, matrices, packs)
+        return Searcher(snapshot, partial(self._space, snapshot))
 
-    def _space(self, matrices: Mapping[int, mx.array], dimension: int) -> VoiceSpace | None:
+    def _space(self, snapshot: Snapshot, dimension: int) -> VoiceSpace | None:
         """The library's own space where it keeps one, else that of all voices here, if they are enough."""
         if (self.library.folder / SPACE).is_file():
             return self.library.space(dimension)
-        matrix = matrices[dimension]
+        matrix = snapshot.sample(dimension, SAMPLE)
         if matrix.shape[0] < FEWEST:
             return None
         try:
@@ -86,8 +88,34 @@ class Roster:
 
     def nearest(
         self, query: Voice | Offset, k: int, where: Mapping[str, str | None] | None, lowest: bool = False
-    ) -> list[tuple[str, float]]:
-        """(name, score) of the k best, best first; lowest: from the other end; where: as of `Library.search`."""
+    ) -> Found:
+        """What `searching` gives."""
+        return finished(self.searching(query, k, where, lowest))
+
+    def searching(
+        self,
+        query: Voice | Offset,
+        k: int,
+        where: Mapping[str, str | None] | None,
+        lowest: bool = False,
+        packs: bool = True,
+    ) -> Generator[None, None, Found]:
+        """Steps of some milliseconds that give (name, score) of the k best at their end, best first; lowest: from the
+        other end; where: as of `Library.search`; packs: whether the voices of packs are searched too."""
+        searcher = self.searcher()
+        held = searcher.snapshot.packs.values() if packs else ()
+        chosen = [pack for pack in held if not where or pack.has(where)]
+        found = [] if chosen and not searcher.snapshot.entries else self._in_files(query, k, where, lowest)
+        if isinstance(query, Voice):
+            asked = Asked(query.dimension, like=query.embedding)
+        else:
+            asked = Asked(query.step.shape[0], score=searcher.along(query.step, query.direction))
+        for pack in chosen:
+            found += yield from searcher.in_pack(pack, asked, k, lowest)
+        return sorted(found, key=lambda one: one[1] if lowest else -one[1])[:k]
+
+    def _in_files(self, query: Voice | Offset, k: int, where: Mapping[str, str | None] | None, lowest: bool) -> Found:
+        """The best of the voices that have files of their own."""
         names, scores = self.scores(query)
         entries = self.searcher().snapshot.entries
         rows = [i for i, name in enumerate(names) if where is None or has(entries[name], where)]

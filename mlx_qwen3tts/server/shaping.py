@@ -114,6 +114,7 @@ async def fit(request: HttpRequest) -> JSONResponse:
     server: Server = request.app.state.server
     body = Body(await json_body(request))
     labels = check_labels(body.values.pop("labels", None))
+    groups = check_groups(body.values.pop("groups", None), labels)
     positive, name = body.text("positive", most=LONGEST_LABEL), body.text("name")
     overwrite = body.flag("overwrite")
     numeric = not isinstance(next(iter(labels.values())), str)
@@ -136,7 +137,7 @@ async def fit(request: HttpRequest) -> JSONResponse:
         voices = [server.voices.named(one) for one in labels]
         try:
             direction = Direction.fit(
-                voices, list(labels.values()), method=method, positive=positive, names=list(labels)
+                voices, list(labels.values()), method=method, positive=positive, groups=groups, names=list(labels)
             )
         except QwenTTSError as error:
             error.param = error.param if error.param == "positive" else "labels"
@@ -186,6 +187,26 @@ def check_labels(value: object) -> dict[str, Any]:
         message = f"label {shortened_repr(long)} has {len(long)} characters; at most {LONGEST_LABEL} are taken"
         raise InvalidValue(message, param="labels")
     return labels
+
+
+def check_groups(value: object, labels: Mapping[str, Any]) -> list[str | tuple[str]] | None:
+    """The group of each labelled voice, from {a voice's name: a group}, or None where nobody has one. A voice that is
+    not named there is a group of its own."""
+    if value is None:
+        return None
+    if not isinstance(value, Mapping):
+        raise WrongType("groups must be an object: a group for each voice's name", param="groups")
+    groups: dict[str, str] = {}
+    for name, group in value.items():
+        if name not in labels:
+            raise InvalidValue(f"voice {shortened_repr(name)} has a group and no label", param="groups")
+        if not isinstance(group, str) or not group.strip():
+            raise WrongType(f"groups must be words, not {shortened_repr(group)}", param="groups")
+        if len(group) > LONGEST_LABEL:
+            message = f"group {shortened_repr(group)} has {len(group)} characters; at most {LONGEST_LABEL} are taken"
+            raise InvalidValue(message, param="groups")
+        groups[name] = group.strip()
+    return [groups.get(name, (name,)) for name in labels] if groups else None
 
 
 def check_sides(labels: list[str], positive: str | None) -> None:

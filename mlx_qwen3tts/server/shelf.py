@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +18,7 @@ from starlette.responses import JSONResponse, Response
 
 from ..errors import InvalidValue, NameTaken, QwenTTSError, VoiceNotFound, WrongType
 from ..voices.library.library import Library
-from ..voices.library.names import check_name
+from ..voices.library.names import check_attribute, check_name
 from ..voices.library.rights import CONSENT
 from ..voices.lookup import Offset
 from ..voices.metadata import STRINGS
@@ -26,7 +26,7 @@ from ..voices.voice import Voice
 from .answers import Refusal, error_response
 from .asking import Body, shortened_repr
 from .designing import designed
-from .speaking import called, unless
+from .speaking import called, in_turns, unless
 from .speech import gone, json_body
 from .voices import Recording
 
@@ -189,9 +189,9 @@ def whole(body: Body, name: str) -> int | None:
     return int(value)
 
 
-def flag(body: Body, name: str) -> bool:
+def flag(body: Body, name: str, default: str = "false") -> bool:
     """A field of a form that is true or false."""
-    value = body.text(name, "false")
+    value = body.text(name, default)
     if value not in ("true", "false"):
         raise WrongType(f"{name} must be true or false, not {value!r}", param=name)
     return value == "true"
@@ -291,6 +291,7 @@ def check_tags(values: object) -> dict[str, str | None]:
         if not key or key != key.strip() or not key.isprintable() or len(key) > LONGEST_TAG or set(key) & set("=,"):
             message = f"attribute {shortened_repr(key)}: its name may not be empty, have more than {LONGEST_TAG}"
             raise InvalidValue(f"{message} characters, nor have = , or spaces around it", param="attributes")
+        check_attribute(key)
         if key in STRINGS:
             raise InvalidValue(f"{key} is not an attribute: it has a field of its own", param="attributes")
         if value is not None and not (isinstance(value, str) and value.isprintable() and len(value) <= LONGEST_TAG):
@@ -373,12 +374,13 @@ async def search(request: HttpRequest) -> JSONResponse:
     where, lowest = body.values.pop("where", None), flag(body, "lowest") if data else body.flag("lowest")
     if where is not None and not isinstance(where, Mapping):
         raise WrongType("where must be an object of attributes", param="where")
+    packs = flag(body, "packs", "true") if data else body.flag("packs", True)
     vector = body.numbers("speaker_embedding", 8192)
     if sum(given is not None for given in (data, vector, name)) != 1:
         raise InvalidValue("give one of voice, speaker_embedding and a recording", param="voice")
     recording = await decoded(data)
 
-    def find() -> list[dict[str, Any]]:
+    def find() -> Generator[None, None, list[dict[str, Any]]]:
         voices, own = server.voices, None  # own: a kept voice's name, which is no news
         query: Voice | Offset
         if recording is not None:
@@ -388,10 +390,11 @@ async def search(request: HttpRequest) -> JSONResponse:
         else:
             own = voices.aliases().get(str(name), str(name))
             query = voices.lookup.find(own)
-        found = [one for one in voices.roster.nearest(query, k + 1, where, lowest) if one[0] != own]
-        return [{"name": name, "score": score} for name, score in found[:k]]
+        with placeless(voices.library):
+            found = yield from voices.roster.searching(query, k + 1, where, lowest, packs)
+        return [{"name": name, "score": score} for name, score in found if name != own][:k]
 
-    return JSONResponse(await called(server.engine, find))
+    return JSONResponse(await in_turns(server.engine, find()))
 
 
 async def embedding(request: HttpRequest) -> JSONResponse:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Sequence
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, TypeVar
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from ..synthesis.request import Request
 
 T = TypeVar("T")
+TURN = 0.02  # seconds of work at a time
 
 
 class Listener:
@@ -95,6 +97,28 @@ async def paced(sounds: AsyncIterator[np.ndarray], rate: float, lead: float) -> 
 async def called(engine: Engine, function: Callable[[], T]) -> T:
     """What a function gives that runs in the engine's thread."""
     return await asyncio.wrap_future(engine.call(function))
+
+
+async def in_turns(engine: Engine, steps: Generator[None, None, T]) -> T:
+    """What steps give at their end. They run in the engine's thread, a few at a time: whoever is spoken for meanwhile
+    hears no pause."""
+    given: list[T] = []
+
+    def some() -> None:
+        until = time.perf_counter() + TURN
+        try:
+            next(steps)
+            while time.perf_counter() < until:
+                next(steps)
+        except StopIteration as stop:
+            given.append(stop.value)
+
+    try:
+        while not given:
+            await called(engine, some)
+    finally:
+        await called(engine, steps.close)
+    return given[0]
 
 
 async def unless(gone: Awaitable[object], work: Awaitable[T]) -> T | None:

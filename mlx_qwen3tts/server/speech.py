@@ -15,7 +15,7 @@ from starlette.requests import Request as HttpRequest
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from ..audio.formats import CONTENT_TYPES
-from ..errors import InvalidValue, QwenTTSError, WrongType
+from ..errors import InvalidValue, QwenTTSError, UnsupportedValue, WrongType
 from ..files.json_text import json_text
 from . import asking
 from .answers import Refusal, error_body, status_of
@@ -213,6 +213,8 @@ async def _item(server: Server, values: dict[str, Any], number: int) -> dict[str
     """One result of a batch."""
     result: dict[str, Any] = {"index": number, "status": "error", "audio_data": None, "media_type": None}
     try:
+        if values.get("lead") is not None:  # nothing of a batch is heard before all of it is there
+            raise UnsupportedValue("lead belongs to POST /v1/audio/speech", param="lead")
         asked = asking.parse(values, server.settings, server.facts)
         flow = Flow(asked.format, server.sample_rate, asked.sample_rate, asked.rate)
         requests, turns = await asyncio.gather(server.prepare(asked), server.turns(asked))

@@ -12,7 +12,7 @@ import pytest
 
 from convert.parity import vector
 from mlx_qwen3tts import Library
-from mlx_qwen3tts.server import exchange
+from mlx_qwen3tts.server import exchange, speaking
 from mlx_qwen3tts.server import shelf as routes
 from mlx_qwen3tts.server.settings import Settings
 from mlx_qwen3tts.voices.library import archive
@@ -209,7 +209,7 @@ def test_others_are_served_while_it_is_unpacked(open_shelf, shop, monkeypatch):
             yield
 
     monkeypatch.setattr(archive.Packed, "steps", steps)
-    monkeypatch.setattr(exchange, "TURN", 0)
+    monkeypatch.setattr(speaking, "TURN", 0)
     assert send(client, zipped(*((f"v{i}.npy", npy(i)) for i in range(4)))).status_code == 200
     assert order == [0, "other", 1, "other", 2, "other", 3, "other"] and "v3" in library
 
@@ -239,6 +239,8 @@ CHANGES = [
     ({"attributes": {"a=b": "x"}}, "attributes"),
     ({"attributes": {"a\nb": "x"}}, "attributes"),
     ({"attributes": {"consent": "given"}}, "attributes"),
+    ({"attributes": {"name": "x"}}, "attributes"),
+    ({"attributes": {"voice": None}}, "attributes"),
     ({"attributes": {"a": 5}}, "attributes"),
     ({"attributes": {"a": "x" * 201}}, "attributes"),
     ({"attributes": {f"a{i}": "" for i in range(33)}}, "attributes"),

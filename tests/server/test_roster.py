@@ -1,6 +1,7 @@
 """Which voices of a server are alike, which score highest, and where they lie on its map: its library's and those that
 came with the model."""
 
+import shutil
 import threading
 import time
 
@@ -9,10 +10,13 @@ import numpy as np
 import pytest
 
 from convert.parity import vector
-from mlx_qwen3tts import Library, Voice
+from mlx_qwen3tts import Direction, Library, Voice
 from mlx_qwen3tts.checkpoint import hub
-from mlx_qwen3tts.server import maps
+from mlx_qwen3tts.errors import InvalidValue
+from mlx_qwen3tts.server import maps, speaking
 from mlx_qwen3tts.server.roster import Roster
+from mlx_qwen3tts.voices.library.memory import SETTING
+from mlx_qwen3tts.voices.library.packs import Pack
 from mlx_qwen3tts.voices.maps.projection import project
 
 BROUGHT = Library(hub.SHIPPED["miniature"] / "voices")
@@ -81,6 +85,86 @@ def test_each_name_once_and_of_the_models_size(roster):
     assert roster.nearest(Voice(vector(64, 1)), 1, None, lowest=True)[0][1] == min(
         np.array(roster.scores(Voice(vector(64, 1)))[1])
     )
+
+
+@pytest.fixture
+def crowded(shelf, tmp_path):
+    """The shelf with a pack of 40,000 voices beside its own, and one of another size."""
+    client, server = shelf
+    crowd = np.random.default_rng(5).normal(size=(40_000, 64)).astype(np.float32)
+    np.save(tmp_path / "crowd.npy", crowd)
+    np.save(tmp_path / "other.npy", crowd[:20, :32])
+    server.voices.library.import_pack(tmp_path / "crowd.npy", kind="many")
+    server.voices.library.import_pack(tmp_path / "other.npy")
+    server.voices.library.add_direction("up", Direction.fit(crowd[:50], crowd[:50, 0].tolist(), method="ridge"))
+    yield client, server.voices.library, crowd
+    shutil.rmtree(server.voices.library.folder / "packs")
+    server.voices.library.remove_direction("up")
+
+
+def test_a_search_covers_packs_as_the_command_does(crowded):
+    client, library, crowd = crowded
+
+    def found(**body):
+        answer = client.post("/v1/audio/voices/search", json={"k": 30, **body})
+        assert answer.status_code == 200, answer.text
+        return [(one["name"], one["score"]) for one in answer.json()]
+
+    for body, query in (
+        ({"voice": "anna"}, "anna"),
+        ({"voice": "crowd/00007"}, "crowd/00007"),
+        ({"voice": 'anna*0.5 + "crowd/00007"*0.5', "lowest": True}, 'anna*0.5 + "crowd/00007"*0.5'),
+        ({"voice": "@up"}, "@up"),
+        ({"voice": "anna - ben", "lowest": True}, "anna - ben"),
+        ({"speaker_embedding": crowd[5].tolist()}, crowd[5]),
+    ):
+        wanted = library.search(query, 30, lowest=body.get("lowest", False))
+        assert [name for name, _ in found(**body)] == [name for name, _ in wanted], query
+        assert [score for _, score in found(**body)] == pytest.approx([score for _, score in wanted], abs=1e-5)
+    assert found(voice="anna", where={"kind": "many"}, k=1)[0][0].startswith("crowd/")
+    assert found(voice="anna", where={"kind": "one"}) == []
+    alone = [name for name, _ in found(voice="anna", packs=False)]
+    assert set(alone) == {*library.names} - {"anna"}
+    assert client.post("/v1/audio/voices/search", json={"voice": "anna", "packs": "no"}).status_code == 400
+    assert len(client.post("/v1/audio/voices/map", json={}).json()["voices"]) == len(library)
+
+
+def test_speech_goes_on_while_a_pack_is_searched(crowded, shelf, monkeypatch):
+    """A block of a pack takes a turn of its own; what comes between two of them is done between them."""
+    client, _, _ = crowded
+    engine, order = shelf[1].engine, []
+    blocks = Pack.blocks
+
+    def watched(self, *size):
+        for number, block in enumerate(blocks(self, *size)):
+            order.append(number)
+            engine.call(lambda: order.append("other"))
+            yield block
+
+    monkeypatch.setattr(Pack, "blocks", watched)
+    monkeypatch.setattr(speaking, "TURN", 0)
+    assert client.post("/v1/audio/voices/search", json={"voice": "@up"}).status_code == 200
+    assert order == [0, "other", 1, "other", 2, "other"]
+
+
+def test_a_pack_that_does_not_fit_is_refused_without_its_place(crowded, monkeypatch):
+    client, library, _ = crowded
+    monkeypatch.setenv(SETTING, "0.001")
+    answer = client.post("/v1/audio/voices/search", json={"voice": "anna"})
+    assert answer.status_code == 400 and "searches may take 0.00 GB" in answer.json()["error"]["message"]
+    assert str(library.folder.parent) not in answer.text
+    assert client.post("/v1/audio/voices/search", json={"voice": "anna", "packs": False}).status_code == 200
+
+
+def test_packs_alone_are_searched(tmp_path):
+    library = Library(tmp_path / "packs alone")
+    crowd = np.random.default_rng(5).normal(size=(50, 64)).astype(np.float32)
+    np.save(tmp_path / "crowd.npy", crowd)
+    library.import_pack(tmp_path / "crowd.npy")
+    alone = Roster(library, None, [], lambda name: None, 64)
+    assert alone.nearest(Voice(crowd[9]), 1, None)[0][0] == "crowd/09"
+    with pytest.raises(InvalidValue, match="there is no voice to compare with"):
+        Roster(Library(tmp_path / "empty"), None, [], lambda name: None, 64).nearest(Voice(crowd[9]), 1, None)
 
 
 def test_a_large_library_is_thinned_and_drawn_once(shelf, monkeypatch):

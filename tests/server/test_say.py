@@ -40,7 +40,7 @@ def aloud(monkeypatch):
     """What was played, as arrays."""
 
     class Loudspeaker(list):
-        def __init__(self, rate):
+        def __init__(self, rate, asked):
             played.append(self)
 
         def __enter__(self):
@@ -123,6 +123,21 @@ def test_the_configured_voice_is_asked_for_where_the_server_has_the_configured_m
         assert command("say", "--server", url, "Hello.").status == 0
         assert command("say", "--server", url, "-v", "anna", "Hello.").status == 0
     assert asked == ["ben", "anna", None, "anna"]
+
+
+def test_a_configured_voice_that_is_a_file_is_not_asked_of_a_server(command, url, served, aloud, tmp_path, monkeypatch):
+    np.save(tmp_path / "ben.npy", np.array(Library(served[1].settings.library)["ben"].embedding))
+    asked = []
+    monkeypatch.setattr(Client, "speak", lambda self, text, **more: asked.append(more.get("voice")) or iter([b"\0\0"]))
+    monkeypatch.setenv("QWEN3TTS_VOICE", "ben.npy")
+    monkeypatch.setenv("QWEN3TTS_MODEL", served[1].model)
+    ran = command("say", "--server", url, "Hello.")
+    assert ran.status == 0 and asked == [None] and ran.err.startswith("QWEN3TTS_VOICE: voice 'ben.npy' is a file")
+
+
+def test_without_a_loudspeaker_it_names_itself(refused, url, monkeypatch):
+    monkeypatch.setitem(sys.modules, "sounddevice", None)
+    assert refused("say", "--server", url, "-v", "anna", "Hello.").startswith("say without -o needs sounddevice: pip")
 
 
 def test_by_itself_it_takes_the_first_who_has_not_refused(command, folder, library, tmp_path, monkeypatch):

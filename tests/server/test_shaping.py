@@ -104,13 +104,19 @@ def test_the_miniature_brings_directions_of_its_own(speaking_url):
 def test_the_page_is_light():
     sizes = {name: (pages.STATIC / name).stat().st_size for name in pages.parts("index.html")}
     words = [sizes.pop(f"{code}.json") for code in ("en", "zh")]  # a visit loads one of them
+    assert not any(name.endswith(".json") for name in sizes), "the words of another page are not loaded"
+    assert {"en.json", "browser-zh.json"} <= set(pages.parts("browser.html"))
     assert len(sizes) > 20 and sum(sizes.values()) + max(words) < HEAVIEST
     assert (pages.STATIC / "htm-LICENSE.txt").is_file()
 
 
 def test_both_languages_have_all_words():
-    english, chinese = (json.loads((pages.STATIC / f"{code}.json").read_text("utf-8")) for code in ("en", "zh"))
-    assert english.keys() == chinese.keys()
+    english, chinese = ({}, {})
+    for begin in ("", "browser-"):
+        one, other = (json.loads((pages.STATIC / f"{begin}{code}.json").read_text("utf-8")) for code in ("en", "zh"))
+        assert one.keys() == other.keys() and not one.keys() & english.keys()
+        english.update(one)
+        chinese.update(other)
     source = "".join(path.read_text("utf-8") for path in PARTS if path.suffix == ".js")
     unused = [key for key in english if f'"{key}"' not in source and f"`{key.partition('-')[0]}-$" not in source]
     assert unused == []
@@ -175,6 +181,33 @@ def test_a_direction_is_deleted_where_it_is_the_librarys(client, people, speakin
     assert brought.status_code == 400 and "comes with the model" in brought.json()["error"]["message"]
 
 
+def test_voices_of_one_person_are_left_out_together(client, people, shelf):
+    """Six people with two recordings each, whose labels say nothing: only the other recording gives one away."""
+    generator = np.random.default_rng(7)
+    labels, groups = {}, {}
+    for person in range(6):
+        own = generator.normal(size=WIDTH)
+        for number in range(2):
+            name = f"r{person}{number}"
+            shelf[1].voices.library.add(name, (3 + own + 0.05 * generator.normal(size=WIDTH)).astype(np.float32))
+            labels[name], groups[name] = "ab"[person % 2], f"person {person}"
+    flattered, honest = (fit(client, labels=labels, positive="b", **more).json() for more in ({}, {"groups": groups}))
+    assert flattered["right"] == 12 and flattered["groups"] == 0 and "No groups were given" in flattered["report"]
+    assert honest["groups"] == 6 and honest["right"] < 10 and "No groups were given" not in honest["report"]
+    wanted = Direction.fit(
+        [shelf[1].voices.named(name) for name in labels], list(labels.values()), positive="b",
+        groups=list(groups.values()), names=list(labels),
+    )  # fmt: skip
+    assert honest["report"] == str(wanted.report)
+    some = fit(client, labels=labels, positive="b", groups={"r00": "r10", "r01": "r10"}).json()
+    assert some["groups"] == 11, "a voice without one is a group of its own, whatever it is called"
+    kept = fit(client, labels=labels, positive="b", groups=groups, name="grouped").json()
+    assert kept["report"] == honest["report"]
+    for name in labels:
+        shelf[1].voices.library.remove(name)
+    client.delete("/v1/audio/directions/grouped")
+
+
 FOUR = {"p00": "a", "p01": "a", "p02": "b", "p03": "b"}
 BAD_FITS = [
     ({}, "labels", "must be an object"),
@@ -195,6 +228,11 @@ BAD_FITS = [
     ({"labels": {**FOUR, "nobody": "a"}}, "labels", "'nobody' is not here"),
     ({"labels": {**FOUR, "../p00": "a"}}, "labels", "is not here"),
     ({"labels": {**FOUR, "anna + ben": "a"}}, "labels", "is not here"),
+    ({"labels": FOUR, "groups": ["a"]}, "groups", "must be an object"),
+    ({"labels": FOUR, "groups": {"p00": 5}}, "groups", "must be words, not 5"),
+    ({"labels": FOUR, "groups": {"p00": " "}}, "groups", "must be words, not ' '"),
+    ({"labels": FOUR, "groups": {"p00": "x" * 41}}, "groups", "has 41 characters"),
+    ({"labels": FOUR, "groups": {"p09": "a"}}, "groups", "voice 'p09' has a group and no label"),
     ({"labels": FOUR, "name": "../out"}, "name", "may not be empty"),
     ({"labels": FOUR, "name": 5}, "name", "must be a string"),
     ({"labels": FOUR, "overwrite": "yes"}, "overwrite", "true or false"),

@@ -223,6 +223,15 @@ def test_a_client_that_leaves_frees_its_row(client, served):
     raise AssertionError("the row is still taken")
 
 
+def test_a_lead_in_a_batch_is_refused_by_name(client):
+    items = [{**SHORT, "lead": 1.0}, {**SHORT, "lead": 1.0, "stream_format": "audio"}, {**SHORT, "lead": None}]
+    results = client.post("/v1/audio/speech/batch", json={"items": items}).json()["results"]
+    for result in results[:2]:
+        assert (result["status"], result["error"]["param"]) == ("error", "lead")
+        assert result["error"]["code"] == "unsupported_value" and "POST /v1/audio/speech" in result["error"]["message"]
+    assert results[2]["status"] == "success"
+
+
 def test_a_batch_has_a_result_for_each(client):
     items = [{"input": "One."}, {"input": ""}, {"input": "Three.", "voice": "ben", "response_format": "wav"}]
     shared = {"voice": "anna", "max_new_tokens": 8, "response_format": "pcm"}

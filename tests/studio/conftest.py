@@ -11,19 +11,24 @@ import soundfile
 from mlx_qwen3tts import Direction, Library
 from mlx_qwen3tts.checkpoint import hub
 from mlx_qwen3tts.demo import labelled
+from tests.studio.finding import PATIENCE
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome") or "chromium"
-# Lets the test read what reaches the loudspeaker: the page's own recorder listens to the last node.
+# Lets the test read what reaches the loudspeaker: the page's own recorder listens to the last node. It is loaded before
+# the page's own player, so that it misses nothing, however slow the machine is.
 TAP = """
 const connect = AudioNode.prototype.connect;
+const addModule = AudioWorklet.prototype.addModule;
 window.heard = [];
+AudioWorklet.prototype.addModule = async function (...module) {
+  await addModule.call(this, "/static/recorder.js");
+  return addModule.apply(this, module);
+};
 AudioNode.prototype.connect = function (to, ...more) {
   if (to instanceof AudioDestinationNode) {
-    this.context.audioWorklet.addModule("/static/recorder.js").then(() => {
-      const tap = new AudioWorkletNode(this.context, "recorder", { numberOfOutputs: 0 });
-      tap.port.onmessage = ({ data }) => window.heard.push(...data);
-      connect.call(this, tap);
-    });
+    const tap = new AudioWorkletNode(this.context, "recorder", { numberOfOutputs: 0 });
+    tap.port.onmessage = ({ data }) => window.heard.push(...data);
+    connect.call(this, tap);
   }
   return connect.call(this, to, ...more);
 };
@@ -74,14 +79,15 @@ def address(tmp_path_factory):
         yield line.split(" speaks at ")[1].strip().removesuffix("/v1")
     finally:
         process.terminate()
-        process.wait(20)
+        process.wait(60)
         process.stderr.close()
 
 
 @pytest.fixture(scope="session")
 def browser(microphone):
-    from playwright.sync_api import sync_playwright
+    from playwright.sync_api import expect, sync_playwright
 
+    expect.set_options(timeout=PATIENCE)
     with sync_playwright() as playwright:
         made = playwright.chromium.launch(executable_path=CHROMIUM, args=flags(microphone))
         yield made

@@ -14,6 +14,7 @@ from playwright.sync_api import expect, sync_playwright
 
 from mlx_qwen3tts import Voice
 from mlx_qwen3tts.errors import VoiceError
+from tests.studio.finding import PATIENCE, recorded
 
 NAME, MADE = "stranger", "deeper stranger"
 
@@ -52,8 +53,8 @@ class Walk:
         """Press Speak, and hear it to the end."""
         self.press("Speak")
         takes = self.control("list", "Takes").get_by_role("listitem")
-        expect(takes).to_have_count(count, timeout=30_000)
-        expect(self.control("button", "Stop")).to_be_disabled(timeout=30_000)
+        expect(takes).to_have_count(count, timeout=PATIENCE)
+        expect(self.control("button", "Stop")).to_be_disabled(timeout=PATIENCE)
 
 
 def walk(page, folder):
@@ -63,14 +64,14 @@ def walk(page, folder):
     one.done("hear a voice")
 
     one.press("Record")
-    page.wait_for_function("() => Number(document.querySelector('progress')?.value) >= 4", timeout=30_000)
+    recorded(page, 4)
     one.press("Finish recording")
     one.fill("Name", NAME)
     page.get_by_label("This is my voice, or its owner has agreed to this use").check()
     one.clicks += 1
     one.press("Keep voice")
     expression = one.control("textbox", "Expression")
-    expect(expression).to_have_value(NAME, timeout=30_000)
+    expect(expression).to_have_value(NAME, timeout=PATIENCE)
     one.done("record one")
 
     one.control("combobox", "Blend with").select_option("voice01")
@@ -87,7 +88,7 @@ def walk(page, folder):
 
     one.fill("Call this voice", MADE)
     one.press("Keep this voice")
-    expect(expression).to_have_value(f'"{MADE}"', timeout=30_000)
+    expect(expression).to_have_value(f'"{MADE}"', timeout=PATIENCE)
     expect(one.control("list", "Library").get_by_role("listitem").filter(has_text=MADE)).to_have_count(1)
     one.done("keep it")
 

@@ -26,6 +26,7 @@ from mlx_qwen3tts.checkpoint import hub
 from mlx_qwen3tts.networks.speaker.mel import log_mel
 from mlx_qwen3tts.server import browser as served
 from mlx_qwen3tts.voices import blend
+from tests.studio.finding import recorded
 from tests.studio.test_studio import picture
 
 pytestmark = [
@@ -66,7 +67,7 @@ def opened(browser, url, **options):
     page.on("console", lambda message: said.append(message.text) if message.type in ("error", "warning") else None)
     page.on("pageerror", lambda error: said.append(str(error)))
     page.goto(url)
-    expect(page.locator("p.status")).to_have_text("The encoder is ready.", timeout=30_000)
+    expect(page.locator("p.status")).to_have_text("The encoder is ready.")
     try:
         yield page, requests
     finally:
@@ -83,7 +84,7 @@ def page(browser, address):
 def drop(page, *files):
     """Give the page recordings, and wait for their vectors."""
     page.get_by_label("Or choose a file").set_input_files(list(files))
-    expect(page.locator("p.status")).to_have_text(f"The vector of {files[-1].stem} is ready.", timeout=30_000)
+    expect(page.locator("p.status")).to_have_text(f"The vector of {files[-1].stem} is ready.")
 
 
 def downloaded(page, name, tmp_path, suffix="safetensors"):
@@ -233,9 +234,9 @@ def test_a_blend_is_ours_with_its_rights_and_recipe(page, encoder, tmp_path):
 
 def test_a_recording_from_the_microphone(page, encoder, microphone, tmp_path):
     page.get_by_role("button", name="Record").click()
-    page.wait_for_function("() => Number(document.querySelector('progress')?.value) >= 3.5", timeout=20_000)
+    recorded(page, 3.5)
     page.get_by_role("button", name="Finish recording").click()
-    expect(page.locator("p.status")).to_have_text("The vector of recording 1 is ready.", timeout=30_000)
+    expect(page.locator("p.status")).to_have_text("The vector of recording 1 is ready.")
     space = VoiceSpace.fit(list(shipped().values()))
     heard = Voice.load(downloaded(page, "recording 1", tmp_path))
     assert float(space.similarity(heard, encoder.encode(microphone))) > 0.8
@@ -276,7 +277,7 @@ def test_it_fits_a_phone_and_speaks_chinese(page):
     page.set_viewport_size({"width": 360, "height": 740})
     assert page.evaluate("document.documentElement.scrollWidth") <= 360
     page.get_by_role("combobox", name="Language of the page").select_option("zh")
-    expect(page.locator("p.status")).to_have_text("编码器已就绪。", timeout=30_000)
+    expect(page.locator("p.status")).to_have_text("编码器已就绪。")
     assert page.title() == "浏览器中的声音向量"
 
 

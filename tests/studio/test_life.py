@@ -1,7 +1,6 @@
 """The studio when things go wrong or happen at once, and how soon it is heard."""
 
 import contextlib
-import os
 import signal
 import socket
 import subprocess
@@ -15,8 +14,9 @@ pytest.importorskip("playwright")
 from playwright.sync_api import expect
 
 from tests.studio.conftest import TAP
+from tests.studio.finding import PATIENCE, SOUNDS, button, heard, is_busy, recorded, until
 from tests.studio.stranger import MADE, NAME, walk
-from tests.studio.test_studio import LONG, button, heard, sounding, takes
+from tests.studio.test_studio import LONG, sounding, takes
 
 pytestmark = pytest.mark.studio
 
@@ -40,7 +40,7 @@ class OwnServer:
         self.process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
 
     def wait(self):
-        end = time.monotonic() + 60
+        end = time.monotonic() + PATIENCE / 1000
         while time.monotonic() < end:
             with contextlib.suppress(httpx.TransportError):
                 if httpx.get(f"{self.address}/health").json()["status"] == "healthy":
@@ -50,7 +50,7 @@ class OwnServer:
 
     def kill(self):
         self.process.send_signal(signal.SIGKILL)
-        self.process.wait(10)
+        self.process.wait(60)
 
 
 @pytest.fixture
@@ -71,8 +71,8 @@ def say(page, text=LINE):
     count = listed(page).count()
     page.get_by_role("textbox", name="Text").fill(text)
     button(page, "Speak").click()
-    expect(listed(page)).to_have_count(count + 1, timeout=30_000)
-    expect(button(page, "Stop")).to_be_disabled(timeout=30_000)
+    expect(listed(page)).to_have_count(count + 1)
+    expect(button(page, "Stop")).to_be_disabled()
 
 
 def test_the_server_is_killed_and_comes_back(browser, own_server):
@@ -84,9 +84,9 @@ def test_the_server_is_killed_and_comes_back(browser, own_server):
     status = page.locator("p.status")
     page.get_by_role("textbox", name="Text").fill(LONG)
     button(page, "Speak").click()
-    page.wait_for_function("() => window.heard.filter((x) => x).length > 80000", timeout=30_000)
+    until(page, SOUNDS, 80_000)
     own_server.kill()
-    expect(status).to_contain_text("The server does not answer", timeout=10_000)
+    expect(status).to_contain_text("The server does not answer")
     expect(listed(page)).to_have_count(2)
     expect(listed(page).first).to_contain_text("stopped early")
     page.get_by_role("combobox", name="Voice", exact=True).select_option(
@@ -96,7 +96,7 @@ def test_the_server_is_killed_and_comes_back(browser, own_server):
     expect(status).to_contain_text("The server does not answer")
     expect(button(page, "Speak")).to_be_enabled()
     own_server.start()
-    expect(status).to_contain_text("The server is there again", timeout=60_000)
+    expect(status).to_contain_text("The server is there again")
     expect(page.get_by_role("textbox", name="Expression")).to_have_value("voice03")
     say(page)
     expect(listed(page)).to_have_count(3)
@@ -113,7 +113,7 @@ def test_a_page_that_is_opened_too_early_says_so(browser, own_server):
     page.goto("/")
     expect(page.locator("p.status")).to_contain_text("The server is starting")
     page.unroute("**/health")
-    expect(page.locator("p.status")).to_contain_text("The server is there again", timeout=10_000)
+    expect(page.locator("p.status")).to_contain_text("The server is there again")
     say(page)
     page.close()
 
@@ -169,8 +169,9 @@ def test_two_tabs_keep_their_takes_apart(browser, address):
         tab.get_by_role("textbox", name="Text").fill(text)
     for tab in tabs * 2:  # the second time while the first is spoken
         button(tab, "Speak").click()
-    for tab in tabs:
-        expect(button(tab, "Stop")).to_be_disabled(timeout=30_000)
+    for tab, text in zip(tabs, texts, strict=True):
+        expect(button(tab, "Stop")).to_be_disabled()
+        expect(listed(tab).filter(has_text=text).filter(has_not_text="stopped early")).not_to_have_count(0)
     kept = takes(tabs[0])
     assert len({take["id"] for take in kept}) == len(kept) >= 2
     for text in texts:
@@ -206,7 +207,7 @@ def test_the_policy_is_strict_and_nothing_breaks_it(browser, address):
         if path == "/":
             say(page)
             button(page, "Record").click()
-            page.wait_for_function("() => Number(document.querySelector('progress')?.value) >= 0.2")
+            recorded(page, 0.2)
             button(page, "Finish recording").click()
         page.wait_for_load_state("networkidle")
         assert page.evaluate("window.violations") == []
@@ -215,7 +216,7 @@ def test_the_policy_is_strict_and_nothing_breaks_it(browser, address):
     page.evaluate(
         "document.body.append(Object.assign(document.createElement('script'), {textContent: 'window.ran = 1'}))"
     )
-    page.wait_for_function("() => window.violations.length >= 1")
+    until(page, "() => window.violations.length >= 1")
     assert page.evaluate("window.ran") is None
     context.close()
 
@@ -259,8 +260,8 @@ def test_it_is_heard_as_soon_as_the_engine_speaks(browser, address):
     delays, clicks = ([one[key] for one in found] for key in ("delay", "clicked"))
     shown = ", ".join(f"{delay:.0f}" for delay in delays)
     print(f"first sound after the engine's: {shown} ms (after the click: {', '.join(f'{x:.0f}' for x in clicks)} ms)")
-    if min(delays) >= SOON and os.getloadavg()[0] > 3 * (os.cpu_count() or 1):
-        pytest.skip(f"this machine is too busy to measure: load {os.getloadavg()[0]:.0f}, {min(delays):.0f} ms at best")
+    if min(delays) >= SOON and is_busy():
+        pytest.skip(f"this machine is too busy to measure: {min(delays):.0f} ms at best")
     assert min(delays) < SOON
 
 
@@ -312,8 +313,10 @@ def test_a_stranger_makes_a_voice(studio, address, tmp_path):
     steps = walk(studio, tmp_path)
     shown = "; ".join(f"{step.name} {step.after:.0f} s" for step in steps)
     print(f"a stranger's path, {sum(step.clicks for step in steps)} clicks: {shown}")
-    assert steps[-1].after < 120
     assert steps[0].name == "hear a voice" and steps[0].clicks <= 3
     assert len(sounding(heard(studio))) > 12000
     for name in (NAME, MADE):
         assert httpx.delete(f"{address}/v1/audio/voices/{name}").status_code == 200
+    if steps[-1].after >= 120 and is_busy():
+        pytest.skip(f"this machine is too busy to measure: {steps[-1].after:.0f} s")
+    assert steps[-1].after < 120

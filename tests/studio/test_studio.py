@@ -14,7 +14,7 @@ from PIL import Image
 pytest.importorskip("playwright")
 from playwright.sync_api import expect
 
-from tests.studio.finding import TAKES, button
+from tests.studio.finding import SILENT, SOUNDS, TAKES, button, heard, heard_out, recorded, until
 from training.acoustics import f0
 
 pytestmark = pytest.mark.studio
@@ -29,21 +29,14 @@ def takes(page):
     return [{**take, "samples": np.array(take["samples"], np.float32)} for take in kept]
 
 
-def heard(page):
-    """What has reached the loudspeaker."""
-    return np.array(page.evaluate("window.heard"), np.float32)
-
-
 def sounding(samples):
     return samples[samples != 0]
 
 
 def assert_all_heard(found, wanted):
-    """All was heard, in order. The recorder may miss 0.15 s at either end."""
+    """All was heard, in order. Whatever is late leaves a pause."""
     there, said = sounding(found), sounding(wanted)
-    start = next(i for i in range(3600) if np.allclose(said[i : i + 200], there[:200], atol=1e-6))
-    assert len(there) > len(said) - 7200
-    assert np.allclose(there, said[start : start + len(there)], atol=1e-6)
+    assert len(there) == len(said) and np.allclose(there, said, atol=1e-6)
 
 
 def speak(page, seed=1):
@@ -53,9 +46,8 @@ def speak(page, seed=1):
     before = len(takes(page))
     page.evaluate("window.heard.length = 0")
     button(page, "Speak").click()
-    expect(page.get_by_role("list", name="Takes").get_by_role("listitem")).to_have_count(before + 1, timeout=30_000)
-    expect(button(page, "Stop")).to_be_disabled(timeout=30_000)
-    return heard(page)
+    expect(page.get_by_role("list", name="Takes").get_by_role("listitem")).to_have_count(before + 1)
+    return heard_out(page)
 
 
 def expression(page):
@@ -70,7 +62,7 @@ def test_speak_and_hear(studio, address):
     [take] = takes(studio)
     assert np.array_equal(take["samples"], wanted) and take["whole"] and take["seed"] == 1
     assert_all_heard(found, wanted)
-    assert abs(f0(found) / f0(wanted) - 1) < 0.03
+    assert abs(f0(sounding(found)) / f0(wanted) - 1) < 0.03
 
 
 def test_a_take_is_repeated_varied_and_downloaded(studio, tmp_path):
@@ -78,7 +70,7 @@ def test_a_take_is_repeated_varied_and_downloaded(studio, tmp_path):
     listed = studio.get_by_role("list", name="Takes").get_by_role("listitem")
     for number, name in ((2, "Same seed again"), (3, "Vary")):
         listed.first.get_by_role("button", name=name).click()
-        expect(listed).to_have_count(number, timeout=30_000)
+        expect(listed).to_have_count(number)
     varied, again, first = takes(studio)
     assert np.array_equal(again["samples"], first["samples"]) and again["seed"] == 5
     assert varied["seed"] != 5 and not np.array_equal(varied["samples"], first["samples"])
@@ -102,10 +94,9 @@ def test_takes_survive_a_reload_until_they_are_deleted(studio):
     expect(listed).to_contain_text(LINE)
     assert heard(studio).size == 0, "nothing plays by itself"
     listed.get_by_role("button", name="Play").click()
-    expect(button(studio, "Stop")).to_be_enabled()
-    expect(button(studio, "Stop")).to_be_disabled(timeout=10_000)
+    found = heard_out(studio)
     [take] = takes(studio)
-    assert_all_heard(heard(studio), take["samples"])
+    assert_all_heard(found, take["samples"])
     listed.get_by_role("button", name="Delete").click()
     expect(listed).to_have_count(0)
     studio.reload()
@@ -116,16 +107,35 @@ def test_takes_survive_a_reload_until_they_are_deleted(studio):
 def test_stop_keeps_what_was_made(studio):
     studio.get_by_role("textbox", name="Text").fill(LONG)
     button(studio, "Speak").click()
-    studio.wait_for_function("() => window.heard.length > 24000 && window.heard.some((x) => x)")
+    until(studio, SOUNDS, 2400)
     button(studio, "Stop").click()
     listed = studio.get_by_role("list", name="Takes").get_by_role("listitem")
     expect(listed).to_contain_text("stopped early")
     [take] = takes(studio)
     assert not take["whole"] and 0.3 < len(take["samples"]) / 24000 < 20
     assert listed.get_by_role("button", name="MP3").count() == 0
-    before = studio.evaluate("window.heard.length")
-    studio.wait_for_function(f"() => window.heard.length > {before + 9600}")
-    assert not sounding(heard(studio)[before + 4800 :]).size, "it is silent"
+    until(studio, SILENT)
+
+
+KEEP = """(seconds) => new Promise((resolve) => {
+  const request = indexedDB.open("mlx_qwen3tts", 1);
+  request.onsuccess = () => {
+    const samples = Float32Array.from({ length: 24000 * seconds }, (_, i) => 0.1 + 0.1 * Math.sin(i / 20));
+    const take = { made: 0, settings: { input: "A tone.", voice: "voice01" }, seed: 1, whole: true, samples };
+    request.result.transaction("takes", "readwrite").objectStore("takes").add(take).onsuccess = resolve;
+  };
+})"""
+
+
+def test_stop_silences_what_is_played(studio):
+    """A player that went on would be heard for half a minute."""
+    studio.evaluate(KEEP, 30)
+    studio.reload()
+    studio.get_by_role("list", name="Takes").get_by_role("button", name="Play").click()
+    until(studio, SOUNDS, 2400)
+    button(studio, "Stop").click()
+    until(studio, SILENT)
+    assert np.count_nonzero(heard(studio)) < 15 * 24000
 
 
 def test_a_slider_makes_the_voice_higher(studio):
@@ -175,7 +185,7 @@ def test_a_mistake_is_shown_under_its_place(studio):
 
 def test_a_voice_is_recorded_kept_spoken_and_deleted(studio, address):
     button(studio, "Record").click()
-    studio.wait_for_function("() => Number(document.querySelector('progress')?.value) >= 3.5", timeout=20_000)
+    recorded(studio, 3.5)
     button(studio, "Finish recording").click()
     keep = button(studio, "Keep voice")
     expect(keep).to_be_disabled()
@@ -183,7 +193,7 @@ def test_a_voice_is_recorded_kept_spoken_and_deleted(studio, address):
     expect(keep).to_be_disabled()
     studio.get_by_label("This is my voice, or its owner has agreed to this use").check()
     keep.click()
-    expect(expression(studio)).to_have_value('"my own"', timeout=20_000)
+    expect(expression(studio)).to_have_value('"my own"')
     entry = studio.get_by_role("list", name="Library").get_by_role("listitem").filter(has_text="my own")
     expect(entry).to_contain_text("consent given")
     assert httpx.get(f"{address}/v1/audio/voices/my%20own").json()["consent"] == "given"
@@ -201,7 +211,7 @@ def test_a_file_can_be_kept_instead_and_who_refused_is_not_spoken(studio, microp
     studio.get_by_label("Its owner has refused").check()
     button(studio, "Keep voice").click()
     entry = studio.get_by_role("list", name="Library").get_by_role("listitem").filter(has_text="refuser")
-    expect(entry).to_contain_text("refused: not spoken", timeout=20_000)
+    expect(entry).to_contain_text("refused: not spoken")
     expect(button(studio, "Use refuser")).to_be_disabled()
     expect(button(studio, "Speak")).to_be_disabled()
     studio.on("dialog", lambda dialog: dialog.accept())
@@ -224,7 +234,7 @@ LATE = """async () => {
 
 
 def test_a_part_that_comes_late_leaves_no_gap(studio):
-    assert any(studio.evaluate(LATE) == 0 for _ in range(3)), "a busy machine may delay more than that one"
+    assert any(studio.evaluate(LATE) == 0 for _ in range(12)), "a busy machine may delay more than that one"
 
 
 def test_it_is_a_page_for_the_keyboard_and_the_phone(studio):
@@ -238,7 +248,7 @@ def test_it_is_a_page_for_the_keyboard_and_the_phone(studio):
             break
     assert visited[-1] == "Speak"
     studio.keyboard.press("Enter")
-    expect(studio.get_by_role("list", name="Takes").get_by_role("listitem")).to_have_count(1, timeout=30_000)
+    expect(studio.get_by_role("list", name="Takes").get_by_role("listitem")).to_have_count(1)
     studio.set_viewport_size({"width": 360, "height": 740})
     assert studio.evaluate("document.documentElement.scrollWidth") <= 360
 
@@ -280,7 +290,7 @@ def test_pictures(studio, tmp_path):
     picture(section.filter(has=studio.get_by_role("heading", name="Shape")), folder, "shape")
     studio.emulate_media(color_scheme="dark")
     button(studio, "Record").click()
-    studio.wait_for_function("() => Number(document.querySelector('progress')?.value) >= 3.1", timeout=20_000)
+    recorded(studio, 3.1)
     button(studio, "Finish recording").click()
     studio.get_by_role("textbox", name="Name").fill("anna")
     studio.get_by_label("This is my voice").check()

@@ -1,5 +1,6 @@
 """`voices` as users type it: what it prints, writes and refuses. Its examples run in tests/test_examples.py."""
 
+import inspect
 import json
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 from convert.parity import recording
 from mlx_qwen3tts import Direction, Library, Voice, VoiceSpace
 from mlx_qwen3tts.checkpoint.folder import ModelFolder
+from mlx_qwen3tts.voices.library.names import ARGUMENTS
 from mlx_qwen3tts.voices.presets import preset_voice
 from tests.voices.real import made
 
@@ -54,6 +56,32 @@ def test_from_recordings_to_a_moved_blend(command, checkpoint, tmp_path):
     ran = command("generate", *model, "--voice", "duo*0.5 + anna*0.5", "--max-tokens", 4, "--seed", 1, "Hello.")
     assert ran.status == 0 and (tmp_path / "out.wav").exists()
     assert answer(command, "search", "anna.wav", "-k", 1, *model)["found"][0]["name"] == "anna"
+
+
+@pytest.mark.parametrize("word", ARGUMENTS)
+def test_what_no_attribute_can_be_called_is_refused(refused, library, tmp_path, word):
+    """They are arguments of the methods that take attributes, and were a TypeError."""
+    np.save(tmp_path / "crowd.npy", np.array(X[:3]))
+    words = f"an attribute cannot be called '{word}'; choose another word"
+    for line in (
+        ("add", "new", NAMES[0], "--tag", f"{word}=x"),
+        ("import", "crowd.npy", "--tag", f"{word}=x"),
+        ("tag", NAMES[0], f"{word}=x"),
+        ("tag", NAMES[0], "--remove", word),
+    ):
+        assert refused("voices", *line) == words, line
+
+
+def test_those_are_all_arguments_beside_which_attributes_are_taken():
+    methods = (Library.add, Library.tag, Library.import_pack)
+    parameters = [inspect.signature(method).parameters for method in methods]
+    assert all(next(reversed(one.values())).kind is inspect.Parameter.VAR_KEYWORD for one in parameters)
+    assert set(ARGUMENTS) == {name for one in parameters for name in list(one)[:-1]}
+
+
+def test_an_option_stands_above_a_tag_of_the_same_name(command, library):
+    told = answer(command, "add", "new", NAMES[0], "--tag", "language=English", "--language", "German")
+    assert told["metadata"]["language"] == "German"
 
 
 def test_list_show_and_what_is_near(command, library):

@@ -216,7 +216,7 @@ const Page = () => html`
     ${find(state.compared) && html`<div class="column"><${Compare} /><${Blend} /></div>`}
   </main>`;
 
-await loadWords();
+await loadWords("browser-");
 document.title = t("browserTitle");
 set({ status: t("browserLoading") });
 try {

@@ -74,8 +74,11 @@ const listed = () => {
   const word = own.filter.trim().toLowerCase();
   const found = state.voices.filter((voice) => `${voice.name} ${tagged(voice).join(" ")}`.toLowerCase().includes(word));
   if (!own.scores) return found;
-  const place = new Map([...own.scores.keys()].map((name, i) => [name, i]));
-  return found.filter(({ name }) => place.has(name)).sort((a, b) => place.get(a.name) - place.get(b.name));
+  const cards = new Map(state.voices.map((voice) => [voice.name, voice]));
+  const wanted = new Set(found);
+  // A voice of a pack, PACK/NAME, has no card: it is found by searching alone.
+  return [...own.scores.keys()].map((name) => cards.get(name) ?? { name, attributes: {}, preset: true, packed: name.includes("/") })
+    .filter((voice) => wanted.has(voice) || (voice.packed && voice.name.toLowerCase().includes(word)));
 };
 
 const edit = ({ name, attributes, license, consent }) => {
@@ -161,7 +164,7 @@ const Entry = ({ voice }) => {
     <p class="said">${!preset && html`<input type="checkbox" aria-label=${t("lib-choose", { name })} checked=${own.chosen.has(name)} onChange=${() => pick(name)} />`}
       ${name} ${tagged(voice).map((tag) => html`<span class="tag">${tag}</span> `)}
       ${own.scores?.has(name) && html`<output class="score">${own.scores.get(name).toFixed(2)}</output>`}</p>
-    <p class="about">${about(voice)}</p>
+    <p class="about">${voice.packed ? t("lib-packed") : about(voice)}</p>
     ${recipe && html`<details class="about"><summary>${recipe.expression ? t("made", { from: recipe.expression }) : t("lib-recipe")}</summary>
       <${Parents} recipe=${recipe} /></details>`}
     <div class="row small">

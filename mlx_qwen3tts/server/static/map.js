@@ -60,7 +60,7 @@ const colourBy = async (colour) => {
     return;
   }
   try {
-    const found = await (await post("/v1/audio/voices/search", { voice: colour, k: 1000 })).json();
+    const found = await (await post("/v1/audio/voices/search", { voice: colour, k: 1000, packs: false })).json();
     if (own.colour === colour) put({ scores: new Map(found.map(({ name, score }) => [name, score])) });
   } catch (error) {
     told(error);

@@ -2,6 +2,7 @@
 
 import { html, useRef } from "./htm.js";
 import { add, blended, mix, replaced } from "./expression.js";
+import { Menu } from "./menu.js";
 import { state } from "./store.js";
 import { t } from "./words.js";
 
@@ -30,15 +31,12 @@ const square = {
 };
 
 const said = (voices, weights) =>
-  voices.map(({ factor }, i) => t("share", { x: Math.round(100 * weights[i]), name: factor })).join(", ");
+  voices.map(({ factor }, i) => t("share", { x: Math.round(100 * weights[i]), name: factor })).join(t("comma"));
 
 // Which voice a corner has; an empty choice takes it away.
-const Corner = ({ voice, i }) => html`<select class=${`corner corner-${i + 1}`} aria-label=${t("corner", { i: i + 1 })}
-  disabled=${state.error !== null} onChange=${(event) => replaced(i, event.target.value)}>
-  ${!voice.name && html`<option selected>${voice.factor}</option>`}
-  ${state.voices.map(({ name }) => html`<option value=${name} selected=${name === voice.name}>${name}</option>`)}
-  <option value="">${t("takeOut")}</option>
-</select>`;
+const Corner = ({ voice, i }) => html`<${Menu} class=${`corner corner-${i + 1}`} aria-label=${t("corner", { i: i + 1 })}
+  disabled=${state.error !== null} chosen=${voice.name ?? voice.factor} head=${voice.name ? [] : [[voice.factor, voice.factor]]}
+  tail=${[["", t("takeOut")]]} pick=${(name) => replaced(i, name)} />`;
 
 const Surface = ({ shape, name, voices, weights }) => {
   const drawing = useRef(null);
@@ -78,14 +76,11 @@ export const Pads = () => {
   const mixed = blended();
   if (!mixed || mixed.voices.length < 2) return null;
   const { voices, weights } = mixed;
-  const others = state.voices.filter(({ name }) => !voices.some((voice) => voice.name === name));
+  const without = voices.map(({ name }) => name);
   return html`
     ${voices.length === 3 && html`<${Surface} shape=${triangle} name=${t("triangle")} ...${mixed} />`}
     ${voices.length === 4 && html`<${Surface} shape=${square} name=${t("square")} ...${mixed} />`}
     ${voices.length > 2 && html`<p class="about">${said(voices, weights)}</p>`}
-    ${voices.length < 4 && others.length > 0 && html`<label class="about another">${t("another")}<select
-      disabled=${state.error !== null} onChange=${(event) => event.target.value && add(event.target.value)}>
-      <option value="" selected>${t("nobody")}</option>
-      ${others.map(({ name }) => html`<option value=${name}>${name}</option>`)}
-    </select></label>`}`;
+    ${voices.length < 4 && state.voices.length > voices.length && html`<label class="about another">${t("another")}<${Menu}
+      disabled=${state.error !== null} chosen="" without=${without} head=${[["", t("nobody")]]} pick=${(name) => name && add(name)} /></label>`}`;
 };

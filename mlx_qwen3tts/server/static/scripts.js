@@ -1,15 +1,16 @@
 // A script of many voices: who speaks, line by line, and what has been spoken of it. The server reads it; each piece is a
 // speech of its own, kept until the page is left.
 
-import { html } from "./htm.js";
+import { html, useMemo } from "./htm.js";
 import { post } from "./server.js";
-import { RATE, download } from "./sound.js";
+import { RATE, download, wavOf } from "./sound.js";
 import { halt, hear, set, state, told } from "./store.js";
 import { t } from "./words.js";
 
 const AT_ONCE = 3; // pieces on their way
 const PAUSE = 400; // ms without a change before the server is asked
 const COLOURS = 8;
+const NARRATOR = "narrator"; // as the server calls it
 const MARGIN = 0.1; // seconds of silence that stay around a piece
 const QUIET = 1 / 100; // of its loudest 20 ms
 
@@ -151,25 +152,7 @@ const vary = async (line) => {
 
 // Keeping
 
-const wav = () => {
-  const parts = pieces().flatMap((piece) => [silence(piece.pause), sound(piece)]);
-  const bytes = 2 * parts.reduce((sum, part) => sum + part.length, 0);
-  const head = new DataView(new ArrayBuffer(44));
-  const word = (at, text) => [...text].forEach((c, i) => head.setUint8(at + i, c.charCodeAt(0)));
-  word(0, "RIFF");
-  head.setUint32(4, 36 + bytes, true);
-  word(8, "WAVEfmt ");
-  head.setUint32(16, 16, true);
-  head.setUint16(20, 1, true);
-  head.setUint16(22, 1, true);
-  head.setUint32(24, RATE, true);
-  head.setUint32(28, 2 * RATE, true);
-  head.setUint16(32, 2, true);
-  head.setUint16(34, 16, true);
-  word(36, "data");
-  head.setUint32(40, bytes, true);
-  download(new Blob([head, ...parts], { type: "audio/wav" }), "script.wav");
-};
+const wav = () => download(wavOf(pieces().flatMap((piece) => [silence(piece.pause), sound(piece)])), "script.wav");
 
 // The server speaks it once more, with the same seeds, as MP3.
 const mp3 = async () => {
@@ -186,23 +169,29 @@ const mp3 = async () => {
 // What is shown
 
 const colour = (name) => {
-  const at = own.read.cast.findIndex((one) => one.name.toLowerCase() === (name ?? "narrator").toLowerCase());
+  const at = own.read.cast.findIndex((one) => one.name.toLowerCase() === (name ?? NARRATOR).toLowerCase());
   return `cast-${Math.max(0, at) % COLOURS}`;
+};
+
+// What is wrong with who speaks, in words of this page where no voice has that name and none was chosen.
+const mistake = (name, error) => {
+  const uncast = error && name && name !== NARRATOR && !own.chosen[name] && !state.voices.some((voice) => voice.name === name);
+  return uncast ? t("scriptUncast", { name }) : error;
 };
 
 const Role = ({ role, number }) => {
   const chosen = own.chosen[role.name] ?? "";
   return html`<li class=${`role ${colour(role.name)}`}>
-    <label>${role.name}<input list="script-voices" autocomplete="off" spellcheck="false" aria-invalid=${role.error !== null}
+    <label>${role.name === NARRATOR ? t("scriptNarrator") : role.name}<input list="script-voices" autocomplete="off" spellcheck="false" aria-invalid=${role.error !== null}
       aria-describedby=${`role-${number}`} placeholder=${role.error ? t("scriptNobody") : role.voice} value=${chosen}
       onChange=${(event) => cast(role.name, event.target.value)} /></label>
     <p id=${`role-${number}`} class=${role.error ? "wrong" : "about"}>
-      ${role.error ?? t("scriptShare", { n: role.pieces, s: Math.round(role.seconds) })}</p>
+      ${mistake(role.name, role.error) ?? t("scriptShare", { n: role.pieces, s: Math.round(role.seconds) })}</p>
   </li>`;
 };
 
 const progress = (line) => {
-  const failed = line.pieces.map((piece) => own.failed[piece.key] ?? piece.error).find(Boolean);
+  const failed = line.pieces.map((piece) => own.failed[piece.key] ?? mistake(line.name, piece.error)).find(Boolean);
   if (failed) return html`<span class="wrong">${failed}</span>`;
   if (line.pieces.some((piece) => own.making.has(piece.key))) return t("scriptMaking");
   if (!isDone(line)) return t("scriptWaiting");
@@ -226,12 +215,13 @@ export const Script = () => {
   const lines = own.read?.lines ?? [];
   const done = lines.filter(isDone).length;
   const ready = lines.length > 0 && done === lines.length;
+  const names = useMemo(() => state.voices.filter(({ consent }) => consent !== "refused").map(({ name }) => html`<option value=${name} />`), [state.voices]);
   return html`<section class="script">
     <h2>${t("script")}</h2>
     <label>${t("script")}<textarea rows="8" placeholder=${t("scriptHint")} aria-describedby="script-error" value=${own.text} onInput=${type}></textarea></label>
     <p id="script-error" class="wrong" aria-live="polite">${own.wrong}</p>
     ${own.read && html`
-      <datalist id="script-voices">${state.voices.filter((voice) => voice.consent !== "refused").map(({ name }) => html`<option value=${name} />`)}</datalist>
+      <datalist id="script-voices">${names}</datalist>
       <ul class="cast" aria-label=${t("scriptCast")}>${own.read.cast.map((role, number) => html`<${Role} key=${role.name} role=${role} number=${number} />`)}</ul>
       <div class="row">
         <button class="main" disabled=${own.running !== null || ready} onClick=${() => speakPieces(pieces())}>${t("scriptRender")}</button>

@@ -3,6 +3,7 @@
 import { html } from "./htm.js";
 import { blended, fade, fader, move, reset, second, strength, type } from "./expression.js";
 import { Keep } from "./keep.js";
+import { Menu } from "./menu.js";
 import { Pads } from "./pads.js";
 import { state } from "./store.js";
 import { t } from "./words.js";
@@ -17,7 +18,7 @@ export const shown = (direction) => {
 };
 
 // The labels on its sides, where they are words.
-const sides = ({ negative, positive, per_radius: step }) => (step !== null ? "" : `${t("fromTo", { from: negative, to: positive })}; `);
+const sides = ({ negative, positive, per_radius: step }) => (step !== null ? "" : `${t("fromTo", { from: negative, to: positive })}${t("semicolon")}`);
 
 const number = (value) => (value > 0 ? "+" : "") + Number(value.toFixed(3));
 
@@ -36,13 +37,12 @@ const Slider = ({ direction }) => {
       html`<button type="button" class="small" aria-label=${t("resetOne", { name })} title=${t("resetOne", { name })} disabled=${wrong}
         onClick=${() => move(direction, 0)}>×</button>`}</span>
     <p id=${`${id}-report`} class="about">${direction.proven && sides(direction)}${shown(direction)}${direction.proven &&
-      `; ${t("range", { x: most })}`}</p>
+      t("semicolon") + t("range", { x: most })}</p>
   </div>`;
 };
 
 const Fader = () => {
   const both = fader();
-  const others = state.voices.filter((voice) => voice.name !== both?.one.name);
   if (!both) return !blended() && html`<p class="about">${t("noFader")}</p>`;
   const wrong = state.error !== null;
   return html`<div class="slider">
@@ -51,11 +51,9 @@ const Fader = () => {
       aria-valuetext=${both.other ? t("share", { x: Math.round(100 * both.t), name: both.other.factor }) : t("noSecond")}
       onInput=${(event) => fade(Number(event.target.value))} />
     <output for="blend">${Math.round(100 * both.t)} %</output>
-    <label class="about wide">${t("with")}<select aria-label=${t("secondVoice")} disabled=${wrong} onChange=${(event) => second(event.target.value)}>
-      <option value="">${t("nobody")}</option>
-      ${both.other && !both.other.name && html`<option selected value="">${both.other.factor}</option>`}
-      ${others.map(({ name }) => html`<option value=${name} selected=${name === both.other?.name}>${name}</option>`)}
-    </select></label>
+    <label class="about wide">${t("with")}<${Menu} aria-label=${t("secondVoice")} disabled=${wrong} pick=${second} without=${[both.one.name]}
+      chosen=${both.other ? both.other.name ?? both.other.factor : ""}
+      head=${[["", t("nobody")], ...(both.other && !both.other.name ? [[both.other.factor, both.other.factor]] : [])]} /></label>
   </div>`;
 };
 

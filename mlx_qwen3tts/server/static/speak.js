@@ -2,25 +2,30 @@
 
 import { html } from "./htm.js";
 import { choose, voices } from "./expression.js";
+import { Menu } from "./menu.js";
 import { halt, set, speak, state } from "./store.js";
-import { t } from "./words.js";
+import { language, t } from "./words.js";
+
+const CODES = {
+  chinese: "zh", english: "en", french: "fr", german: "de", italian: "it", japanese: "ja", korean: "ko", portuguese: "pt", russian: "ru", spanish: "es",
+};
+const names = new Intl.DisplayNames(language, { type: "language" });
+const called = (one) => (CODES[one.toLowerCase()] ? names.of(CODES[one.toLowerCase()]) : one);
 
 const field = (name) => (event) => set({ [name]: event.target.value });
 
 export const Speak = () => {
   const chosen = voices();
-  const name = chosen.length === 1 ? chosen[0].name : "";
+  const name = (chosen.length === 1 && chosen[0].name) || "";
   return html`<section aria-label=${t("speak")}>
     <form onSubmit=${(event) => (event.preventDefault(), speak())}>
       <label>${t("text")}<textarea rows="4" required value=${state.text} onInput=${field("text")}></textarea></label>
       ${state.voices.length > 0 &&
-      html`<label>${t("voice")}<select value=${name ?? ""} onChange=${(event) => event.target.value && choose(event.target.value)}>
-        ${!name && html`<option value="">${t("blendOf", { n: chosen.length })}</option>`}
-        ${state.voices.map((voice) => html`<option value=${voice.name} selected=${voice.name === name}>${voice.name}</option>`)}
-      </select></label>`}
+      html`<label>${t("voice")}<${Menu} chosen=${name} head=${name ? [] : [["", t("blendOf", { n: chosen.length })]]}
+        pick=${(to) => to && choose(to)} /></label>`}
       <label>${t("language")}<select onChange=${field("language")}>
         <option value="">${t("automatic")}</option>
-        ${(state.model?.languages ?? []).map((one) => html`<option value=${one} selected=${one === state.language}>${one}</option>`)}
+        ${(state.model?.languages ?? []).filter((one) => one !== "auto").map((one) => html`<option value=${one} selected=${one === state.language}>${called(one)}</option>`)}
       </select></label>
       ${state.model?.takes_instruct &&
       html`<label>${t("instruction")}<input value=${state.instructions} maxlength="500" onInput=${field("instructions")} /></label>`}

@@ -1,14 +1,16 @@
-// The words of the page, from one JSON file a language.
+// The words of a page, from one JSON file a language; what only one page says is in a file of its own.
 
 export const LANGUAGES = { en: "English", zh: "中文" };
 const KEY = "studio.language";
 
 const saved = localStorage.getItem(KEY);
 export const language = saved in LANGUAGES ? saved : navigator.language.startsWith("zh") ? "zh" : "en";
-let words = {};
+const words = {};
 
-export const loadWords = async () => {
-  words = await (await fetch(new URL(`${language}.json`, import.meta.url))).json();
+// more: the beginning of the name of a further file, such as "browser-".
+export const loadWords = async (...more) => {
+  const read = async (name) => (await fetch(new URL(`${name}${language}.json`, import.meta.url))).json();
+  Object.assign(words, ...(await Promise.all(["", ...more].map(read))));
   document.documentElement.lang = language;
 };
 

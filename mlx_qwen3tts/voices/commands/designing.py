@@ -6,7 +6,7 @@ from argparse import ArgumentParser, Namespace
 
 from ... import cli
 from ...errors import InvalidValue, NameTaken
-from .shared import Command, add_library, add_overwrite, add_rights, library_of, pairs, rights_of
+from .shared import Command, add_library, add_overwrite, add_rights, library_of, rights_of, tags_of
 
 
 def design_options(command: ArgumentParser) -> None:
@@ -37,7 +37,7 @@ def design(options: Namespace) -> None:
     from ...synthesis.tts import Qwen3TTS
     from ..library.names import check_name
 
-    tags, rights = pairs(options.tag), rights_of(options)
+    tags, rights = tags_of(options.tag), rights_of(options)
     library, name = library_of(options, exists=False), check_name(options.name)
     if not options.prompt.strip():
         raise InvalidValue("the description is empty", param="prompt")
@@ -63,7 +63,7 @@ def design(options: Namespace) -> None:
     voice = made.voice
     if options.sample:
         made.speech.save(options.sample)
-    path = library.add(name, voice, overwrite=options.overwrite, **tags, **rights)
+    path = library.add(name, voice, overwrite=options.overwrite, **{**tags, **rights})
     cli.note(
         f"{name}: {voice.dimension} dimensions, norm {voice.norm:.2f}, heard in {made.speech.stats['seconds']:.2f} s "
         f"of speech, seed {voice.recipe['seed']}, kept in {path}"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ... import cli
 from ...errors import InvalidValue
-from .shared import Command, add_library, add_rights, library_of, pairs, report, rights_of
+from .shared import Command, add_library, add_rights, library_of, report, rights_of, tags_of
 
 
 def export_options(command: ArgumentParser) -> None:
@@ -37,7 +37,7 @@ def import_options(command: ArgumentParser) -> None:
 
 
 def import_voices(options: Namespace) -> None:
-    library, about = library_of(options, exists=False), {**pairs(options.tag), **rights_of(options)}
+    library, about = library_of(options, exists=False), {**tags_of(options.tag), **rights_of(options)}
     if Path(options.archive).suffix == ".npy":
         with cli.bar("importing", "voices") as advance:
             pack = library.import_pack(

@@ -21,9 +21,9 @@ from .shared import (
     library_of,
     lookup_of,
     nothing_like,
-    pairs,
     report,
     rights_of,
+    tags_of,
     where_of,
 )
 
@@ -69,7 +69,7 @@ def add(options: Namespace) -> None:
     from ..library.names import check_name
     from ..voice import Voice
 
-    tags, rights = pairs(options.tag), rights_of(options)
+    tags = {**tags_of(options.tag), **rights_of(options)}
     library, named = (
         library_of(options, exists=False),
         _named([options.name, *([options.source] if options.source is not None else []), *options.more]),
@@ -94,7 +94,7 @@ def add(options: Namespace) -> None:
             advance(1)
     added = []
     for name, voice in voices.items():
-        path = library.add(name, voice, overwrite=options.overwrite, **tags, **rights)
+        path = library.add(name, voice, overwrite=options.overwrite, **tags)
         cli.note(f"{name}: {voice.dimension} dimensions, norm {voice.norm:.2f}, kept in {path}")
         added.append({"name": name, "output": str(path), **library.info(name)})
     if options.json:
@@ -185,7 +185,7 @@ def tag_options(command: ArgumentParser) -> None:
 
 def tag(options: Namespace) -> None:
     library = library_of(options)
-    changes = {**pairs(options.tags), **rights_of(options), **dict.fromkeys(options.remove)}
+    changes = {**tags_of(options.tags), **rights_of(options), **dict.fromkeys(tags_of(options.remove))}
     if not changes:
         raise InvalidValue("nothing to enter: give KEY=VALUE, --remove, --consent, --license or --language")
     library.tag(options.name, **changes)

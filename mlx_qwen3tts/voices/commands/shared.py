@@ -106,6 +106,13 @@ def pairs(texts: Iterable[str]) -> dict[str, str]:
     return found
 
 
+def tags_of(texts: Iterable[str]) -> dict[str, str]:
+    """The same for attributes of a voice."""
+    from ..library.names import check_attribute
+
+    return {check_attribute(key): value for key, value in pairs(texts).items()}
+
+
 def where_of(options: Namespace) -> dict[str, str | None]:
     """The same for a filter, where a word alone asks for the key alone."""
     return {key: value or None for key, value in pairs(options.where).items()}

@@ -12,6 +12,9 @@ SPACE = "space.safetensors"  # the file of the library's voice space
 ALIASES = "aliases.json"  # the file of the server's aliases
 TAKEN = {Path(SPACE).stem: "the library's voice space", Path(ALIASES).stem: "the server's aliases"}  # names of no voice
 
+# What no attribute can be called: the arguments beside which `Library.add`, `tag` and `import_pack` take attributes.
+ARGUMENTS = ("self", "name", "voice", "overwrite", "vectors", "names", "advance")
+
 # What Windows keeps for devices, with any extension, and the characters that it allows in no name.
 DEVICES = {"con", "prn", "aux", "nul", "conin$", "conout$"} | {
     f"{port}{n}" for port in ("com", "lpt") for n in "0123456789¹²³"
@@ -41,6 +44,13 @@ def check_name(name: str) -> str:
     if len(name.encode()) > 200:
         raise InvalidValue(f"voice name {name[:20]!r}… is longer than 200 bytes", param="name")
     return name
+
+
+def check_attribute(key: str) -> str:
+    """What an attribute of a voice can be called, or an error."""
+    if key in ARGUMENTS:
+        raise InvalidValue(f"an attribute cannot be called {key!r}; choose another word", param="attributes")
+    return key
 
 
 def unportable(name: str, others: Iterable[str] = ()) -> str | None:

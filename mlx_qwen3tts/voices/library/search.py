@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -91,30 +91,47 @@ class Searcher:
 
     # Packs
 
-    def in_pack(self, pack: Pack, asked: Asked, k: int, lowest: bool) -> Found:
-        """The k best of a pack. Those along a direction are found by reading it all; those like a voice in memory or,
-        where the library's voices do not fit there, by its index. InvalidValue where there is no such index."""
+    def in_pack(self, pack: Pack, asked: Asked, k: int, lowest: bool) -> Generator[None, None, Found]:
+        """Steps of some milliseconds that give the k best of a pack at their end. Those along a direction are found by
+        reading it all; those like a voice in memory or, where the library's voices do not fit there, by its index.
+        InvalidValue where there is no such index."""
         if asked.like is None:
             assert asked.score is not None
-            scores = mx.concatenate([asked.score(mx.array(block)) for block in pack.blocks()])
-            return _best(pack.called, scores, k, lowest)
+            scores = yield from _each(map(mx.array, pack.blocks()), asked.score)
+            return _best(pack.called, mx.concatenate(scores), k, lowest)
         _, _, space = self.among(asked.dimension)
         one = _unit(asked.like, space)
         if pack.name in self._units or check_room(self.snapshot, asked.dimension):
-            rows = self._units.setdefault(pack.name, []) or self._fill(pack, space)
-            return _best(pack.called, mx.concatenate([_cosines(one, block) for block in rows]), k, lowest)
+            if pack.name not in self._units:
+                self._units[pack.name] = yield from _each(map(mx.array, pack.blocks()), lambda X: _units(X, space))
+            scores = yield from _each(self._units[pack.name], lambda rows: _cosines(one, rows))
+            return _best(pack.called, mx.concatenate(scores), k, lowest)
         if pack.name not in self._indices:
             self._indices[pack.name] = open_index(pack, space, room())
         near = self._indices[pack.name].near(np.array(-one if lowest else one), k)
         scores = _cosines(one, _units(mx.array(pack.rows(near)), space))
         return _best(lambda i: pack.called(near[i]), scores, k, lowest)
 
-    def _fill(self, pack: Pack, space: VoiceSpace | None) -> list[mx.array]:
-        for block in pack.blocks():
-            rows = _units(mx.array(block), space)
-            mx.eval(rows)
-            self._units[pack.name].append(rows)
-        return self._units[pack.name]
+
+def _each(
+    blocks: Iterable[mx.array], function: Callable[[mx.array], mx.array]
+) -> Generator[None, None, list[mx.array]]:
+    """A step for each block; at their end what the function makes of them, evaluated."""
+    made = []
+    for block in blocks:
+        made.append(function(block))
+        mx.eval(made[-1])
+        yield
+    return made
+
+
+def finished(steps: Generator[None, None, Found]) -> Found:
+    """What steps give at their end."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as stop:
+            return stop.value
 
 
 def _units(matrix: mx.array, space: VoiceSpace | None) -> mx.array:
@@ -160,7 +177,7 @@ def search(
     found = _in_files(searcher, asked, k, where, lowest, itself)
     for pack in snapshot.packs.values():
         if pack.dimension == asked.dimension and (not where or pack.has(where)):
-            found += searcher.in_pack(pack, asked, k + 1, lowest)
+            found += finished(searcher.in_pack(pack, asked, k + 1, lowest))
     found = [(name, score) for name, score in found if name != itself]
     if not found:
         raise InvalidValue(f"library {library.folder} has no {'such' if where else 'other'} voice to compare with")
