@@ -170,9 +170,7 @@ def test_an_adapter_for_another_model(tts, model, saved):
     with pytest.raises(AdapterError, match="was made for tiny, not for tune-1b7"):
         model("tune-1b7").adapt(saved)
     own = adapter_for(tts.folder, values={})
-    with pytest.raises(
-        AdapterError, match=r"q_proj has \[64, 3\] and \[3, \d+\], not the \[32, r\] and \[r, \d+\] of"
-    ):
+    with pytest.raises(AdapterError, match=r"q_proj has \[64, 3\] and \[3, \d+\], not the \[32, r\] and \[r, \d+\] of"):
         model("tune-1b7").adapt(own)
     tts.adapt(own)
     other = replace(own, matrices={"talker.model.layers.9.self_attn.q_proj": next(iter(own.matrices.values()))})

