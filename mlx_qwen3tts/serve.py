@@ -34,6 +34,7 @@ EXAMPLES = """\
 def build_parser() -> argparse.ArgumentParser:
     options = cli.parser("serve", __doc__, EXAMPLES)
     cli.add_model(options, dtype=True)
+    cli.add_adapter(options)
     add = options.add_argument
     add(
         "--host", default="127.0.0.1", metavar="H", help="address to listen on (default: 127.0.0.1, this machine alone)"
@@ -173,7 +174,7 @@ def telling(descriptor: int | None, stack: contextlib.ExitStack) -> Callable[[di
 
 
 def serve(options: argparse.Namespace) -> None:
-    chosen = settings(options)
+    chosen, adapter = settings(options), cli.adapter_of(options)
     for name in NEEDED:
         if importlib.util.find_spec(name) is None:
             raise MissingExtra(f"serve needs {name}: pip install 'mlx-qwen3tts[server]'")
@@ -187,7 +188,7 @@ def serve(options: argparse.Namespace) -> None:
             stack.enter_context(Parent(lambda: os.kill(os.getpid(), signal.SIGTERM)))
         tell = telling(options.ready_fd, stack)
         bound = stack.enter_context(listen(options))
-        tts = Qwen3TTS.from_pretrained(options.model, options.dtype, chosen.library)
+        tts = Qwen3TTS.from_pretrained(options.model, options.dtype, chosen.library, **adapter)
         design = None
         if options.design is not None:
             design = Qwen3TTS.from_pretrained(options.design, options.dtype, chosen.library)
