@@ -138,7 +138,7 @@ def serves_shortly(monkeypatch):
     from mlx_qwen3tts.server import running
 
     listening = running.listening
-    monkeypatch.setattr(running, "listening", lambda host, port: listening(host, 0))
+    monkeypatch.setattr(running, "listening", lambda host, port, *option: listening(host, 0))
     monkeypatch.setattr(running.Running, "run", lambda self, sockets: self.engine.told())
 
 
