@@ -18,6 +18,7 @@ import mlx.nn as nn
 from benchmarks import nodes
 from benchmarks.measure import nbytes
 from benchmarks.waits import ENQUEUE, watched
+from mlx_qwen3tts.checkpoint import adapters
 from mlx_qwen3tts.networks import kernels
 from mlx_qwen3tts.networks.linear import Linear
 from mlx_qwen3tts.networks.transformer import DecoderLayer, RMSNorm
@@ -27,6 +28,7 @@ from mlx_qwen3tts.synthesis.watch import Letters, Watch
 
 SIZE, PLAIN = "0.6b", "plain"
 FRAMES = 3  # in which waits are counted
+RANK = 8  # of an adapter
 
 
 @dataclass(frozen=True)
@@ -59,12 +61,25 @@ def guard(graph: nodes.FrameGraph, generation: Generation) -> None:
         row.watch = Watch(row.prompt.text, Letters("Hello."), frozenset())
 
 
+def adapt(graph: nodes.FrameGraph, generation: Generation) -> None:
+    """Speak with an adapter as `tune lora` makes it: rank 8, on q and v of every layer."""
+    matrices = {}
+    for name, site in adapters.sites(generation.talker).items():
+        if name.endswith(("q_proj", "v_proj")):
+            shapes = (site.place.inputs, RANK), (RANK, site.place.last - site.place.first)
+            a, b = (nodes.blank(shape, graph.talker.dtype) for shape in shapes)
+            matrices[name] = a, b
+    adapters.put(generation.talker, matrices, 2.0)
+    mx.eval(generation.talker.parameters())
+
+
 # What can be switched on: name to a function that does so for a generation. A line here is a row for each batch size.
 ADDITIONS: dict[str, Callable[[nodes.FrameGraph, Generation], None] | None] = {
     PLAIN: None,
     "fused kernels": fuse,
     "one voice changes": change_voice,
     "guard": guard,
+    "adapter": adapt,
 }
 ROWS = (1, 8)
 # As measured last. The test holds kernels and waits to at most this, bytes to exactly this, and calls to ROOM times

@@ -17,7 +17,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NoReturn
 
-from .errors import QwenTTSError
+from .errors import InvalidValue, QwenTTSError
 
 MODEL = "mlx_model"  # what --model is where nobody says, and what convert writes
 SPOKEN = ("--text", "--instruct", "--ref-text")  # options whose value is not a file
@@ -28,13 +28,15 @@ COMMANDS = {
     "say": "speak aloud at once, as say(1) does",
     "embed": "make a voice vector of recordings",
     "voices": "keep, blend, move, compare and search voices",
-    "tune": "fit a voice's vector to recordings",
+    "tune": "fit a voice's vector, or an adapter, to recordings",
+    "fuse": "merge an adapter into a model, or make a voice its preset",
     "diarize": "find out who speaks when in a recording",
     "codec": "turn sound into codes and codes into sound",
     "info": "describe a model, or the settings in force",
     "demo": "the whole way in one run, offline",
     "serve": "a speech server and the studio in a browser",
     "service": "keep the server running, from login on",
+    "mcp": "tools for language models, by the Model Context Protocol",
     "script": "speak scripts and books in many voices",
     "dub": "speak subtitles, each at its time, in the voices of a cast",
     "completion": "let zsh, bash or fish complete all of this",
@@ -44,6 +46,8 @@ EXTRAS = {
     "play": ("sounddevice", "hearing speech with --play"),
     "voices": ("librosa", "directions of pitch and maps of voices"),
     "server": ("starlette", "serve and the studio"),
+    "mcp": ("mcp", "tools for language models"),
+    "wyoming": ("wyoming", "serve --wyoming, for Home Assistant"),
     "subtitles": ("pysubs2", "dubbing .ass files"),
     "wetext": ("wetext", "numbers and dates as words"),
     "cluster": ("distributed", "speaking on several machines"),
@@ -138,6 +142,24 @@ def add_model(options: argparse.ArgumentParser, dtype: bool = False) -> None:
         options.add_argument(
             "--dtype", metavar="D", help="bfloat16, float16 or float32 (default: the checkpoint's own)"
         )
+
+
+def add_adapter(options: argparse.ArgumentParser) -> None:
+    """The options --adapter-path and --adapter-scale."""
+    add = options.add_argument
+    add("--adapter-path", metavar="DIR", help="speak with the adapter in this folder, which `tune lora` made")
+    add("--adapter-scale", type=float, metavar="X", help="how much of it: 0 none, 1 as it was trained (default: 1)")
+
+
+def adapter_of(options: argparse.Namespace) -> dict[str, Any]:
+    """What these options say to `from_pretrained`."""
+    if options.adapter_path is None:
+        if options.adapter_scale is not None:
+            message = "--adapter-scale belongs to --adapter-path, which is not given"
+            raise InvalidValue(message, param="adapter_scale")
+        return {}
+    scale = 1.0 if options.adapter_scale is None else options.adapter_scale
+    return {"adapter_path": options.adapter_path, "adapter_scale": scale}
 
 
 def add_library(options: argparse.ArgumentParser) -> None:
@@ -325,7 +347,7 @@ def overview() -> str:
         [
             f"mlx_qwen3tts {__version__}: Qwen3-TTS on this machine, in voices that are vectors",
             f"  speech: {_those('demo generate say script dub')}; voices: {_those('voices embed tune diarize')}",
-            f"  programs: {_those('serve service')}; models: {_those('convert info codec')}",
+            f"  programs: {_those('serve service mcp')}; models: {_those('convert fuse info codec')}",
             f"extras installed: {', '.join(there) or 'none'}",
             f"extras missing: {', '.join(missing) or 'none'}; {add}",
             f"model: {model}{'' if known else ', which is not in this folder yet: mlx_qwen3tts convert makes one'}",

@@ -88,7 +88,7 @@ def convert(
     from .checkpoint import hub
     from .checkpoint.part import check_dtype
     from .checkpoint.plan import model_card, plan
-    from .checkpoint.writer import check_apart, check_destination, check_space, whole_folder, write_json, write_tensors
+    from .checkpoint.writer import check_apart, check_destination, write_model
 
     check_dtype(dtype)
     shard_size = parse_size(max_shard_size)
@@ -110,21 +110,14 @@ def convert(
         if dtype == "float16":
             warnings.warn("float16 is known to make the talker collapse and never end; use bfloat16", stacklevel=2)
         small["README.md"] = model_card(hf_path, small["config.json"], dtype, settings)
-        check_space(destination, sum(job.bytes for jobs in folders.values() for job in jobs))
-        files = 0
-        with whole_folder(destination, overwrite) as temporary:
-            for inside, jobs in folders.items():
-                folder = temporary / inside
-                folder.mkdir(exist_ok=True)
-                with cli.bar(inside or "model", "B", sum(job.bytes for job in jobs), scale=True) as progress:
-                    files += write_tensors(folder, jobs, shard_size, progress)
-            # config.json is the last to be written: without it a folder does not pass for a model.
-            for name, content in sorted(small.items(), key=lambda item: item[0] == "config.json"):
-                if isinstance(content, dict):
-                    write_json(temporary / name, content)
-                else:
-                    (temporary / name).write_bytes(content)
-            size = sum(path.stat().st_size for path in temporary.rglob("*") if path.is_file())
+        files, size = write_model(
+            destination,
+            folders,
+            small,
+            shard_size,
+            overwrite,
+            lambda name, total: cli.bar(name, "B", total, scale=True),
+        )
         made = Converted(Path(mlx_path), size, files, mx.get_peak_memory())
     finally:
         mx.set_cache_limit(cache_limit)

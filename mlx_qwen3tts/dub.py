@@ -46,6 +46,7 @@ def build_parser() -> argparse.ArgumentParser:
     options.add_argument("--cues", metavar="L", help="speak only these cues: 3,7-9")
     options.add_argument("--again", action="store_true", help="speak the --cues with other seeds than before")
     cli.add_model(options, dtype=True)
+    cli.add_adapter(options)
     add_speaking(options)
     cli.add_json(options)
     return options
@@ -64,6 +65,7 @@ def dub(options: argparse.Namespace) -> None:
 
     how = {**speaking(options), "max_rate": MAX_RATE if options.max_rate is None else options.max_rate}
     check(options)
+    adapter = cli.adapter_of(options)
     writing(options)
     check_output(options.output, options.file, options.voices, options.from_audio)
     parts = parts_of(options) if options.from_audio is None else cast_of(options)
@@ -75,7 +77,7 @@ def dub(options: argparse.Namespace) -> None:
     warn(doubts)
     from .synthesis.tts import Qwen3TTS
 
-    tts = Qwen3TTS.from_pretrained(options.model, options.dtype, options.library)
+    tts = Qwen3TTS.from_pretrained(options.model, options.dtype, options.library, **adapter)
     cast = Cast(parts, tts.voice)
     cast.check_model(cues, tts, options.language)
     dubbing = Dubbing(cues, cast, **how)

@@ -107,6 +107,12 @@ class ConfigError(CheckpointError):
     """A config.json that does not describe a model this package knows."""
 
 
+class AdapterError(QwenTTSError):
+    """An adapter that cannot be read, or that belongs to another model."""
+
+    code = "invalid_adapter"
+
+
 class OutputError(QwenTTSError):
     """A place that cannot be written to."""
 

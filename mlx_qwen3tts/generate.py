@@ -37,6 +37,7 @@ SEED = "0 to 4294967295; makes the run reproducible (default: random, reported)"
 def build_parser() -> argparse.ArgumentParser:
     options = cli.parser("generate", __doc__, EXAMPLES)
     cli.add_model(options, dtype=True)
+    cli.add_adapter(options)
     options.add_argument("text", nargs="?", metavar="TEXT", help="what to say")
     options.add_argument("--text", dest="text_option", metavar="T", help="what to say, as an option")
     options.add_argument("--text-file", metavar="F", help="read the text from a file; with -, from stdin as it comes")
@@ -148,6 +149,7 @@ def check_options(options: argparse.Namespace) -> None:
         raise InvalidValue("--ref-silence belongs to --ref-text, which is not given")
     if word(options.keep, "--keep", KEEPS) != KEEPS[0] and options.voice is None and options.morph_to is None:
         raise InvalidValue("--keep belongs to a blend, as --voice or --morph-to")
+    cli.adapter_of(options)
     if options.resume and options.batch_size is None:
         raise InvalidValue("--resume goes on with a batch: it belongs to --batch-size")
     if options.morph_to is None and (options.morph_seconds is not None or options.morph_mode is not None):
@@ -226,7 +228,7 @@ def generate(options: argparse.Namespace) -> None:
     from .voices.voice import Voice
 
     with contextlib.ExitStack() as stack:
-        tts = Qwen3TTS.from_pretrained(options.model, options.dtype, options.library)
+        tts = Qwen3TTS.from_pretrained(options.model, options.dtype, options.library, **cli.adapter_of(options))
         player = stack.enter_context(Player(tts.sample_rate)) if options.play else None
         if options.ref_audio:
             silence = {} if options.ref_silence is None else {"ref_silence": options.ref_silence}

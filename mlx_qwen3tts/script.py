@@ -7,7 +7,7 @@ import sys
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from . import cli
-from .errors import InvalidValue
+from .errors import InvalidValue, UnsupportedValue
 from .synthesis.request import NUMBERS, Sampling
 
 if TYPE_CHECKING:
@@ -50,6 +50,7 @@ def build_parser() -> argparse.ArgumentParser:
     render = ways.add_parser("render", help="speak it; the same command again goes on where it was stopped")
     add_script(render)
     cli.add_model(render, dtype=True)
+    cli.add_adapter(render)
     render.add_argument(
         "--output", required=True, help=".wav .flac .mp3 .ogg .m4b, or a folder with a WAV for each line"
     )
@@ -236,7 +237,10 @@ def render(options: argparse.Namespace) -> None:
     from .scripts.render import Timeline, check_output
     from .scripts.script import Script
 
-    told = speaking(options)
+    told, adapter = speaking(options), cli.adapter_of(options)
+    if adapter and options.workers is not None:
+        message = "--workers speak without an adapter; fuse it into a model of its own, or leave --workers out"
+        raise UnsupportedValue(message, param="adapter_path")
     check_output(options.output, options.file, options.voices)
     writing(options)
     parts = parts_of(options)
@@ -244,7 +248,7 @@ def render(options: argparse.Namespace) -> None:
     if options.workers is None:
         from .synthesis.tts import Qwen3TTS
 
-        tts = Qwen3TTS.from_pretrained(options.model, options.dtype, options.library)
+        tts = Qwen3TTS.from_pretrained(options.model, options.dtype, options.library, **adapter)
     else:
         from .cluster.remote import Speakers
 

@@ -19,7 +19,7 @@ from urllib.parse import quote
 
 from . import cli
 from .audio.formats import CONTENT_TYPES
-from .errors import InvalidValue, MissingExtra, OutputError
+from .errors import InvalidValue, MissingExtra, OutputError, install_hint
 from .server.settings import Settings
 
 log = logging.getLogger(f"{__package__}.serve")  # also where it runs as __main__
@@ -28,12 +28,14 @@ NEEDED = ("starlette", "uvicorn", "h11", "websockets", "python_multipart")
 EXAMPLES = """\
   mlx_qwen3tts.serve --model miniature
   mlx_qwen3tts.serve --library voices --voice anna --port 8880
-  mlx_qwen3tts.serve --host 0.0.0.0 --api-key KEY"""
+  mlx_qwen3tts.serve --host 0.0.0.0 --api-key KEY
+  mlx_qwen3tts.serve --model miniature --wyoming 10200"""
 
 
 def build_parser() -> argparse.ArgumentParser:
     options = cli.parser("serve", __doc__, EXAMPLES)
     cli.add_model(options, dtype=True)
+    cli.add_adapter(options)
     add = options.add_argument
     add(
         "--host", default="127.0.0.1", metavar="H", help="address to listen on (default: 127.0.0.1, this machine alone)"
@@ -63,6 +65,20 @@ def build_parser() -> argparse.ArgumentParser:
     add("--strict", action="store_true", help="refuse unknown fields instead of ignoring them")
     add("--guard", action="store_true", help="speak again what has gone wrong, unless a request says otherwise")
     add("--voices-as-strings", action="store_true", help="list voices by name alone, as old clients expect")
+    add(
+        "--wyoming",
+        type=int,
+        metavar="PORT",
+        help="a port for Home Assistant too, at the same address; 0 takes a free one",
+    )
+    add("--wyoming-without-key", action="store_true", help="have that port beside --api-key, which it cannot ask for")
+    add(
+        "--mcp-output",
+        type=Path,
+        default=Settings.speech,
+        metavar="DIR",
+        help=f"where speech is kept that is made through /mcp (default: {Settings.speech})",
+    )
     add("--open", action="store_true", help="show the studio in a browser")
     return options
 
@@ -85,6 +101,13 @@ def settings(options: argparse.Namespace) -> Settings:
             )
     if not 0 <= options.port < 65536:
         raise InvalidValue(f"--port {options.port} is not within 0 to 65535", param="port")
+    if options.wyoming is not None and not 0 <= options.wyoming < 65536:
+        raise InvalidValue(f"--wyoming {options.wyoming} is not within 0 to 65535", param="wyoming")
+    if options.wyoming is not None and key is not None and not options.wyoming_without_key:
+        message = "--wyoming: that protocol knows no keys, so whoever reaches its port may speak without --api-key"
+        raise InvalidValue(f"{message}; add --wyoming-without-key if that is meant", param="wyoming")
+    if options.mcp_output.exists() and not options.mcp_output.is_dir():
+        raise InvalidValue(f"--mcp-output {options.mcp_output} is not a folder", param="mcp_output")
     for origin in options.allow_origin:
         if origin in ("*", "null"):
             raise InvalidValue(f"--allow-origin {origin} would let every page in; name one", param="allow_origin")
@@ -103,6 +126,7 @@ def settings(options: argparse.Namespace) -> Settings:
         strict=options.strict,
         guard=options.guard,
         voices_as_strings=options.voices_as_strings,
+        speech=options.mcp_output,
     )
 
 
@@ -135,6 +159,17 @@ def listen(options: argparse.Namespace) -> socket.socket:
     from .server.running import listening, listening_at
 
     return listening(options.host, options.port) if options.unix is None else listening_at(options.unix)
+
+
+def listen_for_wyoming(options: argparse.Namespace, stack: contextlib.ExitStack) -> socket.socket | None:
+    """The socket of --wyoming, which needs an extra."""
+    from .server.running import listening
+
+    if options.wyoming is None:
+        return None
+    if importlib.util.find_spec("wyoming") is None:
+        raise MissingExtra(f"--wyoming needs wyoming: {install_hint('wyoming')}", param="wyoming")
+    return stack.enter_context(listening(options.host, options.wyoming, "wyoming"))
 
 
 def log_to(file: Path | None) -> None:
@@ -173,7 +208,7 @@ def telling(descriptor: int | None, stack: contextlib.ExitStack) -> Callable[[di
 
 
 def serve(options: argparse.Namespace) -> None:
-    chosen = settings(options)
+    chosen, adapter = settings(options), cli.adapter_of(options)
     for name in NEEDED:
         if importlib.util.find_spec(name) is None:
             raise MissingExtra(f"serve needs {name}: pip install 'mlx-qwen3tts[server]'")
@@ -187,7 +222,8 @@ def serve(options: argparse.Namespace) -> None:
             stack.enter_context(Parent(lambda: os.kill(os.getpid(), signal.SIGTERM)))
         tell = telling(options.ready_fd, stack)
         bound = stack.enter_context(listen(options))
-        tts = Qwen3TTS.from_pretrained(options.model, options.dtype, chosen.library)
+        wyoming = listen_for_wyoming(options, stack)
+        tts = Qwen3TTS.from_pretrained(options.model, options.dtype, chosen.library, **adapter)
         design = None
         if options.design is not None:
             design = Qwen3TTS.from_pretrained(options.design, options.dtype, chosen.library)
@@ -199,13 +235,16 @@ def serve(options: argparse.Namespace) -> None:
         def ready() -> None:
             cli.note(server.greeting(address(bound)))
             log.info("ready: %s at %s", server.model, address(bound))
-            tell({"port": None if options.unix else bound.getsockname()[1], "url": address(bound)})
+            if wyoming is not None:
+                cli.note(f"wyoming: {address(wyoming, 'tcp')}")
+            port = {} if wyoming is None else {"wyoming": wyoming.getsockname()[1]}
+            tell({"port": None if options.unix else bound.getsockname()[1], "url": address(bound), **port})
             if options.open:
                 token = f"/?token={quote(chosen.api_key, safe='')}" if chosen.api_key else ""
                 webbrowser.open(address(bound) + token)
 
         server.engine.told = ready
-        running = Running(build(server, anywhere=not is_loopback(options.host)), server.engine)
+        running = Running(build(server, not is_loopback(options.host), wyoming), server.engine)
         if options.unix is not None:
             stack.callback(options.unix.unlink, missing_ok=True)
         running.run(sockets=[bound])

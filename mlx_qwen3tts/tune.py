@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,11 +15,13 @@ from .voices.commands.shared import add_rights, rights_of
 if TYPE_CHECKING:
     from .tuning.data import Data
     from .tuning.judge import Figures
-    from .tuning.takes import Takes
+    from .tuning.lora import LoraFit, LoraOptions
+    from .tuning.takes import Take, Takes
     from .tuning.vector import Options, VectorFit, Verdict
 
 EXAMPLES = """\
   mlx_qwen3tts.tune vector --data clips --output anna.safetensors --consent given
+  mlx_qwen3tts.tune lora --data clips --vector --output anna-lora --consent given
 """
 FOLDER = ".tuning"  # instead of the output's extension: the folder of the curves and of what is unfinished
 
@@ -28,44 +30,78 @@ def build_parser() -> argparse.ArgumentParser:
     options = cli.parser("tune", __doc__, EXAMPLES)
     ways = options.add_subparsers(dest="way", metavar="WAY", required=True, parser_class=cli.Parser)
     vector = ways.add_parser("vector", help="fit the vector alone; the result is an ordinary voice file")
-    cli.add_model(vector, dtype=True)
-    vector.add_argument(
+    add_data(vector)
+    vector.add_argument("--output", required=True, metavar="F", help=".safetensors, .npy or .json")
+    vector.add_argument("--learning-rate", type=float, metavar="X", help="its peak (default: fits the vector's norm)")
+    add_steps(vector, iters=50, batch_size=8, frames=256, text_mode="streaming")
+    vector.add_argument("--listen", type=int, default=2, metavar="N", help="rounds of correcting by its own speech (2)")
+    lora = ways.add_parser("lora", help="fit an adapter of low rank, for one speaker or several")
+    add_data(lora)
+    lora.add_argument("--output", required=True, metavar="DIR", help="folder of the adapter and the voices")
+    lora.add_argument("--vector", action="store_true", help="fit the voices' vectors too")
+    lora.add_argument("--learning-rate", type=float, default=4e-4, metavar="X", help="its peak (default: 0.0004)")
+    add_steps(lora, iters=50, batch_size=4, frames=96, text_mode="mixed")
+    lora.add_argument("--rank", type=int, default=8, metavar="N", help="of the adapter (default: 8)")
+    lora.add_argument(
+        "--scale", type=float, default=2.0, metavar="X", help="of what it adds, as in mlx-lm (default: 2)"
+    )
+    lora.add_argument(
+        "--keys",
+        nargs="+",
+        default=["self_attn.q_proj", "self_attn.v_proj"],
+        metavar="K",
+        help="layers that are adapted (default: self_attn.q_proj self_attn.v_proj)",
+    )
+    lora.add_argument(
+        "--patience",
+        type=int,
+        default=4,
+        metavar="N",
+        help="evaluations without better speech that end it (default: 4)",
+    )
+    return options
+
+
+def add_data(way: argparse.ArgumentParser) -> None:
+    cli.add_model(way, dtype=True)
+    way.add_argument(
         "--data",
         required=True,
         metavar="D",
         help="recordings and their texts: a folder of train.jsonl (and valid.jsonl, test.jsonl), of metadata.csv, or "
         "of recordings with a .txt beside each; or a .jsonl or metadata.csv",
     )
-    vector.add_argument("--output", required=True, metavar="F", help=".safetensors, .npy or .json")
-    vector.add_argument("--iters", type=int, default=50, metavar="N", help="steps (default: 50)")
-    vector.add_argument("--learning-rate", type=float, metavar="X", help="its peak (default: fits the vector's norm)")
-    vector.add_argument("--batch-size", type=int, default=8, metavar="N", help="clips a step (default: 8)")
-    vector.add_argument("--anchor", type=float, default=0.25, metavar="X", help="cost of leaving the x-vector (0.25)")
-    vector.add_argument("--val-batches", type=int, default=25, metavar="N", help="held-out batches, -1: all (25)")
-    vector.add_argument("--steps-per-eval", type=int, default=10, metavar="N", help="steps between them (default: 10)")
-    vector.add_argument(
-        "--save-every", type=int, default=10, metavar="N", help="steps between the states for --resume (10)"
-    )
-    vector.add_argument("--resume", action="store_true", help="go on where the same command was stopped")
-    vector.add_argument("--grad-checkpoint", action="store_true", help="less memory, a third more time")
-    vector.add_argument(
+
+
+def add_steps(way: argparse.ArgumentParser, iters: int, batch_size: int, frames: int, text_mode: str) -> None:
+    """The options of training, with their defaults."""
+    add = way.add_argument
+    add("--iters", type=int, default=iters, metavar="N", help=f"steps (default: {iters})")
+    add("--batch-size", type=int, default=batch_size, metavar="N", help=f"clips a step (default: {batch_size})")
+    add("--anchor", type=float, default=0.25, metavar="X", help="cost of leaving the x-vector (0.25)")
+    add("--val-batches", type=int, default=25, metavar="N", help="held-out batches, -1: all (25)")
+    add("--steps-per-eval", type=int, default=10, metavar="N", help="steps between them (default: 10)")
+    add("--save-every", type=int, default=10, metavar="N", help="steps between the states for --resume (10)")
+    add("--resume", action="store_true", help="go on where the same command was stopped")
+    add("--grad-checkpoint", action="store_true", help="less memory, a third more time")
+    add(
         "--predictor-frames",
         type=int,
-        default=256,
+        default=frames,
         metavar="N",
-        help="frames a step for the code predictor, 0: all (256)",
+        help=f"frames a step for the code predictor, 0: all ({frames})",
     )
-    vector.add_argument("--listen", type=int, default=2, metavar="N", help="rounds of correcting by its own speech (2)")
-    vector.add_argument("--text-mode", default="streaming", metavar="M", help="streaming or full, as it will be spoken")
-    vector.add_argument("--skip", action="store_true", help="leave out the clips that cannot be used")
-    vector.add_argument("--seed", type=int, default=0, metavar="N", help="0 to 4294967295 (default: 0)")
-    add_rights(vector)
-    cli.add_json(vector)
-    return options
+    ways = "streaming or full" if text_mode == "streaming" else "mixed, streaming or full"
+    add("--text-mode", default=text_mode, metavar="M", help=f"{ways}, as it will be spoken (default: {text_mode})")
+    add("--skip", action="store_true", help="leave out the clips that cannot be used")
+    add("--seed", type=int, default=0, metavar="N", help="0 to 4294967295 (default: 0)")
+    add_rights(way)
+    cli.add_json(way)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    cli.run(vector, build_parser().parse_args(arguments))
+    options = build_parser().parse_args(arguments)
+    cli.run(lora if options.way == "lora" else vector, options)
 
 
 def folder_of(output: Path) -> Path:
@@ -111,16 +147,21 @@ def vector(options: argparse.Namespace) -> None:
     whole(options.save_every, "save_every", 1)
     data = read_data(options.data)
     from .synthesis.tts import Qwen3TTS
-    from .tuning.vector import VectorFit, check_model
+    from .tuning.vector import NEW, OLD, VectorFit, check_model
 
     tts = Qwen3TTS.from_pretrained(options.model, options.dtype)
     check_model(tts)
     takes, left_out = listen(data, tts, options)
     tuning = VectorFit(tts, takes, chosen)
-    doubts = doubts_of(tuning)
+    doubts = doubts_of(tuning.losses())
     for doubt in doubts:
         cli.note(f"warning: {doubt}")
-    run(tuning, output, options)
+
+    def keep_best() -> str:
+        write(tuning, tuning.best, NEW if tuning.fit.best_step > 0 else OLD, output, rights)
+        return f"the best so far, of step {tuning.fit.best_step}, is kept unheard"
+
+    run(tuning, output, options, keep_best)
     with cli.bar("speaking", "step", form="{desc}: {n} steps [{elapsed}]") as advance:
         verdict = tuning.verdict(lambda _: advance(1))
     write(tuning, verdict.vector, verdict.kept, output, rights)
@@ -130,19 +171,21 @@ def vector(options: argparse.Namespace) -> None:
     report(tuning, verdict, output, doubts, left_out, options)
 
 
-def listen(data: Data, tts: Any, options: argparse.Namespace) -> tuple[Takes, dict[str, str]]:
-    """The clips, read, split, encoded and embedded; and those left out."""
+def listen(data: Data, tts: Any, options: argparse.Namespace, several: bool = False) -> tuple[Takes, dict[str, str]]:
+    """The clips, read, split, encoded and embedded; and those left out. several: they may name several speakers."""
     from .tuning import doubts
-    from .tuning.data import held_out
+    from .tuning.data import held_out, held_out_each
     from .tuning.takes import Codes, listen, usable
 
     with cli.bar("reading", "clip", total=len(data.clips)) as advance:
         data, wrong = usable(data, options.skip, advance)
     for problem in wrong.values():
         cli.note(f"left out: {problem}")
-    data = held_out(data, options.seed)
-    for doubt in doubts.speakers(data.clips, tts.speaker_encoder, tts.folder.folder):
-        cli.note(f"warning: {doubt}")
+    data = held_out_each(data, options.seed) if several else held_out(data, options.seed)
+    for name in dict.fromkeys(clip.speaker for clip in data.clips) if several else [None]:
+        own = [clip for clip in data.clips if clip.speaker == name or not several]
+        for doubt in doubts.speakers(own, tts.speaker_encoder, tts.folder.folder):
+            cli.note(f"warning: {f'{name}: ' if name else ''}{doubt}")
     codes = Codes(tts.codec)
     with cli.bar("encoding", "clip", total=len(data.clips)) as advance:
         takes = listen(data, codes, tts.speaker_encoder.embed, advance)
@@ -152,19 +195,19 @@ def listen(data: Data, tts: Any, options: argparse.Namespace) -> tuple[Takes, di
     return takes, wrong
 
 
-def doubts_of(tuning: VectorFit) -> list[str]:
+def doubts_of(losses: Sequence[tuple[Take, float]]) -> list[str]:
+    """What may be wrong with clips of one speaker. losses: of each."""
     from .tuning import doubts
 
-    losses = tuning.losses()
     takes = [take for take, _ in losses]
     return [*doubts.outliers(takes), *doubts.transcripts(takes, [loss for _, loss in losses])]
 
 
-def run(tuning: VectorFit, output: Path, options: argparse.Namespace) -> None:
-    """Make the steps, with curves and what --resume needs beside the output."""
+def run(tuning: VectorFit | LoraFit, output: Path, options: argparse.Namespace, keep_best: Callable[[], str]) -> None:
+    """Make the steps, with curves and what --resume needs beside the output. keep_best: called on Ctrl-C, writes the
+    best so far and says so."""
     from .tuning import unfinished
     from .tuning.curves import write_csv, write_svg
-    from .tuning.vector import NEW, OLD
 
     fit, folder = tuning.fit, folder_of(output)
     begun = unfinished.identity(
@@ -203,9 +246,8 @@ def run(tuning: VectorFit, output: Path, options: argparse.Namespace) -> None:
                     keep(True)
     except KeyboardInterrupt:
         keep(True)
-        write(tuning, tuning.best, NEW if fit.best_step > 0 else OLD, output, rights_of(options))
-        said = "--resume goes on" if not complained else "it cannot go on"
-        cli.note(f"interrupted at step {fit.step}: the best so far, of step {fit.best_step}, is kept unheard; {said}")
+        kept, said = keep_best(), "--resume goes on" if not complained else "it cannot go on"
+        cli.note(f"interrupted at step {fit.step}: {kept}; {said}")
         sys.exit(cli.stopped_status())
     keep(False)
     if fit.burst is not None:
@@ -229,17 +271,17 @@ def write(tuning: VectorFit, vector: Any, kept: str, output: Path, rights: dict[
     ).save(output)
 
 
-def lines_of(verdict: Verdict) -> list[str]:
+def lines_of(figures: Mapping[str, Figures]) -> list[str]:
     """The figures side by side."""
 
     def row(name: str, show: Callable[[Figures], str]) -> str:
-        return f"{name:34}" + "".join(f"{show(figures):>10}" for figures in verdict.figures.values())
+        return f"{name:34}" + "".join(f"{show(one):>10}" for one in figures.values())
 
     def pitch(figures: Figures) -> str:
         return "–" if figures.pitch is None else f"{figures.pitch:+.2f}"
 
     return [
-        " " * 34 + "".join(f"{name:>10}" for name in verdict.figures),
+        " " * 34 + "".join(f"{name:>10}" for name in figures),
         row("loss of the clips held out", lambda figures: f"{figures.loss:.3f}"),
         row("distance of speech to recordings", lambda figures: f"{figures.distance:.2f}"),
         row("cosine of speech and recordings", lambda figures: f"{figures.cosine:.4f}"),
@@ -261,7 +303,7 @@ def report(
     from .tuning.vector import OLD
 
     if not options.json:
-        print("\n".join(lines_of(verdict)))
+        print("\n".join(lines_of(verdict.figures)))
     if verdict.figures[OLD].pitch is None:
         cli.note("pitch could not be measured: there is none, or librosa is missing (the extra `voices` brings it)")
     for name, reasons in verdict.reasons.items():
@@ -276,6 +318,121 @@ def report(
         steps = {"steps": tuning.fit.step, "best_step": tuning.fit.best_step, "burst": tuning.fit.burst}
         clips = {"clips": len(tuning.takes.all), "left_out": list(left_out.values()), "doubts": doubts}
         cli.print_json({**told, **steps, **clips, "recipe": tuning.recipe(verdict.kept)})
+
+
+# Adapters
+
+
+def lora_options_of(options: argparse.Namespace) -> LoraOptions:
+    from .tuning.lora import LoraOptions
+
+    names = ("iters", "learning_rate", "batch_size", "rank", "scale", "vector", "anchor", "steps_per_eval")
+    names += ("val_batches", "patience", "seed", "grad_checkpoint")
+    return LoraOptions(
+        **{name: getattr(options, name) for name in names},
+        keys=tuple(options.keys),
+        layout=options.text_mode,
+        language=options.language or "auto",
+        sample=options.predictor_frames,
+    )
+
+
+def lora(options: argparse.Namespace) -> None:
+    from .checks import whole
+    from .files.output import check_folder, check_not_read
+    from .tuning.data import read_data
+
+    output, rights, chosen = Path(options.output), rights_of(options), lora_options_of(options)
+    whole(options.save_every, "save_every", 1)
+    check_folder(output, "output")
+    check_not_read(output, options.data)
+    check_folder(folder_of(output), "folder")
+    data = read_data(options.data)
+    from .synthesis.tts import Qwen3TTS
+    from .tuning import unfinished
+    from .tuning.lora import LoraFit, check_speakers, speaker
+    from .tuning.vector import check_model
+
+    check_speakers(data)
+    tts = Qwen3TTS.from_pretrained(options.model, options.dtype)
+    check_model(tts)
+    takes, left_out = listen(data, tts, options, several=True)
+    tuning = LoraFit(tts, takes, chosen)
+    losses = tuning.losses()
+    doubts = [
+        f"{name}: {doubt}" if len(tuning.speakers) > 1 else doubt
+        for name in tuning.speakers
+        for doubt in doubts_of([pair for pair in losses if speaker(pair[0]) == name])
+    ]
+    for doubt in doubts:
+        cli.note(f"warning: {doubt}")
+
+    def keep_best() -> str:
+        save(tuning, output, rights)
+        step = tuning.fit.best_step
+        return f"what spoke best so far, of step {step}, is kept" if step else "no step has spoken better so far"
+
+    run(tuning, output, options, keep_best)
+    written = save(tuning, output, rights)
+    unfinished.forget(folder_of(output))
+    report_lora(tuning, written, output, doubts, left_out, options)
+
+
+def save(tuning: LoraFit, output: Path, rights: dict[str, str]) -> list[Path]:
+    """Write the adapter that speaks best, where one does, and the voices. Returns the voices' files."""
+    from .checkpoint.adapters import CONFIG, TENSORS
+    from .voices.voice import Voice
+
+    output.mkdir(exist_ok=True)
+    adapter, vectors = tuning.best
+    if adapter is not None:
+        adapter.save(output)
+    else:  # an earlier run's, whose voices these are not
+        for name in (TENSORS, CONFIG):
+            (output / name).unlink(missing_ok=True)
+    written = []
+    for name, vector in vectors.items():
+        known = {key: rights.get(key) for key in ("language", "consent", "license")}
+        source, recipe = tuning.tts.folder.folder.name, tuning.recipe(name)
+        Voice(vector, source_model=source, recipe=recipe, **known).save(path := output / f"{name}.safetensors")
+        written.append(path)
+    return written
+
+
+def report_lora(
+    tuning: LoraFit,
+    written: list[Path],
+    output: Path,
+    doubts: list[str],
+    left_out: dict[str, str],
+    options: argparse.Namespace,
+) -> None:
+    fit = tuning.fit
+    last, best = max(fit.heard), fit.best_step
+    shown = {"x-vector": 0} | ({f"step {best}": best} if best else {}) | ({f"step {last}": last} if last else {})
+    if not options.json:
+        print("\n".join(lines_of({name: fit.heard[step] for name, step in shown.items()})))
+    if fit.heard[0].pitch is None:
+        cli.note("pitch could not be measured: there is none, or librosa is missing (the extra `voices` brings it)")
+    if fit.stalled and fit.step < fit.settings.iters:
+        cli.note(f"stopped at step {fit.step}, as {fit.patience} evaluations in a row gave nothing better")
+    reasons = {step: fit.against(step) for step in fit.heard if step}
+    if last and last != best and reasons[last]:
+        cli.note(f"step {last} is not better: {listed(reasons[last], 4)}")
+    voices = listed([path.name for path in written], 5)
+    if best:
+        cli.note(f"the adapter of step {best}, which speaks best, is written to {output}, with {voices}")
+    else:
+        cli.note(f"no step speaks better than the x-vector: {output} has {voices} alone")
+    cli.note(f"curves: {folder_of(output) / 'curves.svg'}")
+    if options.json:
+        told = {"output": str(output), "kept": "adapter" if best else "x-vector", "voices": [str(p) for p in written]}
+        steps = {"steps": fit.step, "best_step": best, "burst": fit.burst, "speakers": tuning.speakers}
+        heard = [
+            {"step": step, **figures.as_dict(), "reasons": reasons.get(step, [])} for step, figures in fit.heard.items()
+        ]
+        clips = {"clips": len(tuning.takes.all), "left_out": list(left_out.values()), "doubts": doubts}
+        cli.print_json({**told, **steps, "heard": heard, **clips})
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from mlx_qwen3tts.errors import DirectionNotFound, QwenTTSError, VoiceNotFound, 
 
 ROOT = Path(__file__).parent.parent
 CODES = {
+    "AdapterError": "invalid_adapter",
     "AudioError": "invalid_audio",
     "CheckpointError": "invalid_model",
     "ClusterError": "no_cluster",

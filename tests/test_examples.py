@@ -17,9 +17,11 @@ import soundfile
 
 from convert.parity import codes, recording
 from convert.random_checkpoint import write_checkpoint
-from mlx_qwen3tts import Direction, Library, VoiceSpace, cli
+from mlx_qwen3tts import Direction, Library, Voice, VoiceSpace, cli
 from mlx_qwen3tts.audio.writing import write_audio
+from mlx_qwen3tts.checkpoint.folder import ModelFolder
 from mlx_qwen3tts.desktop import launching
+from tests.test_adapters import adapter_for
 from tests.test_generate_modes import FakeDevice
 from tests.voices.real import made
 
@@ -68,7 +70,7 @@ def models(tmp_path_factory):
     base = write_checkpoint(folder / "base", "base", seed=3, eos_gain=2.6)
     custom = write_checkpoint(folder / "custom", "custom_voice", seed=4, eos_gain=2.6)
     design = write_checkpoint(folder / "design", "voice_design", seed=6, eos_gain=2.6, model_size="1b7")
-    return {"mlx_model": base, "custom": custom, "design": design, **dict.fromkeys(HUB, base)}
+    return {"mlx_model": base, "base": base, "custom": custom, "design": design, **dict.fromkeys(HUB, base)}
 
 
 @pytest.fixture(scope="module")
@@ -136,7 +138,7 @@ def serves_shortly(monkeypatch):
     from mlx_qwen3tts.server import running
 
     listening = running.listening
-    monkeypatch.setattr(running, "listening", lambda host, port: listening(host, 0))
+    monkeypatch.setattr(running, "listening", lambda host, port, *option: listening(host, 0))
     monkeypatch.setattr(running.Running, "run", lambda self, sockets: self.engine.told())
 
 
@@ -162,6 +164,10 @@ def test_example(door, name, line, earlier, prepared, models, command, tmp_path,
         assert command(name, *words(re.split(" --(?:lines|cues) ", line)[0])[0]).status == 0
     if line == "remove":
         assert command("service", "install").status == 0
+    if name == "fuse":  # of the model in this run
+        (tmp_path / "anna-lora").mkdir()
+        adapter_for(ModelFolder(models["base"])).save(tmp_path / "anna-lora")
+        Voice(made()[0][0]).save(tmp_path / "anna-lora" / "voice.safetensors")
     if name == "tune":
         arguments += ["--iters", "2"]  # a random checkpoint learns nothing in fifty either
     before = {file: file.stat().st_mtime_ns for file in tmp_path.rglob("*") if file.is_file()}

@@ -94,7 +94,7 @@ def locked(sound, lowest, highest):
     periods = targets(f0, voiced, len(sound) // FRAME)
     out, weight = (np.zeros(len(sound) + 2 * MARGIN, np.float32) for _ in range(2))
     source = np.pad(sound, MARGIN)
-    samples = np.arange(len(sound))
+    samples = np.arange(len(sound), dtype=float)  # as np.interp wants it: it would convert it at every call
     for frame, count in enumerate(periods):
         count = count or FRAME // UNVOICED
         for number in range(count):

@@ -62,21 +62,22 @@ def plan(
             raise UnsupportedValue(
                 f"{folder} is a codec, which keeps its dtype and is never quantised; leave out the option"
             )
-        return {"": _jobs(Codec(folder).part)}, {**_copies(folder), "config.json": _config(values)}
+        return {"": _jobs(Codec(folder).part)}, {**copies(folder), "config.json": _config(values)}
 
     model = ModelFolder(folder)
-    small, codec = _copies(folder), model.codec.part
+    small, codec = copies(folder), model.codec.part
     for name in NEEDED:
         if name not in small and TOKENIZER not in small:
             raise lacking(folder, name)
     inside, talker_dtype = codec.folder.name, check_dtype(dtype)
     quantization = _quantize(model, talker_dtype, settings) if settings else {}
-    small |= {f"{inside}/{name}": content for name, content in _copies(codec.folder).items()}
+    small |= {f"{inside}/{name}": content for name, content in copies(codec.folder).items()}
     small |= {f"{inside}/config.json": _config(codec.values), "config.json": _config(values, dtype) | quantization}
     return {"": _jobs(model.part, talker_dtype), inside: _jobs(codec)}, small
 
 
-def _copies(folder: Path) -> dict[str, bytes]:
+def copies(folder: Path) -> dict[str, bytes]:
+    """The small files of a folder that are taken over as they are."""
     return {name: (folder / name).read_bytes() for name in COPIED if (folder / name).is_file()}
 
 

@@ -14,7 +14,7 @@ import shutil
 import stat
 import struct
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -43,7 +43,8 @@ class Job:
     """A source tensor and what is written of it: itself, or the weight, scales and biases that quantising makes.
 
     outputs: {name: (dtype, shape)}; dtype: what its floats are cast to; axes: their new order or None;
-    quantization: None, or what mx.quantize takes beside the weight.
+    quantization: None, or what mx.quantize takes beside the weight; made: a function that gives the outputs whole,
+    where they are not made of the source's rows; parameters: how many the source has, where its shape does not say so.
     """
 
     source: Tensor
@@ -51,6 +52,8 @@ class Job:
     dtype: mx.Dtype
     axes: tuple[int, ...] | None = None
     quantization: dict[str, Any] | None = None
+    made: Callable[[], Sequence[mx.array]] | None = None
+    parameters: int | None = None
 
     @property
     def bytes(self) -> int:
@@ -87,7 +90,9 @@ def write_tensors(folder: Path, jobs: Sequence[Job], max_shard_size: int, progre
         weight_map |= {output: name for job in shard for output in job.outputs}
     metadata = {
         "total_size": sum(job.bytes for job in jobs),
-        "total_parameters": sum(math.prod(job.source.shape) for job in jobs),
+        "total_parameters": sum(
+            math.prod(job.source.shape) if job.parameters is None else job.parameters for job in jobs
+        ),
     }
     write_json(
         folder / "model.safetensors.index.json", {"metadata": metadata, "weight_map": dict(sorted(weight_map.items()))}
@@ -142,14 +147,23 @@ def _write_file(path: Path, jobs: Sequence[Job], max_shard_size: int, progress: 
     with path.open("wb") as file:
         file.write(header)
         for job in jobs:
-            for row, block in _blocks(job, limit):
-                for (name, (dtype, shape)), part in zip(job.outputs.items(), job.convert(block), strict=True):
+            for row, parts in _parts(job, limit):
+                for (name, (dtype, shape)), part in zip(job.outputs.items(), parts, strict=True):
                     file.seek(starts[name] + row * _size(dtype, shape[1:]))
                     progress(file.write(_bytes_of(part)))
 
 
 def _bytes_of(array: mx.array) -> memoryview:
     return memoryview(cast(Any, mx.contiguous(array).reshape(-1).view(mx.uint8)))  # its stub names no buffer protocol
+
+
+def _parts(job: Job, limit: int) -> Iterator[tuple[int, Sequence[mx.array]]]:
+    """(first row, rows of each output), some at a time."""
+    if job.made is not None:
+        yield 0, job.made()
+        return
+    for row, block in _blocks(job, limit):
+        yield row, job.convert(block)
 
 
 def _blocks(job: Job, limit: int) -> Iterator[tuple[int, mx.array]]:
@@ -219,6 +233,36 @@ def check_space(destination: Path, needed: int) -> None:
             f"output {destination} needs {needed / 1e6:.1f} MB and {free / 1e6:.1f} MB are free; make room or name "
             "another disk"
         )
+
+
+def write_model(
+    destination: Path,
+    folders: Mapping[str, Sequence[Job]],
+    small: Mapping[str, Any],
+    max_shard_size: int,
+    overwrite: bool,
+    bar: Callable[[str, int], contextlib.AbstractContextManager[Callable[[int], object]]],
+) -> tuple[int, int]:
+    """Write a model folder: {folder within it: jobs}, {small file: JSON or bytes}. Returns (files of tensors, bytes).
+
+    bar: from a folder's name and its bytes to what shows the progress.
+    """
+    check_space(destination, sum(job.bytes for jobs in folders.values() for job in jobs))
+    files = 0
+    with whole_folder(destination, overwrite) as temporary:
+        for inside, jobs in folders.items():
+            folder = temporary / inside
+            folder.mkdir(exist_ok=True)
+            with bar(inside or "model", sum(job.bytes for job in jobs)) as progress:
+                files += write_tensors(folder, jobs, max_shard_size, progress)
+        # config.json is the last to be written: without it a folder does not pass for a model.
+        for name, content in sorted(small.items(), key=lambda item: item[0] == "config.json"):
+            if isinstance(content, dict):
+                write_json(temporary / name, content)
+            else:
+                (temporary / name).write_bytes(content)
+        size = sum(path.stat().st_size for path in temporary.rglob("*") if path.is_file())
+    return files, size
 
 
 @contextlib.contextmanager

@@ -35,8 +35,10 @@ LARGEST = 256 << 20  # bytes of a recording that is sent: a minute of anything h
 class Speakers:
     """As much of a Qwen3TTS as scripts use, spoken by a cluster. The model is looked into here and loaded there.
 
-    sample_rate: of the speech; planner: has `resolve`, as a Qwen3TTS's.
+    sample_rate: of the speech; planner: has `resolve`, as a Qwen3TTS's; adapted: None, as no adapter travels.
     """
+
+    adapted: str | None = None
 
     def __init__(
         self, address: str, model: str | Path = "mlx_model", dtype: str | None = None, library: str | Path = FOLDER

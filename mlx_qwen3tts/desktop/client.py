@@ -6,7 +6,7 @@ import contextlib
 import http.client
 import json
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -15,6 +15,7 @@ from ..files.json_text import json_text
 
 LOOK = 0.5  # seconds in which a server that runs has said that it does
 PATIENCE = 120.0  # seconds without a byte
+WHOLE = 1800.0  # seconds for an answer that comes all at once, when a long text has been spoken
 
 
 class ServerError(QwenTTSError):
@@ -90,6 +91,10 @@ class Client:
                 half = data[whole:]
                 yield data[:whole]
 
+    def call(self) -> Call:
+        """A request that may be given up."""
+        return Call(self, self._connect(WHOLE))
+
     def _read(self, answer: http.client.HTTPResponse) -> bytes:
         try:
             data = answer.read1(65536)
@@ -112,6 +117,35 @@ class Client:
             if refused is not None:
                 raise ServerError(f"{self.url} refused: {_reason(refused, answer.status)}")
             yield answer
+
+
+class Call:
+    """One request, which another thread may give up: the server then hears that nobody waits, and speaks no further."""
+
+    def __init__(self, client: Client, connection: http.client.HTTPConnection) -> None:
+        self.client, self._connection = client, connection
+        self._given_up = False
+
+    def ask(self, method: str, path: str, values: Mapping[str, Any] | None) -> tuple[int, dict[str, str], bytes]:
+        """Status, headers (lower case) and body of the answer. ServerError where there is none."""
+        url, body = self.client.url, None if values is None else json_text(values).encode()
+        with contextlib.closing(self._connection) as connection:
+            try:
+                connection.connect()
+                if self._given_up:  # before there was anything to shut
+                    raise OSError("given up")
+                connection.request(method, path, body, self.client.headers)
+                answer = connection.getresponse()
+                return answer.status, {name.lower(): value for name, value in answer.getheaders()}, answer.read()
+            except (OSError, http.client.HTTPException) as error:
+                raise ServerError(f"{url} does not answer: {error or type(error).__name__}") from None
+
+    def give_up(self) -> None:
+        """Called in another thread."""
+        self._given_up = True
+        if (sock := self._connection.sock) is not None:
+            with contextlib.suppress(OSError):  # it is over already
+                sock.shutdown(socket.SHUT_RDWR)
 
 
 def _reason(body: bytes, status: int) -> str:

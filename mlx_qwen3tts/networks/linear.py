@@ -47,6 +47,28 @@ class Rows(nn.Module):
         return mx.concatenate([layer(x) for layer in self.layers], axis=-1)
 
 
+class Adapted(nn.Module):
+    """A linear layer and what an adapter of low rank adds to it: base(x) + (x down) up.
+
+    down [in, R], up [R, out]: of all the projections that the layer was made of and that are adapted, side by side. R
+    is the sum of their ranks; up has their scale in it, and zeros in the outputs of all others.
+    """
+
+    def __init__(self, base: nn.Module, down: mx.array, up: mx.array) -> None:
+        super().__init__()
+        self.base, self.down, self.up = base, down, up
+
+    def add(self, y: mx.array, x: mx.array) -> mx.array:
+        """y [..., out] + (x down) up."""
+        low = x.astype(self.down.dtype) @ self.down
+        if y.dtype == low.dtype:
+            return mx.addmm(y, low, self.up)
+        return y + (low @ self.up).astype(y.dtype)  # in training, where the adapter is of more precision
+
+    def __call__(self, x: mx.array) -> mx.array:
+        return self.add(self.base(x), x)
+
+
 def _kind(layer: nn.Module) -> tuple[object, ...]:
     return type(layer), tuple(layer), *(getattr(layer, name, None) for name in ("bits", "group_size", "mode"))
 
@@ -84,8 +106,10 @@ def packed(x: mx.array) -> mx.array:
     return x.reshape(-1).reshape(x.shape)
 
 
-def add_product(residual: mx.array, x: mx.array, layer: Projection | Rows) -> mx.array:
+def add_product(residual: mx.array, x: mx.array, layer: nn.Module) -> mx.array:
     """residual + layer(x), in one kernel where the layer is a plain product."""
+    if isinstance(layer, Adapted):
+        return layer.add(add_product(residual, x, layer.base), x)
     if isinstance(layer, Linear) and "bias" not in layer and not (layer.blocks and layer.block(x)):
         return mx.addmm(residual, x, layer.weight.T)
     return residual + layer(x)

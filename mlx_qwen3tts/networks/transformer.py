@@ -9,7 +9,7 @@ they be called.
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -24,6 +24,16 @@ from .linear import Linear, add_product, packed, stack
 Rotate = Callable[[mx.array], mx.array]
 Mask = mx.array | str | None
 Layer = Callable[[mx.array, Rotate, Mask, Cache | None], mx.array]
+
+
+class Place(NamedTuple):
+    """Where a published projection lies once layers are fused: the outputs `first` to `last` of the layer of this name;
+    inputs: its width."""
+
+    layer: str
+    first: int
+    last: int
+    inputs: int
 
 
 class RMSNorm(nn.RMSNorm):
@@ -89,7 +99,8 @@ class Attention(nn.Module):
             config.head_dim,
         )
         self.scale = self.head_dim**-0.5
-        width, bias = config.hidden_size, config.attention_bias
+        self.width = width = config.hidden_size
+        bias = config.attention_bias
         self.q_proj = Linear(width, self.heads * self.head_dim, bias=bias)
         self.k_proj = Linear(width, self.kv_heads * self.head_dim, bias=bias)
         self.v_proj = Linear(width, self.kv_heads * self.head_dim, bias=bias)
@@ -107,6 +118,17 @@ class Attention(nn.Module):
             counts = (self.q_norm.weight, self.heads), (self.k_norm.weight, self.kv_heads)
             self.norms = mx.concatenate([mx.broadcast_to(weight, (n, self.head_dim)) for weight, n in counts])
             del self.q_norm, self.k_norm
+
+    @property
+    def places(self) -> dict[str, Place]:
+        """Where the published projections are, fused."""
+        q, k = self.heads * self.head_dim, self.kv_heads * self.head_dim
+        return {
+            "q_proj": Place("qkv_proj", 0, q, self.width),
+            "k_proj": Place("qkv_proj", q, q + k, self.width),
+            "v_proj": Place("qkv_proj", q + k, q + 2 * k, self.width),
+            "o_proj": Place("o_proj", 0, self.width, q),
+        }
 
     def __call__(
         self,
@@ -146,6 +168,7 @@ class SwiGLU(nn.Module):
 
     def __init__(self, width: int, hidden: int) -> None:
         super().__init__()
+        self.width, self.hidden = width, hidden
         self.gate_proj = Linear(width, hidden, bias=False)
         self.up_proj = Linear(width, hidden, bias=False)
         self.down_proj = Linear(hidden, width, bias=False)
@@ -154,6 +177,15 @@ class SwiGLU(nn.Module):
         """One product for gate and up."""
         self.gate_up_proj = stack([self.gate_proj, self.up_proj])
         del self.gate_proj, self.up_proj
+
+    @property
+    def places(self) -> dict[str, Place]:
+        """Where the published projections are, fused."""
+        return {
+            "gate_proj": Place("gate_up_proj", 0, self.hidden, self.width),
+            "up_proj": Place("gate_up_proj", self.hidden, 2 * self.hidden, self.width),
+            "down_proj": Place("down_proj", 0, self.width, self.hidden),
+        }
 
     def __call__(self, x: mx.array, residual: mx.array | None = None) -> mx.array:
         """x: [B, T, E]. Returns [B, T, E], added to `residual` where that is given."""

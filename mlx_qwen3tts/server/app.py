@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 import time
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any
@@ -17,7 +18,7 @@ from starlette.routing import Route, WebSocketRoute
 from .. import __version__
 from ..errors import QwenTTSError, UnsupportedValue
 from ..files.json_text import json_text
-from . import asking, browser, exchange, live, maps, pages, scripts, shaping, shelf, speech, steering
+from . import asking, browser, exchange, live, maps, mcp, pages, scripts, shaping, shelf, speech, steering
 from .answers import Refusal, error_response
 from .designing import Designer
 from .engine import Engine
@@ -176,15 +177,23 @@ async def http_error(request: HttpRequest, error: Exception) -> Response:
     return error_response(Refusal(code, message), error.status_code, error.headers)
 
 
-LARGE_BODIES = ("/v1/audio/speech", "/v1/audio/scripts", "/v1/audio/voices", "/v1/embeddings/voice")
+LARGE_BODIES = ("/v1/audio/speech", "/v1/audio/scripts", "/v1/audio/voices", "/v1/embeddings/voice", "/mcp")
 
 
-def build(server: Server, anywhere: bool = False) -> Guard:
-    """The ASGI app of a server, whose engine runs as long as the app does; anywhere: other machines reach it."""
+def build(server: Server, anywhere: bool = False, wyoming: socket.socket | None = None) -> Guard:
+    """The ASGI app of a server, whose engine runs as long as the app does; anywhere: other machines reach it; wyoming:
+    a socket that listens for clients of that protocol, which takes the extra."""
+    tools = mcp.Mount(server, anywhere)
 
     @contextlib.asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        with server.engine:
+        async with contextlib.AsyncExitStack() as stack:
+            stack.enter_context(server.engine)
+            if wyoming is not None:
+                from .wyoming import serving
+
+                await stack.enter_async_context(serving(server, wyoming))
+            await stack.enter_async_context(tools)
             try:
                 yield
             finally:
@@ -218,6 +227,7 @@ def build(server: Server, anywhere: bool = False) -> Guard:
         Route("/browser", browser.page),
         Route("/browser/{name}", browser.part),
         Route("/openapi.json", pages.openapi),
+        Route("/mcp", tools),
         Route("/v1", base),
         Route("/v1/", base),
     ]

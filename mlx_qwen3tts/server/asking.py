@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -136,6 +137,13 @@ class Body:
             raise InvalidValue(f"{name} {shortened_repr(value)} is not within {least:g} to {most:g}", param=name)
         return value
 
+    def spelled(self, name: str) -> None:
+        """Take a number that comes as a string for one."""
+        value = self.values.get(name)
+        if isinstance(value, str):
+            with contextlib.suppress(ValueError):  # else it is refused as what it is
+                self.values[name] = float(value)
+
     def whole(self, name: str, least: int, most: int) -> int | None:
         value = self.number(name, least, most)
         if value is not None and value != int(value):
@@ -180,6 +188,7 @@ def parse(values: Mapping[str, Any], settings: Settings, facts: Facts) -> Asked:
     stream = body.word("stream_format", ("audio", "sse")) or ("sse" if body.flag("stream") else None)
     body.values.pop("stream", None)
     kind = check_format(body.text("response_format", settings.default_format) or settings.default_format)
+    body.spelled("speed")  # which older versions of MacPaw/OpenAI send
     rate = body.number("speed", 0.25, 4, 1.0)
     own_rate = body.number("rate", 0.5, 2)
     seed = body.whole("seed", -(2**63), 2**64 - 1)

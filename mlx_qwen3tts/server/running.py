@@ -20,8 +20,9 @@ from .guard import CONNECTIONS, Patient
 GRACE = 5.0  # seconds to finish what is being spoken
 
 
-def listening(host: str, port: int) -> socket.socket:
-    """A socket that listens; OutputError where the port is taken or the address is not this machine's."""
+def listening(host: str, port: int, option: str = "port") -> socket.socket:
+    """A socket that listens; OutputError where the port is taken or the address is not this machine's. option: the one
+    that another port is given with."""
     try:
         family, *_, where = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
         # asyncio sends small parts at once only on sockets that say they are TCP's: else an answer's body waits 40 ms.
@@ -35,7 +36,8 @@ def listening(host: str, port: int) -> socket.socket:
             raise
     except OSError as error:
         reason = error.strerror or str(error)
-        raise OutputError(f"cannot listen on {host} port {port}: {reason}; choose another --port") from None
+        message = f"cannot listen on {host} port {port}: {reason}; choose another --{option}"
+        raise OutputError(message, param=option) from None
     return made
 
 
@@ -67,14 +69,14 @@ def listening_at(path: Path) -> socket.socket:
     return made
 
 
-def address(bound: socket.socket) -> str:
+def address(bound: socket.socket, scheme: str = "http") -> str:
     """The URL under which a bound socket is reached; of one in the file system, its path behind `unix:`."""
     if bound.family == socket.AF_UNIX:
         return f"unix:{bound.getsockname()}"
     host, port, *_ = bound.getsockname()
     if host in ("0.0.0.0", "::"):
         host = "127.0.0.1"
-    return f"http://{f'[{host}]' if ':' in host else host}:{port}"
+    return f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}"
 
 
 class Running(uvicorn.Server):

@@ -13,7 +13,8 @@ class Settings:
     """library: the folder of voices; voice: who speaks where a request names nobody; api_key: what clients must send;
     hosts, origins: further names of this server, and pages that may use it; strict: refuse what is not understood
     instead of naming it in x-ignored; guard: where a request does not say; voices_as_strings: list voices by name
-    alone; media_root: a folder whose files requests may name; url_hosts: hosts whose sound may be fetched.
+    alone; media_root: a folder whose files requests may name; url_hosts: hosts whose sound may be fetched; speech: the
+    folder in which MCP's tool `speak` keeps what it made.
     """
 
     library: Path = Path(FOLDER)
@@ -29,4 +30,5 @@ class Settings:
     guard: bool = False
     voices_as_strings: bool = False
     media_root: Path | None = None
+    speech: Path = Path("~/mlx_qwen3tts/speech")
     url_hosts: tuple[str, ...] = ()

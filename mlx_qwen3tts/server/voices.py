@@ -22,8 +22,10 @@ from ..errors import DirectionNotFound, InvalidValue, QwenTTSError, VoiceNotFoun
 from ..networks.speaker.mel import SAMPLE_RATE
 from ..voices.brought import brought
 from ..voices.directions.direction import Direction
+from ..voices.fit import check_refused
 from ..voices.library.library import Library
 from ..voices.library.names import ALIASES as ALIASES_FILE
+from ..voices.library.rights import REFUSED
 from ..voices.lookup import Lookup
 from ..voices.voice import Voice
 from .roster import Roster
@@ -126,9 +128,7 @@ class Voices:
     def named(self, name: str) -> Voice:
         """The Voice of a name, an alias or a blend expression. VoiceNotFound, ExpressionError."""
         voice = self.lookup.voice(self.aliases().get(name, name))
-        if voice.consent == "refused":
-            message = f"voice {name!r} belongs to somebody who refused; it is not spoken"
-            raise InvalidValue(message, param="voice")
+        check_refused(voice, name)
         return voice
 
     def blend(self, expression: str, keep: str) -> Voice:
@@ -146,7 +146,7 @@ class Voices:
             return self.default
         for name in self.names:
             voice = self.lookup.named(name)
-            if voice is not None and voice.consent != "refused":  # None: it was deleted just now
+            if voice is not None and voice.consent != REFUSED:  # None: it was deleted just now
                 return name
         raise VoiceNotFound("no voice is named, and the server has none; add one to its library", param="voice")
 

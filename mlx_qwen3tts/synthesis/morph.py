@@ -18,12 +18,13 @@ from ..errors import InvalidValue, VoiceError
 from ..networks.cache import KVCache
 from ..networks.talker import Talker
 from ..voices.algebra import as_vectors
+from ..voices.fit import check_refused
+from ..voices.voice import Voice
 from .prompt import Prompt
 
 if TYPE_CHECKING:
     from typing import TypeAlias
 
-    from ..voices.voice import Voice
     from .request import Vector
 
     VoiceAt: TypeAlias = Callable[[int], mx.array]
@@ -67,10 +68,13 @@ def path(start: mx.array, end: mx.array, frames: float) -> VoiceAt:
 
 
 def timed(morph: Callable[[float], Voice | Vector], seconds_a_frame: float, dimension: int) -> VoiceAt:
-    """A function from a frame's number to what a user's function of the seconds gives, checked."""
+    """A function from a frame's number to what a user's function of the seconds gives, checked.
+    InvalidValue for a Voice that has refused."""
 
     def at(frame: int) -> mx.array:
         given = morph(frame * seconds_a_frame)
+        if isinstance(given, Voice):
+            check_refused(given)
         try:
             vector = as_vectors(given, "morph: the vector")
         except VoiceError as error:

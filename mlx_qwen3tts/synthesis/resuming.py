@@ -19,6 +19,9 @@ class Speaker(Protocol):
     @property
     def planner(self) -> Any: ...
 
+    @property
+    def adapted(self) -> str | None: ...
+
 
 def identities(tts: Speaker, requests: Sequence[Request], *model: str | None) -> list[str]:
     """A word for each Request that changes with all that its speech depends on.
@@ -26,6 +29,7 @@ def identities(tts: Speaker, requests: Sequence[Request], *model: str | None) ->
     model: what the model was loaded from. The voice counts by its values, so that a file of the same name with another
     voice is another speech. A seed that is left to chance is the same as another one.
     """
+    model = (*model, tts.adapted) if tts.adapted else model
     voices: dict[str, str] = {}
     words = []
     for one in requests:

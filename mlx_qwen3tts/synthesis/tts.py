@@ -13,7 +13,8 @@ import mlx.core as mx
 
 from .. import checks
 from ..audio.reference import MOST_SILENCE, read_reference, silence_behind, speech_seconds
-from ..checkpoint import hub
+from ..checkpoint import adapters, hub
+from ..checkpoint.adapters import Adapter, read_adapter
 from ..checkpoint.folder import ModelFolder
 from ..checkpoint.part import check_dtype
 from ..checkpoint.weights import read_json
@@ -93,6 +94,8 @@ class Qwen3TTS:
         self.casting = Casting(self.folder, self.talker.dtype, self.library)
         resolve, name = self.casting.resolve, self.folder.folder.name
         self.planner = Planner(self.talker, self.config, self.tokenizer, self.codec, self.sampling, resolve, name)
+        self.adapter: Adapter | None = None
+        self.adapter_scale = 1.0
 
     @classmethod
     def from_pretrained(
@@ -101,13 +104,43 @@ class Qwen3TTS:
         dtype: str | None = None,
         library: str | Path = FOLDER,
         kernels: str | None = None,
+        *,
+        adapter_path: str | Path | None = None,
+        adapter_scale: float = 1.0,
     ) -> Qwen3TTS:
         """model: a folder or hub id of an official checkpoint, one that `convert` wrote, or a community MLX copy;
         library: the folder of the voices library; kernels: "plain", "fused", or None for fused ones where
-        `benchmarks.bench --self-check` has proved them on this machine."""
+        `benchmarks.bench --self-check` has proved them on this machine; adapter_path, adapter_scale: as for `adapt`."""
         check_dtype(dtype)
         proof.check_choice(kernels)
-        return cls(hub.resolve(model), dtype, library, kernels)
+        adapter = None if adapter_path is None else read_adapter(adapter_path)
+        checks.number(adapter_scale, "adapter_scale")
+        made = cls(hub.resolve(model), dtype, library, kernels)
+        if adapter is not None:
+            made.adapt(adapter, adapter_scale)
+        return made
+
+    def adapt(self, adapter: str | Path | Adapter | None, scale: float = 1.0) -> None:
+        """Speak with an adapter, in place of any other, from now on; None: without one.
+
+        adapter: the folder that `tune lora` made; scale: how much of it, 1 as it was trained, 0 not at all, which is
+        the model as it was loaded. What is being spoken must have ended. AdapterError for one of another model.
+        """
+        scale = checks.number(scale, "adapter_scale")
+        if adapter is not None:
+            adapter = adapter if isinstance(adapter, Adapter) else read_adapter(adapter)
+            adapter.check(self.folder)
+        adapters.remove(self.talker)
+        if adapter is not None and scale:
+            adapters.put(self.talker, adapter.matrices, scale * adapter.scale, self.talker.dtype)
+            mx.eval(self.talker.parameters())  # here, as another thread may be the one that speaks
+        self.adapter, self.adapter_scale = adapter, scale
+        self.steps = Steps(self.talker, self.config, self.steps.kernels)  # the old ones keep the old weights
+
+    @property
+    def adapted(self) -> str | None:
+        """A word for the adapter that is spoken with and how much of it; None where the model is as it was loaded."""
+        return f"{self.adapter.digest} {self.adapter_scale:g}" if self.adapter and self.adapter_scale else None
 
     @property
     def kernels(self) -> list[str]:

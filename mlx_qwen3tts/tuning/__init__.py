@@ -1,1 +1,1 @@
-"""Teaching a voice: recordings in, a vector that speaks like them out."""
+"""Teaching a voice: recordings in, a vector out that speaks like them, or an adapter with it."""

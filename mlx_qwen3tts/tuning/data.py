@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from ..audio.writing import FORMATS
-from ..errors import InvalidValue, listed
+from ..errors import InvalidValue, listed, naming
 
 AUDIO = ("audio", "audio_path", "audio_filepath", "file_name", "wav")  # keys of a recording's path
 TEXT = ("text", "transcript", "transcription", "sentence")
@@ -102,6 +102,19 @@ def held_out(data: Data, seed: int) -> Data:
     kept = set(order[: max(round(HELD_OUT * count), min(FEW, count // 3), 1)])
     parts = [[clip for i, clip in enumerate(data.train) if (i in kept) == held] for held in (False, True)]
     return replace(data, train=parts[0], valid=parts[1])
+
+
+def held_out_each(data: Data, seed: int) -> Data:
+    """`held_out` for every speaker by itself."""
+    names = list(dict.fromkeys(clip.speaker for clip in data.train))
+    if data.valid or len(names) < 2:
+        return held_out(data, seed)
+    parts = []
+    for name in names:
+        with naming(f"speaker {name or '(without a name)'}"):
+            parts.append(held_out(replace(data, train=[clip for clip in data.train if clip.speaker == name]), seed))
+    train, valid = ([clip for part in parts for clip in getattr(part, split)] for split in ("train", "valid"))
+    return replace(data, train=train, valid=valid)
 
 
 def _refused(message: str) -> InvalidValue:

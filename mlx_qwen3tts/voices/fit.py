@@ -1,9 +1,11 @@
 """Whether a voice fits a model."""
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
-from ..errors import UnsupportedValue
+from ..errors import InvalidValue, UnsupportedValue
+from .library.rights import REFUSED
 from .voice import Voice, differ
 
 # Mean norm of real x-vectors by dimension (0.6B and 1.7B); tiny models have none to compare with.
@@ -28,11 +30,32 @@ def check_fit(
         raise differ(called, voice.dimension, "this model takes", dimension, "voice")
     if voice.ref_codes is not None and model_type != "base":
         raise UnsupportedValue("cloning in context needs a Base model; leave out the reference text", param="ref_text")
-    if voice.consent == "refused":
-        warn(f"consent to the voice {voice.name or ''} is entered as refused")
+    check_refused(voice)
     norm = voice.norm
     if usual and not usual / 2 <= norm <= usual * 2:
         warn(
             f"the voice's norm {norm:.2f} is far from {usual:.2f}, that of this model's voices; vectors go in raw, not "
             "normalised"
         )
+
+
+def check_refused(voice: Voice, name: str | None = None) -> None:
+    """Refuse a Voice to which consent is refused, or that is made of such a one: it is not spoken.
+
+    name: what it was asked for as. The error names the parent that it is about.
+    """
+    if voice.consent != REFUSED:
+        return
+    asked = name or voice.name
+    who = _refusing(voice.recipe) or asked
+    called = f"voice {who!r}" if who else "the voice"
+    made = "" if who == asked or asked is None else f", nor is what is made of it: {asked!r}"
+    raise InvalidValue(f"{called} belongs to somebody who refused; it is not spoken{made}", param="voice")
+
+
+def _refusing(recipe: Mapping[str, Any]) -> str | None:
+    """The name of a recipe's first voice, at whatever depth, that has refused."""
+    for parent in recipe.get("parents", ()):
+        if parent.get("consent") == REFUSED:
+            return _refusing(parent.get("recipe", {})) or parent.get("name")
+    return None

@@ -36,6 +36,7 @@ class StandIn:
         what the guard finds wrong with it each time}."""
         self.said, self.log, self.seconds, self.fault, self.failing = [], log, seconds, fault, failing or {}
         self.planner = SimpleNamespace(resolve=lambda voice, notes, keep: voice)
+        self.adapted = None
 
     def voice(self, name):
         if name not in VOICES:

@@ -1,6 +1,7 @@
 """A server on a free port of this machine, in a thread, as clients meet it."""
 
 import contextlib
+import json
 import threading
 import time
 
@@ -8,6 +9,7 @@ import httpx
 import pytest
 
 from convert.parity import vector
+from convert.random_checkpoint import write_checkpoint
 from mlx_qwen3tts import Library, Qwen3TTS
 from mlx_qwen3tts.server.app import Server, build
 from mlx_qwen3tts.server.running import Running, address, listening
@@ -15,11 +17,11 @@ from mlx_qwen3tts.server.settings import Settings
 
 
 @contextlib.contextmanager
-def running(tts, settings, model=None, anywhere=False, design=None):
-    """Run a server as long as the block lasts. Yields (url, Server)."""
+def running(tts, settings, model=None, anywhere=False, design=None, wyoming=None):
+    """Run a server as long as the block lasts. Yields (url, Server). wyoming: a socket for that protocol."""
     server = Server(tts, settings, model, design)
     with listening("127.0.0.1", 0) as bound:
-        uvicorn = Running(build(server, anywhere), server.engine)
+        uvicorn = Running(build(server, anywhere, wyoming), server.engine)
         thread = threading.Thread(target=uvicorn.run, kwargs={"sockets": [bound]})
         thread.start()
         url = address(bound)
@@ -54,9 +56,43 @@ def library(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def served(model, library):
+def speech(tmp_path_factory):
+    """The folder in which servers keep the speech that is made by a tool."""
+    return tmp_path_factory.mktemp("tools") / "new" / "speech"
+
+
+@pytest.fixture(scope="session")
+def ports():
+    """The Wyoming ports of `served` and `home`, by these names."""
+    with listening("127.0.0.1", 0) as served, listening("127.0.0.1", 0) as home:
+        yield {"served": served, "home": home}
+
+
+@pytest.fixture(scope="session")
+def served(model, library, speech, ports):
     """(url, Server) of a server with random weights and a library of three voices."""
-    with running(model("base"), Settings(library=library.folder, max_batch=4, max_queue=8)) as made:
+    chosen = Settings(library=library.folder, max_batch=4, max_queue=8, speech=speech)
+    with running(model("base"), chosen, wyoming=ports["served"]) as made:
+        yield made
+
+
+@pytest.fixture(scope="session")
+def curt(tmp_path_factory):
+    """A model whose speech has few frames."""
+    folder = write_checkpoint(tmp_path_factory.mktemp("curt") / "curt", eos_gain=4)
+    sampling = folder / "generation_config.json"
+    sampling.write_text(json.dumps(json.loads(sampling.read_text()) | {"max_new_tokens": 7}))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def home(curt, tmp_path_factory, speech, ports):
+    """(url, Server) of a server whose speech has few frames, with a voice whose owner has refused."""
+    voices = Library(tmp_path_factory.mktemp("home") / "voices")
+    for number, (name, consent) in enumerate((("anna", "given"), ("ben", "not-needed"), ("no", "refused"))):
+        voices.add(name, vector(64, number), consent=consent, language="German", gender="ab"[number % 2])
+    chosen = Settings(library=voices.folder, max_batch=2, max_queue=2, max_characters=5000, speech=speech)
+    with running(Qwen3TTS.from_pretrained(curt, "float32"), chosen, "home", wyoming=ports["home"]) as made:
         yield made
 
 

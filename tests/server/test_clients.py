@@ -3,8 +3,11 @@
 import io
 import json
 import os
+import re
 import shutil
 import subprocess
+import sys
+import time
 from pathlib import Path
 
 import httpx
@@ -87,6 +90,10 @@ REPLAYS = {
         {"model": "tts-1", "input": "Hi.", "voice": "alloy", "response_format": "mp3", "speed": 1, "instructions": ""},
         {"authorization": "Bearer x", "accept": "*/*"},
     ),
+    "MacPaw/OpenAI, older": (
+        {"model": "tts-1", "input": "Hi.", "voice": "alloy", "response_format": "mp3", "speed": "1.0"},
+        {"authorization": "Bearer x"},
+    ),
 }
 
 
@@ -140,3 +147,35 @@ def test_pipecat(ending_url):
 @pytest.mark.clients
 def test_litellm(ending_url):
     assert python("litellm", ending_url)["bytes"] > 500
+
+
+@pytest.mark.clients
+def test_an_electron_app(tmp_path):
+    """The program that docs/apps.md shows, as it stands there: it starts the server, speaks, and takes it along."""
+    if shutil.which("node") is None:
+        pytest.skip("node is not installed")
+    page = (Path(__file__).parents[2] / "docs" / "apps.md").read_text(encoding="utf-8")
+    [code] = re.findall(r"^```js\n(// speech\.mjs\n.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    (tmp_path / "speech.mjs").write_text(code)
+    (tmp_path / "serve").write_text(f'#!/bin/sh\nexec "{sys.executable}" -m mlx_qwen3tts "$@"\n')
+    (tmp_path / "serve").chmod(0o755)
+    options = ["serve", "--model", "miniature", "--max-batch", "1", "--library", tmp_path / "voices"]
+    command = ["node", HERE / "electron.mjs", tmp_path / "speech.mjs", tmp_path / "serve", *options]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as app:
+        told = json.loads(app.stdout.readline())
+        assert told["head"] == "RIFF" and told["bytes"] > 4000 and told["url"] == f"http://127.0.0.1:{told['port']}"
+        assert "'nobody'" in told["error"] and told["aborted"] == "AbortError"
+        assert told["failed"] == "the speech server ended with status 2"
+        for _ in range(100):
+            if not (health := httpx.get(f"{told['url']}/health").json())["running"]:
+                break
+            time.sleep(0.05)
+        assert not health["running"], "it speaks on for somebody who has given up"
+        app.kill()
+    for _ in range(200):  # it is nobody's child any more
+        try:
+            httpx.get(f"{told['url']}/health")
+        except httpx.TransportError:
+            return
+        time.sleep(0.05)
+    pytest.fail("the server outlives the app")

@@ -12,9 +12,9 @@ import httpx
 import pytest
 from websockets.sync.client import connect
 
-from mlx_qwen3tts.server import live
-from mlx_qwen3tts.server.live import whole_characters
+from mlx_qwen3tts.server import written
 from mlx_qwen3tts.server.settings import Settings
+from mlx_qwen3tts.server.written import whole_characters
 from tests.server.test_live import CONFIG, heard, send
 
 SPEAK = {"input": "Hi.", "voice": "anna", "max_new_tokens": 2, "response_format": "pcm"}
@@ -133,7 +133,7 @@ def test_a_config_is_that_of_the_texts_that_follow_it(socket):
     ended = {"type": "input.done"}
     messages = [{"type": "input.text", "text": text}, ended]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(live, "LIMIT", 20)
+        patch.setattr(written, "LIMIT", 20)
         send(socket, {**CONFIG, "max_new_tokens": 3}, *messages, {**CONFIG, "max_new_tokens": 6}, *messages)
         first, second = heard(socket), heard(socket)
     count = first[1][-1]["total_sentences"]
@@ -161,7 +161,7 @@ def test_segments_are_bounded_and_lose_nothing(text, step):
     for start in range(0, len(text), step):
         rest = text[start : start + step]
         while rest:
-            cut = live.cut(before, rest)
+            cut = written.cut(before, rest)
             before += rest[:cut]
             if cut is None:
                 break
@@ -169,7 +169,7 @@ def test_segments_are_bounded_and_lose_nothing(text, step):
             before, rest = "", rest[cut:]
     made.append(before)
     assert "".join(made) == text
-    assert max(map(live.weight, made)) <= 2 * live.LIMIT + 3
+    assert max(map(written.weight, made)) <= 2 * written.LIMIT + 3
     assert len(made) > 1
 
 

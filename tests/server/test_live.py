@@ -8,7 +8,7 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
-from mlx_qwen3tts.server import live
+from mlx_qwen3tts.server import live, written
 
 TEXT = "Hello, the weather is fine today."
 CONFIG = {"type": "session.config", "voice": "anna", "seed": 5, "max_new_tokens": 16}
@@ -59,7 +59,7 @@ def test_sound_comes_before_the_text_has_ended(socket):
 
 
 def test_a_text_that_grows_is_cut_at_sentences(socket, monkeypatch):
-    monkeypatch.setattr(live, "LIMIT", 40)
+    monkeypatch.setattr(written, "LIMIT", 40)
     text = "One two three four five. Six seven eight nine. Ten eleven twelve. The end."
     send(socket, {**CONFIG, "max_new_tokens": 6}, *({"type": "input.text", "text": char} for char in text))
     send(socket, {"type": "input.done"})

@@ -12,7 +12,7 @@ from mlx_qwen3tts import Library
 from mlx_qwen3tts.server import asking, pages
 
 DOCUMENT = json.loads((pages.STATIC / "openapi.json").read_text("utf-8"))
-NOT_API = {"/", "/static/{name}", "/browser", "/browser/{name}", "/openapi.json", "/v1", "/v1/"}
+NOT_API = {"/", "/static/{name}", "/browser", "/browser/{name}", "/openapi.json", "/v1", "/v1/", "/mcp"}
 
 
 def test_the_document_is_valid_and_served(client):

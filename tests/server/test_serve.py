@@ -98,11 +98,14 @@ def test_a_child_of_an_app_says_its_port_and_ends_with_the_app(checkpoint, tmp_p
     key.write_text("sesame\n")
     options = ["--model", checkpoint("base"), "--library", tmp_path / "voices", "--api-key-file", key, "--log", log]
     app = subprocess.Popen(
-        [sys.executable, "-c", APP, *map(str, options), "--max-batch", "1"], stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", APP, *map(str, options), "--max-batch", "1", "--wyoming", "0", "--wyoming-without-key"],
+        stdout=subprocess.PIPE,
+        text=True,
     )
     with app:
         told = json.loads(app.stdout.readline())
         assert told["url"] == f"http://127.0.0.1:{told['port']}"
+        socket.create_connection(("127.0.0.1", told["wyoming"])).close()
         assert httpx.get(f"{told['url']}/v1/models").status_code == 401
         assert httpx.get(f"{told['url']}/v1/models", headers={"authorization": "Bearer sesame"}).status_code == 200
         app.kill()

@@ -295,8 +295,3 @@ def test_a_voice_of_another_size_is_refused_by_name(model, tmp_path, dimension):
         f"the voice 'anna' (of Qwen3-TTS-12Hz-1.7B-Base) has {dimension} dimensions, this model takes 64; voices do "
         "not transfer between model sizes"
     )
-
-
-def test_refused_consent_is_said(model):
-    with pytest.warns(UserWarning, match="consent to the voice anna is entered as refused"):
-        model("base").voice(Voice(vector(64, 1), metadata={"consent": "refused"}, name="anna"))

@@ -9,7 +9,7 @@ from ...checks import word
 
 # From the laxest to the strictest. "not-needed" is for voices that are nobody's; no entry reads as "unknown".
 CONSENT = ("not-needed", "given", "unknown", "refused")
-UNKNOWN = "unknown"
+UNKNOWN, REFUSED = "unknown", "refused"
 
 # SPDX names: what they ask for beyond public domain. Any other name asks for something of its own.
 CONDITIONS: dict[str, set[str]] = {

@@ -1,0 +1,163 @@
+"""mlx_qwen3tts mcp: on stdio, with a model of its own and through a running server."""
+
+import asyncio
+import base64
+import contextlib
+import importlib.util
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import mcp as protocol
+import numpy as np
+import pytest
+
+from mlx_qwen3tts import Library, mcp
+from mlx_qwen3tts.desktop.client import Client
+from mlx_qwen3tts.server import tools
+
+TEXT = "Hello there."
+START = {"protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": {"name": "test", "version": "1"}}
+
+
+@pytest.fixture(scope="module")
+def voices(tmp_path_factory):
+    library = Library(tmp_path_factory.mktemp("kept") / "voices")
+    for number, (name, consent) in enumerate((("anna", "given"), ("no", "refused"))):
+        library.add(name, np.random.default_rng(number).normal(size=64), consent=consent)
+    return library
+
+
+@pytest.fixture
+def options(curt, voices, tmp_path):
+    """A function from further arguments to the parsed options of the command."""
+
+    def parse(*more):
+        given = ["--model", curt, "--library", voices.folder, "--dtype", "float32"]
+        return mcp.build_parser().parse_args([*map(str, [*given, "--output", tmp_path / "speech", *more])])
+
+    return parse
+
+
+async def calls(asking, folder, *asked):
+    """The results of calls, in a process that then ends as the command does."""
+    try:
+        async with protocol.Client(tools.server(tools.Tools(asking, folder))) as client:
+            return [await client.call_tool(name, arguments) for name, arguments in asked]
+    finally:
+        await asking.close()
+
+
+def test_by_itself_it_loads_the_model_for_the_first_tool(options, tmp_path, monkeypatch):
+    asking = mcp.Asking(options("--server", "none", "--voice", "anna"), None)
+    loads, load = [], asking.load
+    monkeypatch.setattr(asking, "load", lambda: loads.append(1) or load())
+
+    async def ask():
+        async with protocol.Client(tools.server(tools.Tools(asking, tmp_path / "speech"))) as client:
+            await client.list_tools()
+            assert not loads and asking.loading is None
+            both = (client.call_tool("speak", {"text": TEXT, "seed": 1}) for _ in range(2))
+            first, second = await asyncio.gather(*both)
+            refused = await client.call_tool("speak", {"text": TEXT, "voice": "no"})
+        await asking.close()
+        return first, second, refused
+
+    first, second, refused = asyncio.run(ask())
+    assert loads == [1] and first.content[0].data == second.content[0].data
+    assert first.structured_content["path"] != second.structured_content["path"]
+    assert refused.is_error and "refused" in refused.content[0].text
+    assert asking.loading is not None and not asking.loading.result().server.engine.alive, "it was closed"
+
+
+def test_through_the_server_that_runs(options, home, tmp_path, monkeypatch):
+    url, server = home
+    asking = mcp.Asking(options(), Client(url))
+    monkeypatch.setattr(asking, "load", lambda: 1 / 0)
+    before = server.engine.counts["frames"]
+    asked = [
+        ("speak", {"text": TEXT, "voice": "anna", "seed": 1}),
+        ("list_voices", {}),
+        ("save_voice", {"name": "copy", "voice": "anna"}),
+        ("speak", {"text": TEXT, "voice": "nobody"}),
+    ]
+    spoken, listed, kept, wrong = asyncio.run(calls(asking, tmp_path / "speech", *asked))
+    assert server.engine.counts["frames"] > before and "copy" in server.voices.library
+    path = Path(spoken.structured_content["path"])
+    assert path.parent == tmp_path / "speech" and path.read_bytes() == base64.b64decode(spoken.content[0].data)
+    assert [one["name"] for one in listed.structured_content["voices"]] == ["anna", "ben", "no"]
+    assert kept.structured_content["name"] == "copy"
+    assert wrong.is_error and wrong.content[0].text.startswith("voice 'nobody' is not")
+    server.engine.call(lambda: server.voices.library.remove("copy")).result(5)
+
+
+def test_a_call_that_is_given_up_frees_the_servers_row(options, served, tmp_path):
+    url, server = served
+    asking = mcp.Asking(options(), Client(url))
+
+    async def leave():
+        async with protocol.Client(tools.server(tools.Tools(asking, tmp_path))) as client:
+            speaking = asyncio.ensure_future(client.call_tool("speak", {"text": TEXT, "voice": "anna"}))
+            while not server.engine.running:
+                await asyncio.sleep(0.01)
+            speaking.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await speaking
+            while server.engine.load:
+                await asyncio.sleep(0.01)
+
+    asyncio.run(asyncio.wait_for(leave(), 20))
+
+
+def line(number, method, params):
+    return json.dumps({"jsonrpc": "2.0", "id": number, "method": method, "params": params}).encode() + b"\n"
+
+
+def test_on_stdio_it_answers_at_once_and_prints_nothing_else(tmp_path):
+    """The model is not there, which nobody hears of before a tool needs it."""
+    command = [sys.executable, "-m", "mlx_qwen3tts.mcp", "--model", "nowhere", "--server", "none", "--output", tmp_path]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        process.stdin.write(line(1, "initialize", START) + b"not JSON\n" + line(2, "tools/list", {}))
+        process.stdin.write(line(3, "tools/call", {"name": "list_voices", "arguments": {}}))
+        process.stdin.flush()
+        told = {}
+        while len(told) < 3:
+            answer = json.loads(process.stdout.readline())
+            told[answer["id"]] = answer
+        assert told[1]["result"]["serverInfo"]["name"] == "mlx_qwen3tts" and len(told[2]["result"]["tools"]) == 5
+        assert told[3]["result"]["isError"] and "nowhere" in told[3]["result"]["content"][0]["text"]
+        process.send_signal(signal.SIGTERM)  # with stdin still open
+        out, err = process.communicate(timeout=20)
+        assert process.returncode == 143 and out == b"", err
+
+
+def test_it_ends_with_stdin(monkeypatch):
+    read, write = os.pipe()
+
+    async def take():
+        os.write(write, b"one\ntw")
+        found = []
+        async for one in mcp.lines(read):
+            found.append(one)
+            if one == "one":
+                os.write(write, "o\nthrée".encode())
+                os.close(write)
+        return found
+
+    assert asyncio.run(take()) == ["one", "two", "thrée"]
+    os.close(read)
+
+
+def test_what_it_refuses_before_it_starts(command, tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    ran = command("mcp", "--output", "file")
+    assert ran.status == 2 and ran.lines == ["error: --output file is not a folder"]
+    ran = command("mcp", "--server", "ftp://x")
+    assert ran.status == 2 and "neither http://HOST:PORT nor unix:PATH" in ran.err
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "mcp" else find(name))
+    ran = command("mcp")
+    assert ran.status == 2 and "mcp needs mcp: pip install" in ran.err and len(ran.lines) == 1

@@ -1,0 +1,199 @@
+"""The corpus of the open miniature: what 1,000 voices and 320 between two of them say, as codes, shard by shard.
+
+    python -m training.open corpus WORK --texts ROOT [--seconds 500]
+
+A shard is a function of its number alone, so a corpus is as long as it has been made, and goes on where it stopped. It
+holds 40 voices with a few utterances each, 33 shards hold all voices once, and the rounds that follow let them say
+other things: half a corpus has all voices too. Shard `valid` and shard `test` are 40 unheard voices each, that say
+unheard sentences. What a shard keeps: the codes, packed; the two phones of every frame and the character of the text
+that is said in it, both as espeak-ng tells them; and vectors of some utterances by the speaker encoder. Sound is not
+kept. WORK/corpus/index.json lists the shards with the SHA-256 sum of each.
+"""
+
+import hashlib
+import io
+import json
+import random
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+from ..corpus import draw
+from ..espeak import RATE as SAMPLE_RATE
+from ..espeak import SAMPLES_PER_FRAME
+from ..lock import locked
+from .config import PACKAGE
+from .inventory import NUMBER
+from .packing import bits_for, pack, unpack
+from .phones import Talking, data_folder
+from .texts import Decks
+
+VOICES = 40  # of a shard
+SAYS, TESTED = 8, 5  # utterances of each in a shard; in the shard `test`
+VECTORS = 2  # of them with a speaker vector
+ROUNDS = 4
+TRAINED = 1320
+SEED = 1
+FRAME = SAMPLES_PER_FRAME / SAMPLE_RATE
+SPLITS = ("valid", "test")
+CODES = 256
+
+
+def names(rounds=ROUNDS):
+    """The shards in the order in which they are made."""
+    return [*SPLITS, *(f"{number:04}" for number in range(rounds * TRAINED // VOICES))]
+
+
+def plan(name, speakers):
+    """[(speaker, its number in the corpus, the texts' numbers)] of a shard, and whether they are unheard."""
+    if name in SPLITS:
+        own = [n for n, speaker in enumerate(speakers) if speaker["split"] == name]
+        count, first = (TESTED, 1_000_000) if name == "test" else (SAYS, 0)
+        return [(n, [first + k * VOICES + place for k in range(count)]) for place, n in enumerate(own)], True
+    turn, place = divmod(int(name), TRAINED // VOICES)
+    order = list(range(TRAINED))
+    random.Random(SEED + turn).shuffle(order)
+    own = order[place * VOICES : (place + 1) * VOICES]
+    first = int(name) * VOICES * SAYS
+    return [(n, [first + k * SAYS + i for i in range(SAYS)]) for k, n in enumerate(own)], False
+
+
+class Ear:
+    """The codec and the speaker encoder of the shipped miniature."""
+
+    def __init__(self):
+        from mlx_qwen3tts import Qwen3TTS
+
+        self.model = Qwen3TTS.from_pretrained(PACKAGE, dtype="float32")
+
+    def codes(self, sound):
+        """[frames, codebooks] of samples with locked pitch."""
+        import mlx.core as mx
+
+        return np.array(self.model.codec.encode(mx.array(sound)))
+
+    def vector(self, sound):
+        return np.array(self.model.embed((sound, SAMPLE_RATE)), np.float32)
+
+
+def record(said, speaker, ear):
+    """Codes [frames, codebooks], phones [frames, 2] and places [frames] of an utterance."""
+    sound, periods = locked(said.sound, 0.9 * speaker.f0, 1.4 * speaker.f0)
+    codes = ear.codes(sound)
+    codes[:, 0] = periods  # which is known
+    times = np.arange(said.frames) * FRAME
+    phones = [[NUMBER[n] for n in said.at(times + part * FRAME)[0]] for part in (0.25, 0.75)]
+    _, places = said.at(times + 0.5 * FRAME)
+    return codes, np.array(phones, np.uint8).T, places.astype(np.uint8)
+
+
+def make(name, decks, talking, ear, speakers):
+    """One shard: {array name: array}. Its texts are a JSON list."""
+    rows, held = plan(name, speakers)
+    texts, lengths, who, codes, phones, places, vectors = [], [], [], [], [], [], []
+    for number, wanted in rows:
+        speaker = speakers[number]["speaker"]
+        talking.use(speaker)
+        kept = 0
+        for text in (decks.text(n, held) for n in wanted):
+            said = talking.say(text)
+            if said is None or not said.spoken():
+                continue
+            found = record(said, speaker, ear)
+            for row, part in zip((codes, phones, places), found, strict=True):
+                row.append(part)
+            texts.append(text)
+            lengths.append(said.frames)
+            who.append(number)
+            with_vector = kept < VECTORS or held
+            vectors.append(ear.vector(said.sound) if with_vector else None)
+            kept += 1
+    codes = np.concatenate(codes)
+    return {
+        "texts": np.frombuffer(json.dumps(texts).encode(), np.uint8),
+        "lengths": np.array(lengths, np.uint8),
+        "speakers": np.array(who, np.uint16),
+        "codes": pack(codes, bits_for(CODES)),
+        "codebooks": np.array(codes.shape[1], np.uint8),
+        "phones": np.concatenate(phones),
+        "places": np.concatenate(places),
+        "vectors": np.array([v for v in vectors if v is not None], np.float16),
+        "with_vector": np.array([v is not None for v in vectors]),
+    }
+
+
+def add_options(options):
+    options.add_argument("--texts", default="/", help="root below which the texts' packages lie")
+    options.add_argument("--rounds", type=int, default=ROUNDS, help="times that every voice is heard")
+
+
+def main(options):
+    folder = Path(options.work) / "corpus"
+    folder.mkdir(parents=True, exist_ok=True)
+    index = folder / "index.json"
+    known = json.loads(index.read_text()) if index.is_file() else {}
+    missing = [name for name in names(options.rounds) if name not in known]
+    if not missing:
+        return print(
+            f"corpus: {len(known)} shards, {sum(s['frames'] for s in known.values()) * FRAME / 3600:.1f} hours"
+        )
+    decks, speakers, ear = Decks.kept(options.work, options.texts), draw(SEED), Ear()
+    started = time.monotonic()
+    with tempfile.TemporaryDirectory() as data:
+        talking = Talking(data_folder(data))
+        for name in missing:
+            if options.seconds is not None and time.monotonic() - started > options.seconds:
+                return print(f"corpus: {len(known)} of {len(names(options.rounds))} shards, to be gone on with")
+            before = time.process_time()
+            arrays = make(name, decks, talking, ear, speakers)
+            written = io.BytesIO()
+            np.savez_compressed(written, **arrays)
+            partial = folder / f"{name}.partial"
+            partial.write_bytes(written.getvalue())
+            partial.replace(folder / f"{name}.npz")
+            known[name] = {
+                "sha256": hashlib.sha256(written.getvalue()).hexdigest(),
+                "bytes": len(written.getvalue()),
+                "utterances": len(arrays["lengths"]),
+                "frames": int(arrays["lengths"].sum(dtype=int)),
+                "seconds": round(time.process_time() - before, 1),
+            }
+            partial = index.with_suffix(".partial")
+            partial.write_text(json.dumps(known, indent=1) + "\n")
+            partial.replace(index)
+            print(
+                f"corpus: shard {name}, {known[name]['frames'] * FRAME / 60:.0f} minutes, "
+                f"{known[name]['seconds']:.0f} s of CPU, {known[name]['bytes'] / 1e6:.2f} MB",
+                flush=True,
+            )
+    print(f"corpus: {sum(s['frames'] for s in known.values()) * FRAME / 3600:.1f} hours")
+
+
+class Shard:
+    """What a shard holds, utterance by utterance."""
+
+    def __init__(self, path):
+        with np.load(path) as found:
+            arrays = dict(found)
+        self.texts = json.loads(arrays["texts"].tobytes())
+        self.lengths, self.speakers = arrays["lengths"].astype(int), arrays["speakers"].astype(int)
+        frames, books = int(self.lengths.sum()), int(arrays["codebooks"])
+        self.codes = unpack(arrays["codes"], bits_for(CODES), frames * books).reshape(frames, books)
+        self.phones, self.places = arrays["phones"], arrays["places"].astype(int)
+        self.starts = np.concatenate([[0], np.cumsum(self.lengths)])
+        self.vectors = {}  # of utterances that have one
+        for utterance, vector in zip(np.flatnonzero(arrays["with_vector"]), arrays["vectors"], strict=True):
+            self.vectors[int(utterance)] = vector.astype(np.float32)
+
+
+def shards(work, verify=False):
+    """{name: path} of the shards that are there, in order; verify: ValueError where one's hash is not that listed."""
+    folder = Path(work) / "corpus"
+    known = json.loads((folder / "index.json").read_text())
+    for name, about in known.items():
+        data = (folder / f"{name}.npz").read_bytes() if verify else b""
+        if verify and hashlib.sha256(data).hexdigest() != about["sha256"]:
+            raise ValueError(f"{folder / name}.npz is not what index.json says")
+    return {name: folder / f"{name}.npz" for name in known}

@@ -1,0 +1,115 @@
+"""Whether the closed miniature's codec and speaker encoder know all phones of English.
+
+    python -m training.open resynthesis WORK [--count 120]
+
+Unheard voices say unheard sentences, the codec gives them back, and the judge hears both. Writes WORK/resynthesis.json:
+phone errors as spoken and as given back, with natural pitch and with the locked one that the talker learns; the phones
+that are heard worst; errors along the utterance, as the codec was trained on 64 frames at most; and how well a linear
+layer reads pitch and vocal tract off the vectors. Gates: both.
+"""
+
+import json
+import random
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import mlx.core as mx
+import numpy as np
+
+from mlx_qwen3tts import Qwen3TTS
+
+from ..espeak import RATE, SAMPLES_PER_FRAME, Speaker
+from ..lock import locked
+from .alignment import aligned
+from .config import PACKAGE
+from .inventory import PAUSE
+from .listener import Listener
+from .phones import Talking, data_folder
+from .texts import Decks
+
+WORST, EXPLAINED = 0.10, 0.9  # phone errors of the codec above those as spoken; of pitch and formants by the vectors
+FIRST = 20_000_000  # of the texts' numbers
+LATE = 64  # frames that the codec has seen in training
+
+
+def add_options(options):
+    options.add_argument("--texts", default="/", help="root below which the texts' packages lie")
+    options.add_argument("--count", type=int, default=120, help="utterances, each of a voice of its own")
+
+
+def main(options):
+    work = Path(options.work)
+    decks, talking = Decks.kept(work, options.texts), Talking(data_folder(work))
+    model, listen = Qwen3TTS.from_pretrained(PACKAGE, dtype="float32"), Listener(work / "judge.safetensors")
+    errors, total, seen = Counter(), 0, Counter()
+    wrong, swapped, late, vectors, features = Counter(), Counter(), Counter(), [], []
+    started = time.monotonic()
+    for number in range(options.count):
+        if options.seconds is not None and time.monotonic() - started > options.seconds:
+            break
+        speaker = Speaker.draw(random.Random(FIRST + number))
+        talking.use(speaker)
+        said = talking.say(decks.text(FIRST + number, held=True))
+        if said is None or not said.spoken():
+            continue
+        meant = said.spoken()
+        fixed, periods = locked(said.sound, 0.9 * speaker.f0, 1.4 * speaker.f0)
+        codes = {"natural": model.codec.encode(mx.array(said.sound)), "locked": model.codec.encode(mx.array(fixed))}
+        codes["locked"] = mx.concatenate([mx.array(periods.astype(np.int32))[:, None], codes["locked"][:, 1:]], 1)
+        sounds = {"spoken": said.sound} | {name: np.array(model.codec.decode(c)) for name, c in codes.items()}
+        total += len(meant)
+        starts = [s for s, phone in zip(said.starts, said.phones, strict=True) if phone != PAUSE]
+        for name, sound in sounds.items():
+            heard = listen(sound)
+            pairs = [(i, None if j is None else heard[j]) for i, j in aligned(meant, heard)]
+            errors[name] += sum(i is None or meant[i] != phone for i, phone in pairs)
+            if name == "locked":
+                for i, other in pairs:
+                    one = PAUSE if i is None else meant[i]
+                    if i is not None:
+                        place = "late" if starts[i] * RATE / SAMPLES_PER_FRAME >= LATE else "early"
+                        late[place, one != other] += 1
+                    seen[one] += 1
+                    wrong[one] += one != other
+                    swapped[one, other] += one != other
+        vectors.append(np.array(model.embed((said.sound, RATE)), np.float32))
+        features.append(speaker.features())
+    rates = {name: count / total for name, count in errors.items()}
+    worst = sorted(((wrong[p] / n, n, p) for p, n in seen.items() if n >= 10), reverse=True)[:15]
+    along = {place: late[place, True] / max(1, late[place, True] + late[place, False]) for place in ("early", "late")}
+    explained = read_off(np.array(vectors), np.array(features))
+    result = {
+        "utterances": len(vectors),
+        "phones": total,
+        "errors": rates,
+        "along": along,
+        "worst": [(p, round(r, 3), n) for r, n, p in worst],
+        "swapped": [(*pair, n) for pair, n in swapped.most_common(25)],
+        "explained": explained,
+    }
+    (work / "resynthesis.json").write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n")
+    print(json.dumps(result, ensure_ascii=False))
+    if rates["locked"] - rates["spoken"] > WORST:
+        sys.exit(
+            f"resynthesis: the codec adds {rates['locked'] - rates['spoken']:.3f} phone errors; train it on these texts"
+        )
+    if min(explained["pitch"], explained["formants"]) < EXPLAINED:
+        sys.exit(
+            f"resynthesis: the vectors tell pitch and formants to {explained}; train the speaker encoder on these texts"
+        )
+
+
+def read_off(vectors, features, parts=5):
+    """{attribute: explained variance} by a linear layer with a ridge, a part of the voices left out in turn."""
+    guess, order = np.zeros_like(features), np.arange(len(vectors)) % parts
+    for part in range(parts):
+        known = order != part
+        mean = vectors[known].mean(0)
+        X, y = vectors[known] - mean, features[known]
+        gram = X.T @ X
+        weight = np.linalg.solve(gram + 1e-3 * np.trace(gram) / len(gram) * np.eye(len(gram)), X.T @ (y - y.mean(0)))
+        guess[~known] = (vectors[~known] - mean) @ weight + y.mean(0)
+    explained = 1 - ((guess - features) ** 2).mean(0) / features.var(0)
+    return dict(zip(("pitch", "formants", "tilt", "pace"), explained.round(3).tolist(), strict=True))

@@ -1,0 +1,181 @@
+"""Talker and code predictor together, teacher-forced on the gathered codes.
+
+    python -m training.open talker WORK [--minutes 12 --device cuda --precision bfloat16 --compile]
+    nice -n 19 python -m training.open talker WORK --steps 40000 --seconds 500
+
+reads WORK/data alone and needs torch, NumPy and safetensors. Everything random comes from the number of the step, so a
+run that was stopped ends in the same weights as one that was not (on one kind of machine, with the same options). It
+writes WORK/talker.csv (means of the losses), WORK/talker.notes.csv (held-out voices and sentences) and, at its end,
+WORK/talker.safetensors. Gates: after 2 % of the steps the losses beside those of curve.csv; at the end the held-out
+ones.
+"""
+
+import json
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from . import curve
+from .inventory import INVENTORY
+from .loop import Loop
+from .model import NAMES, Talker, Teacher, losses, total
+from .prompts import Order, Prompts
+
+STEPS, FRAMES, RATE = 40_000, 4_096, 1e-3
+PREDICTED = 4  # one frame in so many is learnt by the code predictor in a step
+DECAY, BETAS, CLIP = 0.03, (0.9, 0.98), 1.0
+CHECKED = 1000  # steps between two looks at the held-out voices
+TIMED = 40  # steps that are timed for --minutes, after as many that are not
+GATE = {"pointer": 0.5, "phones": 1.2, "first": 1.3}
+
+torch.set_flush_denormal(True)  # decaying moments of an optimizer would slow a CPU down many times over
+
+
+class Batches(torch.utils.data.Dataset):
+    """The batch of a step, as tensors; steps from `first` on, so that workers can make them ahead."""
+
+    def __init__(self, prompts, order, first, last, predicted):
+        self.prompts, self.order, self.first, self.last, self.predicted = prompts, order, first, last, predicted
+
+    def __len__(self):
+        return self.last - self.first
+
+    def __getitem__(self, index):
+        step = self.first + index
+        return tensors(self.prompts.batch(self.order[step], step, True, self.predicted))
+
+
+def tensors(batch):
+    return {name: torch.from_numpy(np.asarray(value)) for name, value in batch.items()}
+
+
+class Training:
+    """Model, optimizer and data, and a step of it."""
+
+    def __init__(self, options, settings=None):
+        self.options = options
+        work = Path(options.work)
+        self.prompts = Prompts(work / "data", settings)
+        torch.manual_seed(0)
+        self.talker = Talker(self.prompts.settings).to(options.device)
+        self.teacher = Teacher(self.prompts.settings, len(INVENTORY) + 1).to(options.device)
+        self.trained = [*self.talker.parameters(), *self.teacher.parameters()]
+        self.optimizer = self.new_optimizer()
+        self.order = Order(self.prompts.of("train"), self.prompts.lengths, options.frames)
+        held = self.prompts.of("valid")
+        self.held = Order(held, self.prompts.lengths, options.frames)
+        self.losses = torch.compile(losses, dynamic=True) if options.compile else losses
+
+    def new_optimizer(self):
+        groups = [
+            {"params": [v for v in self.trained if v.ndim > 1], "weight_decay": DECAY},
+            {"params": [v for v in self.trained if v.ndim < 2], "weight_decay": 0.0},
+        ]
+        fused = self.options.device != "cpu"
+        return torch.optim.AdamW(groups, lr=self.options.rate, betas=BETAS, fused=fused)
+
+    def told(self, batch, noise):
+        batch = {name: value.to(self.options.device, non_blocking=True) for name, value in batch.items()}
+        kind, low = self.options.device.partition(":")[0], self.options.precision == "bfloat16"
+        with torch.autocast(kind, torch.bfloat16, enabled=low):
+            return (self.losses if noise else losses)(self.talker, self.teacher, batch, noise)
+
+    def step(self, number, batch, rate):
+        """One step of learning; {name: scalar}."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        torch.manual_seed(number)
+        told = self.told(batch, True)
+        total(told).backward()
+        norm = nn.utils.clip_grad_norm_(self.trained, CLIP)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        return {name: value.detach() for name, value in told.items()} | {"norm": norm.detach()}
+
+    def batches(self, first, last):
+        """The batches of steps first to last, made ahead by --workers processes."""
+        data = Batches(self.prompts, self.order, first, last, self.options.frames // PREDICTED)
+        ahead = {"num_workers": self.options.workers, "prefetch_factor": 4} if self.options.workers else {}
+        return iter(torch.utils.data.DataLoader(data, batch_size=None, shuffle=False, **ahead))
+
+    @torch.no_grad()
+    def valid(self, most=12):
+        """{name: mean} on held-out voices and sentences."""
+        rows = []
+        for number in range(min(most, self.held.each)):
+            batch = tensors(self.prompts.batch(self.held[number], number, False))
+            rows.append([float(value) for value in self.told(batch, False).values()])
+        return dict(zip(NAMES, np.mean(rows, 0).tolist(), strict=True))
+
+    def steps_in(self, minutes):
+        """How many steps take so many minutes here, by timing some and undoing them."""
+        state = {k: v.clone() for k, v in self.talker.state_dict().items()}
+        teacher = {k: v.clone() for k, v in self.teacher.state_dict().items()}
+        feed, took = self.batches(0, 2 * TIMED), []
+        for number in range(2 * TIMED):
+            before = time.perf_counter()
+            float(self.step(number, next(feed), 1e-5)["norm"])
+            took.append(time.perf_counter() - before)
+        self.talker.load_state_dict(state)
+        self.teacher.load_state_dict(teacher)
+        self.optimizer = self.new_optimizer()
+        return max(100, int(60 * minutes / np.mean(took[TIMED:])))
+
+    def keep(self):
+        return {"talker": self.talker, "teacher": self.teacher, "optimizer": self.optimizer}
+
+
+def add_options(options):
+    options.add_argument("--steps", type=int, help=f"of the whole run (default: {STEPS})")
+    options.add_argument("--minutes", type=float, help="as many steps as take so long here, instead of --steps")
+    options.add_argument("--frames", type=int, default=FRAMES, help=f"of a batch, about (default: {FRAMES})")
+    options.add_argument("--rate", type=float, default=RATE, help=f"highest learning rate (default: {RATE})")
+    options.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    options.add_argument("--precision", choices=("float32", "bfloat16"), default="float32")
+    options.add_argument("--compile", action="store_true", help="compile the step")
+    options.add_argument("--threads", type=int, default=1, help="of a CPU (default: 1)")
+    options.add_argument("--workers", type=int, default=0, help="processes that make batches ahead (default: 0)")
+
+
+def planned(work):
+    """The steps of a run that was begun, or None."""
+    path = Path(work) / "talker.plan.json"
+    return json.loads(path.read_text())["steps"] if path.is_file() else None
+
+
+def main(options):
+    torch.set_num_threads(options.threads)
+    torch.set_float32_matmul_precision("high")
+    work = Path(options.work)
+    training = Training(options)
+    steps = planned(work) or options.steps or (training.steps_in(options.minutes) if options.minutes else STEPS)
+    (work / "talker.plan.json").write_text(json.dumps({"steps": steps, "frames": options.frames}) + "\n")
+    loop = Loop("talker", work, training.keep(), steps, options.rate, torch)
+    known = curve.read() if curve.KNOWN.is_file() else None
+    feed = training.batches(loop.step, steps)
+    seen = int(training.prompts.lengths[training.prompts.of("train")].sum()) / training.order.each  # frames of a step
+    for step in loop.run(options.seconds):
+        loop.record(frames=(step + 1) * seen, **training.step(step, next(feed), loop.rate()))
+        if (step + 1) % CHECKED == 0:
+            loop.note(frames=(step + 1) * seen, **training.valid())
+        asked = max(loop.every, round(steps * curve.EARLY / loop.every) * loop.every)
+        if known and step + 1 == asked and (wrong := curve.misses(known, step + 1, loop.means)):
+            loop.save()
+            sys.exit(f"talker: after {step + 1} of {steps} steps {'; '.join(wrong)}")
+    if not loop.done:
+        return
+    valid = training.valid()
+    print("talker:", {name: round(value, 3) for name, value in valid.items()})
+    write(training.talker, work / "talker.safetensors")
+    if bad := [name for name, bound in GATE.items() if not valid[name] <= bound]:
+        sys.exit(f"talker: {', '.join(f'{name} {valid[name]:.2f} > {GATE[name]}' for name in bad)} on held-out voices")
+
+
+def write(talker, path):
+    """The weights under the published names."""
+    save_file({f"talker.{k}": v.detach().float().cpu().contiguous() for k, v in talker.state_dict().items()}, path)
