@@ -130,7 +130,7 @@ export const verdict = (answers) => {
   const right = answers.filter(({ x, said }) => x === said).length;
   const p = chance(right, answers.length);
   return [t("abx-right", { right, trials: answers.length }), t("abx-guessing", { percent: percent(p), p: p < 0.001 ? "< 0.001" : p.toFixed(3) }),
-    t(p <= ENOUGH ? "abx-heard" : "abx-luck")].join(" ");
+    t(p <= ENOUGH ? "abx-heard" : "abx-luck")].join(t("space"));
 };
 
 const Test = ({ test, there }) => html`

@@ -21,7 +21,7 @@ const mp3 = async (take) => {
 const Take = ({ take }) => {
   const { input, voice, language, instructions, temperature, speed, steering } = take.settings;
   const more = [language, instructions, temperature !== undefined && `${t("temperature")} ${temperature}`,
-    speed !== undefined && `${t("speed")} ${speed}`, 
+    speed !== undefined && `${t("speed")} ${speed}`,
     steering && t("steered", { to: steering.at(-1).voice }), !take.whole && t("cutShort")].filter(Boolean);
   const heard = state.playing === take.id;
   return html`<li>
