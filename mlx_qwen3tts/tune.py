@@ -392,9 +392,16 @@ def save(tuning: LoraFit, output: Path, rights: dict[str, str]) -> list[Path]:
             (output / name).unlink(missing_ok=True)
     written = []
     for name, vector in vectors.items():
-        known = {key: rights.get(key) for key in ("language", "consent", "license")}
-        source, recipe = tuning.tts.folder.folder.name, tuning.recipe(name)
-        Voice(vector, source_model=source, recipe=recipe, **known).save(path := output / f"{name}.safetensors")
+        voice = Voice(
+            vector,
+            source_model=tuning.tts.folder.folder.name,
+            language=rights.get("language"),
+            consent=rights.get("consent"),
+            license=rights.get("license"),
+            recipe=tuning.recipe(name),
+        )
+        path = output / f"{name}.safetensors"
+        voice.save(path)
         written.append(path)
     return written
 
