@@ -91,7 +91,7 @@ class Qwen3TTS:
         self.library = Library(library)
         self.steps = Steps(self.talker, self.config, proof.choose(kernels, self.talker.dtype))
         self.casting = Casting(self.folder, self.talker.dtype, self.library)
-        resolve, name = self.casting.resolve, self.folder.folder.name
+        resolve, name = self.casting.resolve, self.folder.title
         self.planner = Planner(self.talker, self.config, self.tokenizer, self.codec, self.sampling, resolve, name)
 
     @classmethod
@@ -108,6 +108,11 @@ class Qwen3TTS:
         check_dtype(dtype)
         proof.check_choice(kernels)
         return cls(hub.resolve(model), dtype, library, kernels)
+
+    @property
+    def title(self) -> str:
+        """What tags call the model: its folder's name or hub id, and what its card names as its base."""
+        return self.folder.title
 
     @property
     def kernels(self) -> list[str]:
