@@ -208,7 +208,7 @@ class Session:
     async def _utter(self, requests: list[Request], seed: int | None, first: bool) -> None:
         """Send the sound of Requests; first: with a beginning, once there is sound and no more error to expect."""
         rate = self.server.sample_rate
-        flow = Flow("pcm", rate)
+        flow = Flow("pcm", rate, seal=self.server.seal)
         async with speaking(self.server.engine, requests, True, seed) as listener:
             async for samples in listener:
                 if first:
