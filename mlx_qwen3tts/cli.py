@@ -218,12 +218,9 @@ def usual_name(model: str | None) -> str | None:
 
 
 def nameless(voice: str) -> str | None:
-    """Why a server cannot speak with what is a voice for other commands, or None: it is a file."""
-    if not os.path.isfile(voice):
-        return None
-    from .voices.voice import SUFFIXES  # which takes its time
-
-    if os.path.splitext(voice)[1] not in SUFFIXES:
+    """Why a server cannot speak with what is a voice for other commands, or None: it is a file. A name without an
+    extension is a name, whatever lies in this folder."""
+    if not (os.path.splitext(voice)[1] and os.path.isfile(voice)):
         return None
     way_out = f"`voices add NAME {shlex.quote(voice)}` gives it one"
     return f"voice {voice!r} is a file, and a server takes names alone; {way_out}"

@@ -200,37 +200,37 @@ class Body:
 class Patient(H11Protocol):
     """uvicorn's protocol, which would wait for the rest of a request's head for ever: this one closes after a while."""
 
-    _watch: asyncio.TimerHandle | None = None
+    head_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
-        self._watch_head()
+        self.watch_head()
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
         upgraded = self.transport.get_protocol() is not self  # to a socket, which has its own limits
         if upgraded or (self.cycle is not None and not self.cycle.response_complete):
-            self._unwatch()
-        elif self._watch is None:
-            self._watch_head()
+            self.unwatch()
+        elif self.head_timer is None:
+            self.watch_head()
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
         # The next head may be here already, in part: then nothing else would end this connection.
-        if self._watch is None and self.conn.trailing_data[0]:
-            self._watch_head()
+        if self.head_timer is None and self.conn.trailing_data[0]:
+            self.watch_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._unwatch()
+        self.unwatch()
         super().connection_lost(exc)
 
-    def _watch_head(self) -> None:
-        self._watch = self.loop.call_later(HEAD_SECONDS, self.transport.close)
+    def watch_head(self) -> None:
+        self.head_timer = self.loop.call_later(HEAD_SECONDS, self.transport.close)
 
-    def _unwatch(self) -> None:
-        if self._watch is not None:
-            self._watch.cancel()
-            self._watch = None
+    def unwatch(self) -> None:
+        if self.head_timer is not None:
+            self.head_timer.cancel()
+            self.head_timer = None
 
 
 def host_name(host: str) -> str:

@@ -211,13 +211,13 @@ def test_slow_senders_are_let_go(slow, monkeypatch):
 
 def test_a_socket_lives_longer_than_a_head_may_take(url, monkeypatch):
     """The time for its head ends with the head."""
-    watch, timers = guard.Patient._watch_head, []
+    watch, timers = guard.Patient.watch_head, []
 
     def watched(self):
         watch(self)
-        timers.append(self._watch)
+        timers.append(self.head_timer)
 
-    monkeypatch.setattr(guard.Patient, "_watch_head", watched)
+    monkeypatch.setattr(guard.Patient, "watch_head", watched)
     with connect(f"{url.replace('http', 'ws')}/v1/audio/speech/stream", proxy=None) as socket:
         assert [timer.cancelled() for timer in timers] == [True]
         socket.send('{"type": "session.close"}')
