@@ -38,8 +38,8 @@ SLOT, SLOTS = 0.032, 40  # seconds; it repeats every 1.28 s
 
 # The marker.
 WINDOW, HOP = 0.032, 0.008  # seconds
-GENTLEST, STRONGEST = 0.4, 1.75  # dB that a cell is changed
-BELOW = 9.5  # dB that what is added stays below what the sound masks
+GENTLEST, STRONGEST = 0.35, 1.5  # dB that a cell is changed
+BELOW = 11.0  # dB that what is added stays below what the sound masks
 STEADY, SLOWNESS, PAST = 2.5, 0.8, 4  # dB a WINDOW: below, sound is tone-like; how this is smoothed; hops to a WINDOW
 QUIET = 1e-12  # power that is silence
 
@@ -51,6 +51,7 @@ FINE = 4  # places to a slot at which a pattern may begin
 BLOCK, OVERLAP = 16.0, 4.0  # seconds that are looked at together
 SEGMENT = 2.0  # seconds that are folded together
 SPANS = (2, 8)  # segments; marks are looked for in all runs of so many, and in the whole block
+RANK = 10  # of 100 or more frames, the quietest whose level counts as a band's lowest; half of it as its highest
 AROUND, BESIDE, SPREAD = 25, 3, 51  # frames before and after, bands below and above, frames of the spread
 FLOOR, DEAF = 1e-5, 1e-7  # power beside the loudest of a band, and of all, below which nothing is seen
 TAIL = 1 / 0.3146  # 1 / (4 P(Z >= sqrt(2))), the constant of the bound
@@ -202,12 +203,11 @@ def detect(samples: np.ndarray, rate: int, keys: Sequence[str]) -> list[Found]:
         raise AudioError(f"audio lasts {seconds:.2f} s; a mark needs at least {LEAST:g} s to be found", param="samples")
     turned = np.concatenate([_turned(signs) for signs in patterns]) if patterns else np.zeros((0, SLOTS * BANDS))
     best, tried = np.full(len(patterns), -np.inf), 0
-    for levels in _blocks(sound):
-        for speed in speeds(len(levels) * STEP / RATE):
-            cells = folded(levels, speed)
-            scores = cells @ turned.T  # [places, keys * SLOTS]
-            best = np.maximum(best, scores.reshape(-1, len(patterns), SLOTS).max(axis=(0, 2)))
-            tried += len(cells) * SLOTS
+    for power in _blocks(sound):
+        cells = np.concatenate([folded(power, speed) for speed in speeds(len(power) * STEP / RATE)])
+        scores = cells @ turned.T  # [places, keys * SLOTS]
+        best = np.maximum(best, scores.reshape(-1, len(patterns), SLOTS).max(axis=(0, 2)))
+        tried += len(cells) * SLOTS
     return [
         Found(key, float(score), p_false, p_false <= THRESHOLD, seconds)
         for key, score in zip(keys, best, strict=True)
@@ -239,20 +239,20 @@ def _turned(signs: np.ndarray) -> np.ndarray:
 
 
 def _blocks(sound: np.ndarray) -> Iterator[np.ndarray]:
-    """The power [frames, POINTS // 2 + 1] of BLOCK seconds at a time of a sound at RATE, which overlap."""
+    """The power [frames, 1 + POINTS // 2 + 1] of BLOCK seconds at a time of a sound at RATE, summed up from 0 Hz on."""
     size, overlap = round(BLOCK * RATE), round(OVERLAP * RATE)
     window = np.hanning(FRAME + 1)[:-1].astype(np.float32)
     for start in range(0, max(1, sound.size - overlap), size - overlap):
-        frames = np.lib.stride_tricks.sliding_window_view(np.pad(sound[start : start + size], FRAME // 2), FRAME)[
-            ::STEP
-        ]
-        yield np.square(np.abs(np.fft.rfft(frames * window, POINTS)))
+        padded = np.pad(sound[start : start + size], FRAME // 2)
+        frames = np.lib.stride_tricks.sliding_window_view(padded, FRAME)[::STEP]
+        power = np.square(np.abs(np.fft.rfft(frames * window, POINTS)))
+        yield np.pad(power.cumsum(1, dtype=np.float64), ((0, 0), (1, 0)))
 
 
 def folded(power: np.ndarray, speed: float) -> np.ndarray:
     """The cells of a sound at a speed, [places, SLOTS * BANDS], each row of length 1 or all zero.
 
-    power [frames, POINTS // 2 + 1] of one block. A place is a run of segments and a fraction of a slot at which the
+    power: of one block, as `_blocks` sums it up. A place is a run of segments and a fraction of a slot at which the
     grid begins; repetitions are added up. What a cell holds is the level within it against the levels around.
     """
     from scipy import sparse
@@ -268,7 +268,8 @@ def folded(power: np.ndarray, speed: float) -> np.ndarray:
     spans = {min(count, span) for span in (*SPANS, count)}
     runs = [(first, first + span) for span in sorted(spans) for first in range(0, count - span + 1, max(1, span // 2))]
     levels = np.stack([sums[last] - sums[first] for first, last in runs])
-    slots = np.sum([np.roll(levels, -shift, axis=1) for shift in range(FINE)], axis=0)
+    around_again = np.concatenate([levels, levels[:, : FINE - 1]], axis=1)
+    slots = sum((around_again[:, shift : shift + around] for shift in range(1, FINE)), levels)
     cells = slots.reshape(len(runs), SLOTS, FINE, BANDS).swapaxes(1, 2).reshape(-1, SLOTS * BANDS)
     return cells / np.maximum(np.linalg.norm(cells, axis=1, keepdims=True), TINY)
 
@@ -280,9 +281,9 @@ def _relative(power: np.ndarray, speed: float) -> np.ndarray:
     """
     from scipy.ndimage import uniform_filter1d
 
-    bands = _bands(np.fft.rfftfreq(POINTS, 1 / RATE) / speed)
-    energy = power @ (bands / bands.sum(0)).astype(np.float32) + np.float32(TINY)
-    low, high = np.percentile(energy, (10, 95), axis=0)
+    places = np.ceil(EDGES * speed * POINTS / RATE).astype(int)
+    energy = (np.diff(power[:, places]) / np.diff(places)).astype(np.float32) + np.float32(TINY)
+    low, high = np.sort(energy[:: max(1, len(energy) // 100)], axis=0)[[RANK, -RANK // 2]]
     least = np.maximum(FLOOR * high, DEAF * high.max())
     level = np.log(energy + least)
     level -= uniform_filter1d(level, AROUND, axis=0)
