@@ -59,6 +59,7 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="N",
         help="evaluations without better speech that end it (default: 4)",
     )
+    lora.add_argument("--overwrite", action="store_true", help="replace an adapter at --output")
     return options
 
 
@@ -338,6 +339,7 @@ def lora_options_of(options: argparse.Namespace) -> LoraOptions:
 
 
 def lora(options: argparse.Namespace) -> None:
+    from .checkpoint.adapters import TENSORS
     from .checks import whole
     from .files.output import check_folder, check_not_read
     from .tuning.data import read_data
@@ -347,6 +349,8 @@ def lora(options: argparse.Namespace) -> None:
     check_folder(output, "output")
     check_not_read(output, options.data)
     check_folder(folder_of(output), "folder")
+    if (output / TENSORS).exists() and not (options.overwrite or options.resume):
+        raise OutputError(f"output {output} has an adapter; replace it with --overwrite or name another folder")
     data = read_data(options.data)
     from .synthesis.tts import Qwen3TTS
     from .tuning import unfinished
@@ -368,9 +372,10 @@ def lora(options: argparse.Namespace) -> None:
         cli.note(f"warning: {doubt}")
 
     def keep_best() -> str:
+        if not tuning.fit.best_step:
+            return "no step has spoken better so far"
         save(tuning, output, rights)
-        step = tuning.fit.best_step
-        return f"what spoke best so far, of step {step}, is kept" if step else "no step has spoken better so far"
+        return f"what spoke best so far, of step {tuning.fit.best_step}, is kept"
 
     run(tuning, output, options, keep_best)
     written = save(tuning, output, rights)
@@ -381,28 +386,18 @@ def lora(options: argparse.Namespace) -> None:
 def save(tuning: LoraFit, output: Path, rights: dict[str, str]) -> list[Path]:
     """Write the adapter that speaks best, where one does, and the voices. Returns the voices' files."""
     from .checkpoint.adapters import CONFIG, TENSORS
-    from .voices.voice import Voice
 
     output.mkdir(exist_ok=True)
-    adapter, vectors = tuning.best
+    adapter, _ = tuning.best
     if adapter is not None:
         adapter.save(output)
-    else:  # an earlier run's, whose voices these are not
+    else:  # what is replaced, whose voices these are not
         for name in (TENSORS, CONFIG):
             (output / name).unlink(missing_ok=True)
     written = []
-    for name, vector in vectors.items():
-        voice = Voice(
-            vector,
-            source_model=tuning.tts.folder.folder.name,
-            language=rights.get("language"),
-            consent=rights.get("consent"),
-            license=rights.get("license"),
-            recipe=tuning.recipe(name),
-        )
-        path = output / f"{name}.safetensors"
-        voice.save(path)
-        written.append(path)
+    for name, voice in tuning.voices(**rights).items():
+        voice.save(output / f"{name}.safetensors")
+        written.append(output / f"{name}.safetensors")
     return written
 
 
