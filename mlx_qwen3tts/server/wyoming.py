@@ -46,6 +46,7 @@ log = logging.getLogger(__name__)
 LINE, DATA, PAYLOAD = 64 << 10, 1 << 20, 64 << 10  # bytes of an event's line, of the JSON behind it, of its payload
 FIRST, PAUSE, IDLE = 10.0, 120.0, 600.0  # seconds to wait for the first event, within a text, and with nothing to do
 CONNECTIONS, WAITING = 64, 16  # at once; texts of one connection that wait
+GRACE = 1.0  # seconds to send the rest of what was spoken when the server stops
 WIDTH, CHANNELS = 2, 1  # bytes of a sample
 SOURCE = Attribution("Qwen3-TTS", "https://github.com/QwenLM/Qwen3-TTS")
 
@@ -109,7 +110,7 @@ class Session:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-        with contextlib.suppress(ConnectionError):  # it has left
+        with contextlib.suppress(OSError):  # it has left
             try:
                 for task in done:
                     task.result()
@@ -252,19 +253,19 @@ async def info(server: Server) -> Info:
 @contextlib.asynccontextmanager
 async def serving(server: Server, bound: socket.socket) -> AsyncIterator[None]:
     """Answer on a socket that listens as long as the block lasts; what is being said at its end may end."""
-    sessions: set[asyncio.Task[None]] = set()
+    sessions: dict[asyncio.Task[None], Session] = {}
 
     async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         assert task is not None, "asyncio makes one for every connection"
-        sessions.add(task)
         try:
-            if len(sessions) > CONNECTIONS:
+            if len(sessions) >= CONNECTIONS:
                 log.warning("more than %d connections to the Wyoming port; one is refused", CONNECTIONS)
                 return
-            await Session(server, reader, writer).run()
+            sessions[task] = Session(server, reader, writer)
+            await sessions[task].run()
         finally:
-            sessions.discard(task)
+            sessions.pop(task, None)
             writer.close()
 
     listening = await asyncio.start_server(connected, sock=bound, limit=LINE)
@@ -272,8 +273,8 @@ async def serving(server: Server, bound: socket.socket) -> AsyncIterator[None]:
         yield
     finally:
         listening.close()
-        if sessions:
-            await asyncio.wait(sessions, timeout=1)
+        if speaking := [task for task, session in sessions.items() if session.busy]:
+            await asyncio.wait(speaking, timeout=GRACE)
         for task in list(sessions):
             task.cancel()
         await asyncio.gather(*sessions, return_exceptions=True)

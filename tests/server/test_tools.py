@@ -185,13 +185,15 @@ def test_at_an_address_of_the_server(home, mode):
     assert path.parent == home[1].settings.speech and path.read_bytes() == base64.b64decode(spoken.content[0].data)
 
 
-@pytest.mark.parametrize("mode", ["auto", "legacy"])
+@pytest.mark.parametrize("mode", ["auto", "legacy", "in one process"])
 def test_who_leaves_gives_the_row_back(served, speech, mode):
     url, server = served
     kept = set(speech.iterdir()) if speech.exists() else set()
 
     async def leave():
-        async with mcp.Client(f"{url}/mcp", mode=mode) as client:
+        own = mode == "in one process"
+        to = tools.server(tools.Tools(Inside(server), speech)) if own else f"{url}/mcp"
+        async with mcp.Client(to, mode="legacy" if own else mode) as client:
             asking = asyncio.ensure_future(client.call_tool("speak", {"text": TEXT, "voice": "anna"}))
             while not server.engine.running:
                 await asyncio.sleep(0.01)
