@@ -255,18 +255,20 @@ async def serving(server: Server, bound: socket.socket) -> AsyncIterator[None]:
     """Answer on a socket that listens as long as the block lasts; what is being said at its end may end."""
     sessions: dict[asyncio.Task[None], Session] = {}
 
-    async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None, "asyncio makes one for every connection"
-        try:
-            if len(sessions) >= CONNECTIONS:
-                log.warning("more than %d connections to the Wyoming port; one is refused", CONNECTIONS)
-                return
-            sessions[task] = Session(server, reader, writer)
-            await sessions[task].run()
-        finally:
-            sessions.pop(task, None)
+    def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if len(sessions) >= CONNECTIONS:
+            log.warning("more than %d connections to the Wyoming port; one is refused", CONNECTIONS)
             writer.close()
+            return
+        session = Session(server, reader, writer)
+        task = asyncio.create_task(session.run(), name="mlx_qwen3tts wyoming")
+        sessions[task] = session
+        task.add_done_callback(left)
+
+    def left(task: asyncio.Task[None]) -> None:
+        sessions.pop(task).writer.close()
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("a connection to the Wyoming port failed", exc_info=error)
 
     listening = await asyncio.start_server(connected, sock=bound, limit=LINE)
     try:
