@@ -95,7 +95,8 @@ class Tools:
         if len(text) > MOST_TEXT:
             message = f"text has {len(text)} characters; a call takes {MOST_TEXT}, so speak it in parts"
             raise TextTooLong(message, param="text")
-        values = {name: body.text(name) for name in ("voice", "language", "instructions")}
+        # Models fill in what they need not: an empty string is nothing.
+        values = {name: body.text(name) or None for name in ("voice", "language", "instructions")}
         more = {"speed": body.number("speed", 0.25, 4), "seed": body.whole("seed", 0, 2**32 - 1)}
         finish(body)
         asked = {"input": text, "response_format": kind, **values, **more}

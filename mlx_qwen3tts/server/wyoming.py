@@ -44,7 +44,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 LINE, DATA, PAYLOAD = 64 << 10, 1 << 20, 64 << 10  # bytes of an event's line, of the JSON behind it, of its payload
-FIRST, PAUSE, IDLE = 10.0, 120.0, 600.0  # seconds to wait for the first event, within a text, and with nothing to do
+# Seconds to wait for the first event, within a text or for who does not read, and with nothing to do.
+FIRST, PAUSE, IDLE = 10.0, 120.0, 600.0
 CONNECTIONS, WAITING = 64, 16  # at once; texts of one connection that wait
 GRACE = 1.0  # seconds to send the rest of what was spoken when the server stops
 WIDTH, CHANNELS = 2, 1  # bytes of a sample
@@ -189,7 +190,10 @@ class Session:
 
     async def _send(self, event: Eventable) -> None:
         async with self.turn:
-            await async_write_event(event.event(), self.writer)
+            try:
+                await asyncio.wait_for(async_write_event(event.event(), self.writer), PAUSE)
+            except asyncio.TimeoutError:
+                raise ConnectionAbortedError("it reads nothing any more") from None
 
     async def _whole(self, asked: asking.Asked) -> None:
         self.server.engine.check_room()

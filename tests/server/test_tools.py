@@ -79,6 +79,11 @@ def test_sound_comes_as_content_and_as_a_file(home, tmp_path, kind, media):
     assert kind == "opus" or data == over_http, "an Ogg file has a random number"
 
 
+def test_what_a_model_fills_in_with_nothing_is_nothing(call):
+    told = call("speak", {"text": TEXT, "voice": "", "language": "", "instructions": "", "seed": 3})
+    assert told["seed"] == 3 and "ignored" not in told
+
+
 def test_a_sound_too_large_for_a_message_is_in_the_file_alone(call, home, tmp_path, monkeypatch):
     monkeypatch.setattr(tools, "MOST_SOUND", 100)
     told = call("speak", {"text": TEXT, "voice": "anna"})

@@ -208,6 +208,29 @@ def test_a_writer_that_stops_is_let_go(served, ports, monkeypatch):
     assert not spoken_for(served[1])
 
 
+def test_who_reads_nothing_is_let_go(served, monkeypatch):
+    monkeypatch.setattr(wyoming, "PAUSE", 0.1)
+
+    class Full:
+        """A connection that takes nothing."""
+
+        def write(self, data):
+            pass
+
+        writelines = write
+
+        async def drain(self):
+            await asyncio.Event().wait()
+
+    async def listen():
+        reader = asyncio.StreamReader()
+        reader.feed_data(line(type="synthesize", data={"text": TEXT, "voice": {"name": "anna"}}))
+        await asyncio.wait_for(wyoming.Session(served[1], reader, Full()).run(), 20)
+
+    asyncio.run(listen())
+    assert not spoken_for(served[1])
+
+
 def test_connections_are_counted_and_those_that_do_nothing_end(served, ports, monkeypatch):
     monkeypatch.setattr(wyoming, "CONNECTIONS", 1)
     monkeypatch.setattr(wyoming, "FIRST", 0.3)
