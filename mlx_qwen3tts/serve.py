@@ -109,7 +109,7 @@ def settings(options: argparse.Namespace) -> Settings:
     if options.wyoming is not None and key is not None and not options.wyoming_without_key:
         message = "--wyoming: that protocol knows no keys, so whoever reaches its port may speak without --api-key"
         raise InvalidValue(f"{message}; add --wyoming-without-key if that is meant", param="wyoming")
-    if options.mcp_output.exists() and not options.mcp_output.is_dir():
+    if options.mcp_output.expanduser().exists() and not options.mcp_output.expanduser().is_dir():
         raise InvalidValue(f"--mcp-output {options.mcp_output} is not a folder", param="mcp_output")
     for origin in options.allow_origin:
         if origin in ("*", "null"):
