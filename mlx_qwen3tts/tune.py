@@ -55,7 +55,7 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="N",
         help="frames a step for the code predictor, 0: all (256)",
     )
-    vector.add_argument("--listen", type=int, default=2, metavar="N", help="rounds of correcting by its own speech (2)")
+    vector.add_argument("--listen", type=int, default=3, metavar="N", help="rounds of correcting by its own speech (3)")
     vector.add_argument("--text-mode", default="streaming", metavar="M", help="streaming or full, as it will be spoken")
     vector.add_argument("--skip", action="store_true", help="leave out the clips that cannot be used")
     vector.add_argument("--seed", type=int, default=0, metavar="N", help="0 to 4294967295 (default: 0)")
@@ -238,6 +238,9 @@ def lines_of(verdict: Verdict) -> list[str]:
     def pitch(figures: Figures) -> str:
         return "–" if figures.pitch is None else f"{figures.pitch:+.2f}"
 
+    def clarity(figures: Figures) -> str:
+        return "–" if figures.clarity is None else f"{figures.clarity:.2f}"
+
     return [
         " " * 34 + "".join(f"{name:>10}" for name in verdict.figures),
         row("loss of the clips held out", lambda figures: f"{figures.loss:.3f}"),
@@ -245,6 +248,7 @@ def lines_of(verdict: Verdict) -> list[str]:
         row("cosine of speech and recordings", lambda figures: f"{figures.cosine:.4f}"),
         row("pitch off, semitones", pitch),
         row("length off", lambda figures: f"{figures.length:+.0%}"),
+        row("clarity of the words", clarity),
         row("speeches that ended", lambda figures: f"{figures.ended}/{figures.of}"),
         row("norm", lambda figures: f"{figures.norm:.2f}"),
     ]

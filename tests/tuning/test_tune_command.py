@@ -99,7 +99,7 @@ def still(monkeypatch):
     monkeypatch.setattr(fitting.Judge, "__init__", lambda *_: None)
     monkeypatch.setattr(fitting.Judge, "compare", compare)
     monkeypatch.setattr(fitting.Judge, "say", lambda *_: None)
-    monkeypatch.setattr(fitting.Judge, "lacking", lambda _, vector, turn, progress: vector * -0.01)
+    monkeypatch.setattr(fitting.Judge, "lacking", lambda _, vector, turn, progress: vector * 0.01)
     monkeypatch.setattr(fitting.Lessons, "loss", lambda _, vector: 20 - float(mx.linalg.norm(vector)))
     monkeypatch.setattr(fitting.Lessons, "measured", lambda self, _: [1.0] * len(self))
 
