@@ -34,7 +34,7 @@ def build_parser() -> argparse.ArgumentParser:
     vector.add_argument("--output", required=True, metavar="F", help=".safetensors, .npy or .json")
     vector.add_argument("--learning-rate", type=float, metavar="X", help="its peak (default: fits the vector's norm)")
     add_steps(vector, iters=50, batch_size=8, frames=256, text_mode="streaming")
-    vector.add_argument("--listen", type=int, default=2, metavar="N", help="rounds of correcting by its own speech (2)")
+    vector.add_argument("--listen", type=int, default=3, metavar="N", help="rounds of correcting by its own speech (3)")
     lora = ways.add_parser("lora", help="fit an adapter of low rank, for one speaker or several")
     add_data(lora)
     lora.add_argument("--output", required=True, metavar="DIR", help="folder of the adapter and the voices")
@@ -281,6 +281,9 @@ def lines_of(figures: Mapping[str, Figures]) -> list[str]:
     def pitch(figures: Figures) -> str:
         return "–" if figures.pitch is None else f"{figures.pitch:+.2f}"
 
+    def clarity(figures: Figures) -> str:
+        return "–" if figures.clarity is None else f"{figures.clarity:.2f}"
+
     return [
         " " * 34 + "".join(f"{name:>10}" for name in figures),
         row("loss of the clips held out", lambda figures: f"{figures.loss:.3f}"),
@@ -288,6 +291,7 @@ def lines_of(figures: Mapping[str, Figures]) -> list[str]:
         row("cosine of speech and recordings", lambda figures: f"{figures.cosine:.4f}"),
         row("pitch off, semitones", pitch),
         row("length off", lambda figures: f"{figures.length:+.0%}"),
+        row("clarity of the words", clarity),
         row("speeches that ended", lambda figures: f"{figures.ended}/{figures.of}"),
         row("norm", lambda figures: f"{figures.norm:.2f}"),
     ]
