@@ -18,7 +18,7 @@ from pathlib import Path
 STAGES = (
     ("judge", True),
     ("resynthesis", False),
-    ("corpus", False),
+    ("corpus", True),
     ("gather", False),
     ("talker", True),
     ("export", False),

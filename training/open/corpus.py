@@ -61,21 +61,45 @@ def plan(name, speakers):
 
 
 class Ear:
-    """The codec and the speaker encoder of the shipped miniature."""
+    """The codec's encoder and the speaker encoder of the shipped miniature.
+
+    In the official classes, which on a CPU take a quarter of the time of the package's; their codes are equal.
+    """
 
     def __init__(self):
-        from mlx_qwen3tts import Qwen3TTS
+        import torch
+        from safetensors.torch import load_file
 
-        self.model = Qwen3TTS.from_pretrained(PACKAGE, dtype="float32")
+        from ..codec import build
+        from ..mels import mel
+        from ..official import Qwen3TTSSpeakerEncoder, Qwen3TTSSpeakerEncoderConfig
+
+        torch.set_num_threads(1)
+        self.torch, self.mel = torch, mel
+        inside = PACKAGE / "speech_tokenizer"
+        settings = json.loads((inside / "config.json").read_text())
+        settings.pop("conv_layout")
+        self.codec = build(settings).eval()
+        self._fill(self.codec.encoder, load_file(inside / "model.safetensors"), "encoder.")
+        about = json.loads((PACKAGE / "config.json").read_text())["speaker_encoder_config"]
+        self.speaker = Qwen3TTSSpeakerEncoder(Qwen3TTSSpeakerEncoderConfig(**about)).eval()
+        self._fill(self.speaker, load_file(PACKAGE / "model.safetensors"), "speaker_encoder.")
+
+    @staticmethod
+    def _fill(module, tensors, prefix):
+        """Convolutions lie in the package's order of axes; none of these is transposed."""
+        own = {k.removeprefix(prefix): v.float() for k, v in tensors.items() if k.startswith(prefix)}
+        module.load_state_dict({k: v.permute(0, 2, 1) if v.ndim == 3 else v for k, v in own.items()})
 
     def codes(self, sound):
         """[frames, codebooks] of samples with locked pitch."""
-        import mlx.core as mx
-
-        return np.array(self.model.codec.encode(mx.array(sound)))
+        with self.torch.inference_mode():
+            heard = self.torch.from_numpy(np.ascontiguousarray(sound, np.float32))[None]
+            return self.codec.encode(heard, self.torch.ones_like(heard, dtype=int)).audio_codes[0].numpy().copy()
 
     def vector(self, sound):
-        return np.array(self.model.embed((sound, SAMPLE_RATE)), np.float32)
+        with self.torch.inference_mode():
+            return self.speaker(self.mel(sound)[None])[0].numpy()
 
 
 def record(said, speaker, ear):
