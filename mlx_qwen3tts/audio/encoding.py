@@ -19,7 +19,7 @@ import numpy as np
 from ..errors import UnsupportedValue
 from .formats import CONTENT_TYPES
 from .reading import Samples
-from .tags import Tags, id3, libav_metadata, put_strings
+from .tags import STREAMED, Tags, id3, libav_metadata, put_strings
 from .writing import audio_bytes, wav_head, wav_samples
 
 # The rates in Hz that a format has; of the others every one.
@@ -58,7 +58,7 @@ def encoder(kind: str, rate: int, tags: Tags | None = None) -> Encoder:
     if kind == "pcm":
         return PcmEncoder(rate)
     if kind == "wav":
-        return PcmEncoder(rate, wav_head(rate, None, tags))
+        return PcmEncoder(rate, wav_head(rate, None, tags and tags.within(STREAMED)))
     if kind in LIBAV and libav():
         return LibavEncoder(kind, rate, tags)
     return SndfileEncoder(kind, rate, tags)

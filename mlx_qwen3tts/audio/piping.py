@@ -8,7 +8,7 @@ from typing import BinaryIO
 
 from ..errors import OutputError
 from .reading import Samples
-from .tags import Tags
+from .tags import STREAMED, Tags
 from .writing import wav_head, wav_samples
 
 
@@ -35,8 +35,8 @@ class Piped:
         """Samples [n] within ±1; the head goes before the first, with the tags that are given then."""
         data = wav_samples(samples, self.rate)
         if not self.size:
-            self.tags = tags
-        write_stdout(data if self.size else wav_head(self.rate, None, tags) + data)
+            self.tags = tags and tags.within(STREAMED)
+        write_stdout(data if self.size else wav_head(self.rate, None, self.tags) + data)
         self.size += len(data)
 
     def close(self) -> None:

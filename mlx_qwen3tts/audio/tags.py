@@ -11,10 +11,11 @@ Players show the comment whatever the format, so all that there is to say is in 
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 ID3_HEAD = 10  # bytes
+STREAMED = 1700  # bytes of the comment of a WAV that is streamed: some clients look for its samples in the first 2048
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,13 @@ class Tags:
     comment: str
     software: str
     license: str | None = None
+
+    def within(self, most: int) -> Tags:
+        """The same in a comment of at most so many bytes: its longest lines are left out, the first excepted."""
+        first, *rest = self.comment.split("\n")
+        while rest and len("\n".join([first, *rest]).encode()) > most:
+            rest.remove(max(rest, key=len))
+        return replace(self, comment="\n".join([first, *rest]))
 
 
 def riff(tags: Tags | None) -> bytes:

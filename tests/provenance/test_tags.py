@@ -3,6 +3,7 @@
 import io
 import json
 import sys
+import wave
 from types import SimpleNamespace
 
 import av
@@ -107,6 +108,16 @@ def test_a_wav_has_them_before_its_samples(sound):
     assert data.index(b"LIST") < data.index(b"data") and data.endswith(audio_bytes(sound, RATE, "RAW"))
     assert len(data) == int.from_bytes(data[4:8], "little") + 8
     assert soundfile.info(io.BytesIO(data)).frames == sound.size
+
+
+def test_the_head_of_a_streamed_wav_is_short(sound, tmp_path):
+    """Clients read it out of the first 2,048 bytes."""
+    told = Tags("\n".join(["Synthetic", "a: 1", f"recipe: {'é' * 900}", "b: 2"]), "mlx_qwen3tts 9.9", "CC-BY-4.0")
+    first = encoder("wav", RATE, told).add(sound[:1920])
+    with wave.open(io.BytesIO(first[:2048])) as file:
+        assert file.getframerate() == RATE
+    assert ours(first, tmp_path)["comment"] == "Synthetic\na: 1\nb: 2" and told.within(5000) == told
+    assert Tags("x" * 90 + "\ny", "s").within(10).comment == "x" * 90
 
 
 @pytest.mark.parametrize("kind", [*FILES, "m4b"])
