@@ -1,7 +1,7 @@
 """An inaudible mark in sound that its key finds again: a pattern of small level changes.
 
-The key gives a sign to each cell of a grid, bands of WIDTH Hz by slots of SLOT seconds, which repeats every SLOTS
-slots. The sound becomes louder in a cell of sign +1 and softer in one of sign -1. Silence stays silence.
+The key gives a sign to each cell of a grid, bands between EDGES by slots of SLOT seconds, which repeats every
+SLOTS slots. The sound becomes louder in a cell of sign +1 and softer in one of sign -1. Silence stays silence.
 
 The detector knows the key and not the sound. It takes the level of each cell relative to the cells around it, adds up
 the repetitions, and correlates with the signs at every offset and every speed within FASTEST. Divided by the root of
@@ -196,12 +196,16 @@ def detect(samples: np.ndarray, rate: int, keys: Sequence[str]) -> list[Found]:
 
     AudioError for what is not a sound or lasts less than LEAST seconds. An hour takes a minute or so.
     """
+    if isinstance(keys, str):
+        raise WrongType(f"keys must be a list of texts, not {keys!r}", param="keys")
     patterns = [pattern(key) for key in keys]
     sound = read_audio((samples, rate), RATE)
     seconds = sound.size / RATE
     if seconds < LEAST:
         raise AudioError(f"audio lasts {seconds:.2f} s; a mark needs at least {LEAST:g} s to be found", param="samples")
-    turned = np.concatenate([_turned(signs) for signs in patterns]) if patterns else np.zeros((0, SLOTS * BANDS))
+    if not patterns:
+        return []
+    turned = np.concatenate([_turned(signs) for signs in patterns])
     best, tried = np.full(len(patterns), -np.inf), 0
     for power in _blocks(sound):
         cells = np.concatenate([folded(power, speed) for speed in speeds(len(power) * STEP / RATE)])
