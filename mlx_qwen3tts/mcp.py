@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 EXAMPLES = """\
   mlx_qwen3tts.mcp --model miniature
-  mlx_qwen3tts.mcp --server none --library voices --output speech
+  mlx_qwen3tts.mcp --server none --library voices --voice anna
 """
 NEEDED = ("mcp", "starlette", "uvicorn", "h11", "websockets", "python_multipart")
 
