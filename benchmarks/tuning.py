@@ -36,7 +36,7 @@ from mlx_qwen3tts.networks.linear import Linear
 from mlx_qwen3tts.tuning.data import held_out, read_data
 from mlx_qwen3tts.tuning.loss import batch, example, losses
 from mlx_qwen3tts.tuning.takes import Codes, listen, usable
-from mlx_qwen3tts.tuning.vector import Options, VectorFit
+from mlx_qwen3tts.tuning.vector import OLD, Options, VectorFit
 from mlx_qwen3tts.voices.voice import Voice
 from training.espeak import Espeak, Speaker
 from training.evaluate import LINES, STEPS, STRENGTHS
@@ -192,9 +192,12 @@ class Bench:
         verdict = tuning.verdict()
         seconds = time.perf_counter() - start
         print(f"{name:6}held out {held}, kept of step {tuning.fit.best_step}, {seconds:.0f} s", flush=True)
-        vectors = {"one clip": takes.train[0].vector, "x-vector": tuning.start, "kept": verdict.vector}
+        vectors = {"one clip": takes.train[0].vector, "x-vector": tuning.start}
+        if verdict.kept != OLD:
+            vectors["kept"] = verdict.vector
         figures = {kind: self.judged(vector, own, target, pitch) for kind, vector in vectors.items()}
-        floor = self.heard([self.again(sound)[1] for sound in clips])
+        vectors["kept"], figures["kept"] = verdict.vector, figures.get("kept", figures["x-vector"])
+        floor = self.heard([np.array(self.tts.codec.decode(take.codes)) for take in takes.all])
         figures["codec"] = {
             "floor": float(mx.linalg.norm(floor - target)),
             "wer": self.hear.error_rate(own, again),
