@@ -1,6 +1,6 @@
 """The keyed mark: how often it is found after ordinary handling, its false alarms, how loud it is, what it costs.
 
-    python -m benchmarks.watermark --audio DIR [--quick] [--kinds KIND …] [--write FILE] [--json]
+    python -m benchmarks.watermark --audio DIR [--quick] [--kinds KIND …] [--seconds 3] [--only NAME …] [--write FILE]
     python -m benchmarks.watermark --recorded FILE …
 
 Clips of 6 s: the miniature's speech, pieces of the recordings (WAV) in DIR, noise, and music-like tones. Each is marked
@@ -233,24 +233,24 @@ def added_level(sound, marked):
 # The measurement
 
 
-def figures(kind, number, sound, codec):
-    """All of one clip as a dictionary for JSON."""
+def figures(kind, number, sound, codec, seconds=CROP, only=()):
+    """All of one clip as a dictionary for JSON. only: kinds of handling, and no false alarms."""
     key, draw = f"{kind} {number}", np.random.default_rng(number)
     marked = watermark.mark(sound, key, RATE)
     decibels, above, worst = noise_to_mask(sound, marked)
-    start = draw.integers(LENGTH - CROP * RATE)
-    piece, unmarked = marked[start:][: CROP * RATE], sound[start:][: CROP * RATE]
-    made = {name: handle(piece, draw) for name, handle in ORDINARY.items()}
-    if number % 5 == 0:
+    start = draw.integers(max(1, LENGTH - seconds * RATE))
+    piece, unmarked = marked[start:][: seconds * RATE], sound[start:][: seconds * RATE]
+    made = {name: handle(piece, draw) for name, handle in ORDINARY.items() if not only or name in only}
+    if number % 5 == 0 and not only:
         made |= {name: handle(piece, draw) for name, handle in BEYOND.items()}
-    if number % 10 == 0:
+    if number % 10 == 0 and not only:
         made[CODEC] = through_codec(codec, marked)
     found = {}
     for name, samples in made.items():
         one = watermark.detect(np.clip(samples, -1, 1).astype(np.float32), RATE, [key])[0]
         found[name] = one.score, one.p_false
     keys = [f"wrong {count}" for count in range(WRONG)] + [watermark.DEFAULT_KEY]
-    wrong = watermark.detect(piece, RATE, keys) + watermark.detect(unmarked, RATE, keys)
+    wrong = [one for which in (piece, unmarked) if not only for one in watermark.detect(which, RATE, keys)]
     return {
         "kind": kind,
         "found": found,
@@ -260,8 +260,8 @@ def figures(kind, number, sound, codec):
         "worst_to_mask": float(worst),
         "wrong": [sum(one.p_false <= limit for one in wrong) for limit in LIMITS],
         "wrong_tried": len(wrong),
-        "wrong_score": max(one.score for one in wrong),
-        "wrong_least": min(one.p_false for one in wrong),
+        "wrong_score": max((one.score for one in wrong), default=0.0),
+        "wrong_least": min((one.p_false for one in wrong), default=1.0),
     }
 
 
@@ -284,7 +284,7 @@ def table(rows):
     """The lines of the tables."""
     kinds = [kind for kind in COUNTS if any(row["kind"] == kind for row in rows)]
     of = {kind: [row for row in rows if row["kind"] == kind] for kind in kinds}
-    lines = [f"| 3 s, then | all ({len(rows)}) | " + " | ".join(f"{kind} ({len(of[kind])})" for kind in kinds) + " |"]
+    lines = [f"| | all ({len(rows)}) | " + " | ".join(f"{kind} ({len(of[kind])})" for kind in kinds) + " |"]
     lines += ["|---" * (len(kinds) + 2) + "|"]
 
     def cell(some, name):
@@ -292,7 +292,7 @@ def table(rows):
         present = sum(p_false <= watermark.THRESHOLD for _, p_false in scores)
         return f"{present} of {len(scores)}, {min(score for score, _ in scores):.1f}" if scores else "–"
 
-    for name in (*ORDINARY, *BEYOND, CODEC):
+    for name in (name for name in (*ORDINARY, *BEYOND, CODEC) if any(name in row["found"] for row in rows)):
         lines.append(f"| {name} | " + " | ".join(cell(some, name) for some in (rows, *of.values())) + " |")
     lines += ["", "| | SNR | to the mask, mean | 99th percentile | cells above it |", "|---|---|---|---|---|"]
     for kind, some in of.items():
@@ -314,6 +314,8 @@ def main(arguments=None):
     options.add_argument("--audio", metavar="DIR", help="recordings; without them their clips are left out")
     options.add_argument("--kinds", nargs="+", choices=list(COUNTS), default=list(COUNTS))
     options.add_argument("--quick", action="store_true", help="a tenth of the clips")
+    options.add_argument("--seconds", type=int, choices=range(2, SECONDS + 1), default=CROP, help="of a clip")
+    options.add_argument("--only", nargs="+", choices=list(ORDINARY), default=(), metavar="NAME")
     options.add_argument("--write", metavar="FILE")
     options.add_argument("--recorded", metavar="FILE", nargs="+")
     options.add_argument("--json", action="store_true")
@@ -328,7 +330,8 @@ def main(arguments=None):
         for kind in (kind for kind in options.kinds if kind in makers):
             count = COUNTS[kind] // 10 if options.quick else COUNTS[kind]
             for number, sound in enumerate(makers[kind](count, np.random.default_rng(0))):
-                rows.append(figures(kind, number, levelled(np.asarray(sound)), codec))
+                sound = levelled(np.asarray(sound))
+                rows.append(figures(kind, number, sound, codec, options.seconds, options.only))
                 if options.write:
                     Path(options.write).write_text(json.dumps(rows), encoding="utf-8")
     print("\n".join(table(rows)))
