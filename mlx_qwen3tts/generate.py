@@ -322,7 +322,8 @@ def speak_batch(tts: Qwen3TTS, asked: list[Request], options: argparse.Namespace
     from .synthesis.speech import Interrupted
 
     folders = [Path(folder) for folder in (options.output, options.codes_output) if folder is not None]
-    progress, marks = Progress(options.output, options.resume), identities(tts, asked, options.model, options.dtype)
+    progress = Progress(options.output, options.resume)
+    marks = identities(tts, asked, options.model, options.dtype, *seal.words())
     written: dict[int, tuple[str, Speech]] = {}
 
     def there(number: int) -> bool:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 MOST = 3600  # seconds of a file that are searched
 EXAMPLES = """\
   mlx_qwen3tts.mark detect out.wav
-  mlx_qwen3tts.mark detect *.mp3 --key my-key --json
+  mlx_qwen3tts.mark detect talk.flac --key my-key --json
   mlx_qwen3tts.mark show out.wav
 """
 

@@ -18,6 +18,7 @@ import soundfile
 from convert.parity import codes, recording
 from convert.random_checkpoint import write_checkpoint
 from mlx_qwen3tts import Direction, Library, Voice, VoiceSpace, cli
+from mlx_qwen3tts.audio.watermark import DEFAULT_KEY, mark
 from mlx_qwen3tts.audio.writing import write_audio
 from mlx_qwen3tts.checkpoint.folder import ModelFolder
 from mlx_qwen3tts.desktop import launching
@@ -83,6 +84,8 @@ def prepared(tmp_path_factory):
     parts = [soundfile.read(folder / f"{name}.wav")[0] for name in ("anna", "ben") * 4]
     for name in ("interview.wav", "meeting.mp3"):
         write_audio(folder / name, np.concatenate(parts).astype(np.float32), 24000)
+    for name, key in (("out.wav", DEFAULT_KEY), ("talk.flac", "my-key")):
+        write_audio(folder / name, mark(np.concatenate(parts).astype(np.float32), key), 24000)
     (folder / "recordings").mkdir()
     for name in ("anna", "ben"):
         shutil.copy(folder / f"{name}.wav", folder / "recordings")

@@ -24,8 +24,8 @@ def speak(command, checkpoint, tmp_path, monkeypatch):
     run = (*run, "--batch-size", "1", "--max-tokens", "4", "--output", "spoken")
     wrote, save = [], Speech.save
 
-    def saved(self, path, *more):
-        save(self, path, *more)
+    def saved(self, path, **more):
+        save(self, path, **more)
         wrote.append(Path(path).name)
 
     monkeypatch.setattr(Speech, "save", saved)
@@ -82,7 +82,8 @@ def test_it_goes_on_where_it_stopped(speak, stop, error, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "change", ["text", "voice", "seed", "option", "rate", "removed", "codes", "without", "half a line", "no seed"]
+    "change",
+    ["text", "voice", "seed", "option", "rate", "mark", "removed", "codes", "without", "half a line", "no seed"],
 )
 def test_only_what_is_the_same_counts(speak, stop, change, tmp_path):
     seed = None if change == "no seed" else "1"
@@ -101,6 +102,8 @@ def test_only_what_is_the_same_counts(speak, stop, change, tmp_path):
         more += ["--top-k", "3"]
     elif change == "rate":
         more += ["--rate", "1.2"]
+    elif change == "mark":
+        more += ["--mark"]
     elif change == "removed":
         Path("spoken", NAMES[1]).unlink()
         left = NAMES[1:]

@@ -34,6 +34,11 @@ class Seal:
             pattern(self.mark)  # which says what is wrong with it
         checks.flag(self.text, "text")
 
+    def words(self) -> list[str]:
+        """What tells its files from those of another seal; nothing where nothing is put on them."""
+        asked = {"mark": self.mark, "text": self.text, "signed": self.signer is not None}
+        return [f"{name} {value}" for name, value in asked.items() if value]
+
     def marked(self, samples: np.ndarray, rate: int) -> np.ndarray:
         """A whole sound [n] float32 within ±1 with the mark, where there is one."""
         return samples if self.mark is None else self.marking(rate)(samples, True)

@@ -26,8 +26,8 @@ class Speaker(Protocol):
 def identities(tts: Speaker, requests: Sequence[Request], *model: str | None) -> list[str]:
     """A word for each Request that changes with all that its speech depends on.
 
-    model: what the model was loaded from. The voice counts by its values, so that a file of the same name with another
-    voice is another speech. A seed that is left to chance is the same as another one.
+    model: what the model was loaded from, and what else counts. The voice counts by its values, so that a file of the
+    same name with another voice is another speech. A seed that is left to chance is the same as another one.
     """
     model = (*model, tts.adapted) if tts.adapted else model
     voices: dict[str, str] = {}

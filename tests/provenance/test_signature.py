@@ -18,6 +18,7 @@ from mlx_qwen3tts.errors import InvalidValue, MissingExtra, UnsupportedValue
 from mlx_qwen3tts.provenance.origin import Credit, Origin
 from mlx_qwen3tts.provenance.seal import SIGNED, Seal
 from mlx_qwen3tts.provenance.signature import Signer, check_signable, read_signature
+from mlx_qwen3tts.server.speaking import Flow
 
 pytest.importorskip("c2pa")
 
@@ -89,6 +90,14 @@ def test_a_file_is_signed_and_checked(sound, tmp_path, kind):
         np.testing.assert_array_equal(soundfile.read(path)[0], soundfile.read(plain)[0])
         write_audio(path, sound, RATE, tags=tags, sign=Seal(signer=signer).signing(ORIGIN))
         assert read_signature(path)["state"] == "valid"
+
+
+def test_the_servers_whole_answers(sound, tmp_path):
+    for kind, signed in (("wav", True), ("mp3", True), ("flac", True), ("opus", False), ("pcm", False)):
+        data = Flow(kind, RATE, seal=Seal(signer=Signer.open())).whole(sound, ORIGIN)
+        (tmp_path / kind).write_bytes(data)
+        found = read_signature(tmp_path / kind)
+        assert (found["state"] == "valid") if signed else found is None
 
 
 def test_a_changed_file_is_found_out(sound, tmp_path):

@@ -219,7 +219,11 @@ def test_what_failed_the_guard(command, files, monkeypatch):
             done(
                 number,
                 SimpleNamespace(
-                    audio=sound, finish_reason="stop", attempts=[Attempt(1, 2, failed, "stop")], failed=failed
+                    audio=sound,
+                    finish_reason="stop",
+                    attempts=[Attempt(1, 2, failed, "stop")],
+                    failed=failed,
+                    origin=None,
                 ),
             )
 
