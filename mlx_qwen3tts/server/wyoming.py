@@ -190,10 +190,15 @@ class Session:
 
     async def _send(self, event: Eventable) -> None:
         async with self.turn:
+            # Not wait_for: before Python 3.12 it forgets that it was cancelled where the writing is done just then.
+            writing = asyncio.ensure_future(async_write_event(event.event(), self.writer))
             try:
-                await asyncio.wait_for(async_write_event(event.event(), self.writer), PAUSE)
-            except asyncio.TimeoutError:
-                raise ConnectionAbortedError("it reads nothing any more") from None
+                done, _ = await asyncio.wait({writing}, timeout=PAUSE)
+            finally:
+                writing.cancel()
+            if not done:
+                raise ConnectionAbortedError("it reads nothing any more")
+            writing.result()
 
     async def _whole(self, asked: asking.Asked) -> None:
         self.server.engine.check_room()

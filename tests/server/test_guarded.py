@@ -79,7 +79,7 @@ def test_a_stream_is_spoken_again_until_it_is_heard(speak):
 def test_a_batch_and_a_socket_say_it_too(speak, guarded, monkeypatch):
     results = speak(20, "/v1/audio/speech/batch", items=[{"input": TEXT}]).json()["results"]
     assert [(one["guard"], one["seed"]) for one in results] == [("too_short", 20)]
-    monkeypatch.setattr("mlx_qwen3tts.server.live.secrets.randbits", lambda bits: 30)
+    monkeypatch.setattr("mlx_qwen3tts.server.written.secrets.randbits", lambda bits: 30)
     url = str(guarded[0].base_url).replace("http", "ws")
     with connect(f"{url}/v1/audio/speech/stream") as socket:
         for message in ({"type": "input.text", "text": TEXT}, {"type": "input.done"}):

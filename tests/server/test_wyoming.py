@@ -231,6 +231,37 @@ def test_who_reads_nothing_is_let_go(served, monkeypatch):
     assert not spoken_for(served[1])
 
 
+@pytest.mark.parametrize("ticks", range(4))
+def test_a_mistake_in_the_moment_of_a_write_ends_the_connection_too(served, ticks):
+    """Python's wait_for before 3.12 forgets a cancellation where what it waits for is done just then."""
+
+    class Mistaken:
+        """A connection whose client makes a mistake while the first sound is written, which takes so many turns."""
+
+        def __init__(self, reader):
+            self.reader, self.first = reader, True
+
+        def write(self, data):
+            pass
+
+        writelines = write
+
+        async def drain(self):
+            if self.first:
+                self.first = False
+                self.reader.feed_data(b"{\n")
+                for _ in range(ticks):
+                    await asyncio.sleep(0)
+
+    async def listen():
+        reader = asyncio.StreamReader()
+        reader.feed_data(line(type="synthesize", data={"text": TEXT, "voice": {"name": "anna"}}))
+        await asyncio.wait_for(wyoming.Session(served[1], reader, Mistaken(reader)).run(), 20)
+
+    asyncio.run(listen())
+    assert not spoken_for(served[1])
+
+
 def test_connections_are_counted_and_those_that_do_nothing_end(served, ports, monkeypatch):
     monkeypatch.setattr(wyoming, "CONNECTIONS", 1)
     monkeypatch.setattr(wyoming, "FIRST", 0.3)
