@@ -249,6 +249,23 @@ def test_a_scale_of_nothing(name, refused, tmp_path):
     assert refused(name, *given[name], "--adapter-scale", "0.5") == message
 
 
+@pytest.mark.parametrize("name", ["serve", "script", "dub"])
+def test_other_commands_load_it(name, refused, tmp_path, monkeypatch):
+    """With how much of it is asked for; what becomes of it then is the model's."""
+
+    def load(*_, **given):
+        raise InvalidValue(f"loaded with {given}")
+
+    monkeypatch.setattr(Qwen3TTS, "from_pretrained", load)
+    (tmp_path / "a.txt").write_text("Hello.")
+    (tmp_path / "a.srt").write_text("1\n00:00:01,000 --> 00:00:02,000\nHello.\n")
+    given = {"serve": ["--port", 0], "script": ["render", "a.txt", "--output", "o.wav"]}
+    given["dub"] = ["a.srt", "--output", "o.wav", "--voice", "x"]
+    for more, scale in ((("--adapter-scale", 0.5), 0.5), ((), 1.0)):
+        message = refused(name, *given[name], "--adapter-path", "lora", *more)
+        assert message == f"loaded with {{'adapter_path': 'lora', 'adapter_scale': {scale}}}"
+
+
 def test_generate_speaks_with_an_adapter(command, checkpoint, saved, tts, tmp_path):
     np.save(tmp_path / "v.npy", np.array(vector(tts.embedding_dim, 3)))
     given = ("--model", checkpoint(NAME), "--dtype", "float32", "--embedding", "v.npy", "--greedy", "--max-tokens", 6)
