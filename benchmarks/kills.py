@@ -30,6 +30,7 @@ from convert.random_checkpoint import write_checkpoint
 from mlx_qwen3tts import Library, Speech, Voice, generate
 from mlx_qwen3tts.checkpoint import hub, writer
 from mlx_qwen3tts.convert import convert
+from mlx_qwen3tts.provenance.seal import Seal
 from mlx_qwen3tts.voices import Direction
 
 AUDITED = ("os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.chmod", "os.chown", "os.truncate", "os.link")
@@ -135,7 +136,7 @@ def _speak(folder: Path, level: float) -> None:
     import mlx.core as mx
 
     speech = Speech(mx.full((4800,), level), 24000, mx.full((3, 16), round(100 * level), mx.int32), "stop")
-    generate.write(speech, Namespace(output=str(folder / "out.wav")))
+    generate.write(speech, Namespace(output=str(folder / "out.wav")), Seal())
     generate.write_codes(folder / "codes.npy", speech)
 
 

@@ -14,6 +14,7 @@ __all__ = [
     "QwenTTSError",
     "Request",
     "Sampling",
+    "Seal",
     "SpeakerEncoder",
     "Speech",
     "Voice",
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from .checkpoint.codec import Codec
     from .checkpoint.speaker import SpeakerEncoder
     from .errors import QwenTTSError
+    from .provenance.seal import Seal
     from .synthesis.design import design_voice
     from .synthesis.request import Request, Sampling
     from .synthesis.speech import Speech
@@ -42,6 +44,7 @@ _HOMES = {
     "QwenTTSError": ".errors",
     "Request": ".synthesis.request",
     "Sampling": ".synthesis.request",
+    "Seal": ".provenance.seal",
     "SpeakerEncoder": ".checkpoint.speaker",
     "Speech": ".synthesis.speech",
     "Voice": ".voices.voice",

@@ -39,6 +39,7 @@ COMMANDS = {
     "mcp": "tools for language models, by the Model Context Protocol",
     "script": "speak scripts and books in many voices",
     "dub": "speak subtitles, each at its time, in the voices of a cast",
+    "mark": "find the mark, the tags and the signature of a sound file",
     "completion": "let zsh, bash or fish complete all of this",
 }
 # What each extra brings, and a module that tells whether it is there.
@@ -54,6 +55,7 @@ EXTRAS = {
     "lance": ("lancedb", "libraries beyond memory"),
     "av": ("av", "aac, m4b, low-delay opus"),
     "onnx": ("onnx", "the speaker encoder for browsers"),
+    "c2pa": ("c2pa", "signing with --sign"),
 }
 
 
@@ -168,6 +170,26 @@ def add_library(options: argparse.ArgumentParser) -> None:
     configurable(options.add_argument("--library", default="voices", metavar="DIR", help=help), "library")
 
 
+def add_seal(options: argparse.ArgumentParser, text: bool = True) -> None:
+    """The options of what is put on sound besides its tags (see provenance/choosing.py); text: --tag-text too."""
+    add = options.add_argument
+    help = "put an inaudible mark on the sound, which `mark detect` finds (KEY: no spaces; default: mlx_qwen3tts)"
+    configurable(add("--mark", nargs="?", const=True, metavar="KEY", help=help), "mark")
+    add(
+        "--no-mark",
+        dest="mark",
+        action="store_const",
+        const=None,
+        default=argparse.SUPPRESS,
+        help="where one is configured",
+    )
+    if text:
+        add("--tag-text", action="store_true", help="write the text into the file's tags too")
+    add("--sign", action="store_true", help="sign the file, that it is synthetic (C2PA; needs the extra 'c2pa')")
+    add("--sign-certificate", metavar="FILE", help="PEM, its chain too (default: one of this program's own)")
+    add("--sign-key", metavar="FILE", help="PEM, the private key of the certificate")
+
+
 def usual_model() -> str:
     """The configured model, for options that have no default."""
     from .files.configuration import settings
@@ -209,6 +231,13 @@ def usual_format() -> str | None:
     from .files.configuration import settings
 
     return settings()["format"].value
+
+
+def usual_mark() -> str | bool | None:
+    """The configured key of the mark; True for the usual one, None for no mark."""
+    from .files.configuration import settings
+
+    return settings()["mark"].value
 
 
 def add_json(options: argparse.ArgumentParser) -> None:
@@ -344,7 +373,8 @@ def overview() -> str:
         [
             f"mlx_qwen3tts {__version__}: Qwen3-TTS on this machine, in voices that are vectors",
             f"  speech: {_those('demo generate say script dub')}; voices: {_those('voices embed tune diarize')}",
-            f"  programs: {_those('serve service mcp')}; models: {_those('convert fuse info codec')}",
+            f"  programs: {_those('serve service mcp')}; models: {_those('convert fuse info codec')}; "
+            f"files: {_those('mark')}",
             f"extras installed: {', '.join(there) or 'none'}",
             f"extras missing: {', '.join(missing) or 'none'}; {add}",
             f"model: {model}{'' if known else ', which is not in this folder yet: mlx_qwen3tts convert makes one'}",

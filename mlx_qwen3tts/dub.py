@@ -48,6 +48,7 @@ def build_parser() -> argparse.ArgumentParser:
     cli.add_model(options, dtype=True)
     cli.add_adapter(options)
     add_speaking(options)
+    cli.add_seal(options)
     cli.add_json(options)
     return options
 
@@ -57,6 +58,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def dub(options: argparse.Namespace) -> None:
+    from .provenance.choosing import chosen
     from .scripts.cast import Cast
     from .scripts.cues import Cues
     from .scripts.dubbing import MAX_RATE, Dubbing
@@ -68,6 +70,7 @@ def dub(options: argparse.Namespace) -> None:
     adapter = cli.adapter_of(options)
     writing(options)
     check_output(options.output, options.file, options.voices, options.from_audio)
+    seal = chosen(options, options.output)
     parts = parts_of(options) if options.from_audio is None else cast_of(options)
     kept = Library(options.library).names
     cues = Cues.parse(options.file, [*parts, *kept], options.encoding)
@@ -81,7 +84,7 @@ def dub(options: argparse.Namespace) -> None:
     cast = Cast(parts, tts.voice)
     cast.check_model(cues, tts, options.language)
     dubbing = Dubbing(cues, cast, **how)
-    result = spoken(dubbing.render, tts, options, options.cues)
+    result = spoken(dubbing.render, tts, options, options.cues, seal)
     if options.subtitles is not None and result.placed:
         from .scripts.subtitles import write_subtitles
 
@@ -99,6 +102,8 @@ def check(options: argparse.Namespace) -> None:
                 raise InvalidValue(
                     f"--{name.replace('_', '-')} belongs to --from-audio, which is not given", param=name
                 )
+    elif options.consent == "refused":  # said before minutes are spent on finding out who speaks
+        raise InvalidValue("--consent refused: who has refused is not spoken", param="consent")
     elif options.voice is not None:
         raise InvalidValue("--voice and --from-audio both say who speaks; give one", param="voice")
     if options.subtitles is not None:

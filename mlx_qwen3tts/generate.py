@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 import contextlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,7 +17,8 @@ from .synthesis.request import KEEPS, MORPH_MODES, NUMBERS, Request, Sampling, a
 
 if TYPE_CHECKING:
     from .audio.player import Player
-    from .synthesis.speech import Chunk, Speech
+    from .provenance.seal import Seal
+    from .synthesis.speech import Speech
     from .synthesis.tts import Qwen3TTS
     from .voices.voice import Voice
 
@@ -101,6 +103,7 @@ def build_parser() -> argparse.ArgumentParser:
     options.add_argument("--strict", action="store_true", help="exit status 3 where a text was cut at --max-tokens")
     options.add_argument("--resume", action="store_true", help="in a batch, go on where an earlier run has stopped")
     options.add_argument("--play", action="store_true", help="play while speaking (needs the extra 'play')")
+    cli.add_seal(options)
     cli.add_json(options)
     return options
 
@@ -116,7 +119,7 @@ def read_text(options: argparse.Namespace) -> str | list[str] | Iterator[str]:
 
     given = [text for text in (options.text, options.text_option, options.text_file) if text is not None]
     if len(given) != 1:
-        raise InvalidValue("give the text once: as TEXT, --text or --text-file" if given else "no text given")
+        raise InvalidValue("give the text once: as TEXT, --text or --text-file" if given else no_text(options.mark))
     if options.text_file is None:
         named = given[0].endswith(files.SUBTITLES) and Path(given[0]).is_file()
         files.check_plain(given[0], f"text {given[0]}" if named else "text", given[0] if named else None)
@@ -130,6 +133,15 @@ def read_text(options: argparse.Namespace) -> str | list[str] | Iterator[str]:
     if not lines:
         raise InvalidValue("text is empty")
     return lines
+
+
+def no_text(mark: str | bool | None) -> str:
+    """What to say where there is no text; mark: as --mark has it, which may have taken the text for its key."""
+    if not isinstance(mark, str) or mark == cli.usual_mark():
+        return "no text given"
+    from .provenance.choosing import WAY_OUT
+
+    return f"no text given; --mark took {mark!r} for its key: {WAY_OUT}"
 
 
 def check_options(options: argparse.Namespace) -> None:
@@ -154,71 +166,36 @@ def check_options(options: argparse.Namespace) -> None:
         raise InvalidValue("--resume goes on with a batch: it belongs to --batch-size")
     if options.morph_to is None and (options.morph_seconds is not None or options.morph_mode is not None):
         raise InvalidValue("--morph-seconds and --morph-mode belong to --morph-to, which is not given")
+    from .synthesis import outputs
+
     if options.batch_size is None:
         options.output = f"out.{cli.usual_format() or 'wav'}" if options.output is None else options.output
-        check_single(options)
+        outputs.check_single(options)
     else:
         options.output = "out" if options.output is None else options.output
-        check_batch(options)
+        outputs.check_batch(options)
 
 
-def check_single(options: argparse.Namespace) -> None:
-    from .audio.writing import output_format
-    from .files.output import check_npy, check_writable
+def seal_of(options: argparse.Namespace) -> Seal:
+    """What is put on the sound, and whether that can be."""
+    from .provenance.choosing import chosen
 
-    if options.output == "-":
-        if options.json:
-            raise InvalidValue("--json and --output - both write to stdout; give one")
-        if sys.stdout is None:
-            raise InvalidValue("--output - writes to stdout, which is closed")
-    else:
-        output_format(options.output)
-        check_writable(options.output)
-    if options.codes_output is not None:
-        check_npy(options.codes_output, "--codes-output")
-
-
-def check_batch(options: argparse.Namespace) -> None:
-    from .files.output import check_folder
-
-    if options.batch_size < 1:
-        raise InvalidValue(f"--batch-size {options.batch_size} is not 1 or more")
-    if options.text_file in (None, "-"):
-        raise InvalidValue("--batch-size needs --text-file with a file, a text a line")
-    for name, value in (("--stream", options.stream), ("--play", options.play), ("--morph-to", options.morph_to)):
-        if value:
-            raise InvalidValue(f"{name} speaks one text; leave out --batch-size")
-    if options.output == "-":
-        raise InvalidValue("--output - takes one text; in a batch it is a folder")
-    for name, folder in (("--output", options.output), ("--codes-output", options.codes_output)):
-        if folder is not None:
-            check_folder(folder, name)
-
-
-def check_apart(options: argparse.Namespace, texts: int | None) -> None:
-    """Refuse to write over a file that is read; texts: how many, in a batch."""
-    from .files.output import check_not_read
-    from .voices.inputs import files_of
-
-    voices = [file for text in (options.voice, options.morph_to) for file in files_of(text, options.library)]
-    for folder, suffix in ((options.output, ".wav"), (options.codes_output, ".npy")):
-        if folder not in (None, "-"):
-            files = [folder] if texts is None else [numbered(folder, number, suffix) for number in range(texts)]
-            for file in files:
-                check_not_read(file, options.ref_audio, options.embedding, options.text_file, *voices)
-
-
-def numbered(folder: str, number: int, suffix: str) -> Path:
-    """Where the sound or the codes of one text of a batch go."""
-    return Path(folder) / f"{number + 1:04d}{suffix}"
+    piped = options.output == "-" and options.stream
+    if piped and options.sign:
+        raise InvalidValue("--sign needs the whole sound, and --stream --output - sends it while it is made")
+    if piped and options.tag_text and options.text_file == "-":
+        raise InvalidValue("--tag-text needs the whole text, and stdin is spoken as it comes; write to a file")
+    return chosen(options, None if options.batch_size is not None else options.output)
 
 
 def generate(options: argparse.Namespace) -> None:
     check_options(options)
+    seal = seal_of(options)
+    from .synthesis import outputs
     from .synthesis.text import check_text
 
     text = read_text(options)
-    check_apart(options, len(text) if isinstance(text, list) else None)
+    outputs.check_apart(options, len(text) if isinstance(text, list) else None)
     if isinstance(text, str):
         check_text(text)
     if options.normalize:
@@ -242,9 +219,9 @@ def generate(options: argparse.Namespace) -> None:
             how["keep"] = options.keep
             how["rates"] = options.rate
             how["guard"] = options.guard
-            speak_batch(tts, as_requests(text, voice, **how, seeds=options.seed, sampling=sampling), options)
+            speak_batch(tts, as_requests(text, voice, **how, seeds=options.seed, sampling=sampling), options, seal)
         else:
-            speak(tts, request(text, voice, sampling, options), options, player)
+            speak(tts, request(text, voice, sampling, options), options, player, seal)
 
 
 def normalized(text: str | list[str] | Iterator[str], language: str) -> str | list[str]:
@@ -279,28 +256,18 @@ def request(
     )
 
 
-def speak(tts: Qwen3TTS, asked: Request, options: argparse.Namespace, player: Player | None) -> None:
+def speak(tts: Qwen3TTS, asked: Request, options: argparse.Namespace, player: Player | None, seal: Seal) -> None:
     """One text, whole or streamed."""
-    from .audio.piping import Piped
+    import numpy as np
+
+    from .provenance.outlet import Outlet
     from .synthesis.speech import Interrupted
 
-    piped = Piped(tts.sample_rate) if options.output == "-" and options.stream else None
-    left: BrokenPipeError | None = None
-
-    def heard(chunk: Chunk) -> None:
-        import numpy as np
-
-        nonlocal left
-        samples = np.array(chunk.audio)
-        if piped and left is None:
-            try:
-                piped.write(samples)
-            except BrokenPipeError as error:  # nobody listens any more
-                left = error
-                raise KeyboardInterrupt from None
-        if player:
-            player.play(samples)
-
+    said: list[str] = []
+    if asked.live and seal.text:
+        asked = replace(asked, text=kept(asked.text, said))
+    piped = options.output == "-" and options.stream
+    outlet = Outlet(seal, tts.sample_rate, piped, player.play if player else None)
     interrupted = False
     # One frame is 80 ms: the bar counts seconds of sound.
     with cli.bar("speaking", "s", form="{desc}: {n:.1f} s of sound [{elapsed}]") as advance:
@@ -310,24 +277,34 @@ def speak(tts: Qwen3TTS, asked: Request, options: argparse.Namespace, player: Pl
 
         try:
             if options.stream or player:
-                speech = tts.stream(asked, progress=progress).speech(heard)
+                stream = tts.stream(asked, progress=progress)
+                outlet.origin = lambda: stream.origin
+                speech = stream.speech(lambda chunk: outlet.add(np.array(chunk.audio)))
             else:
                 speech = tts.generate(asked, progress=progress)
         except Interrupted as stopped:
             speech, interrupted = stopped.speech, True
-    if piped:
-        piped.close()
-    else:
-        write(speech, options)
+    outlet.finish()
+    if said and speech.origin is not None:
+        speech.origin = replace(speech.origin, text="".join(said))
+    if not piped:
+        write(speech, options, seal)
     if options.codes_output:
         write_codes(options.codes_output, speech)
     report(speech, options, player)
-    if left:
-        raise left
+    if outlet.left:
+        raise outlet.left
     if interrupted:
         cli.note("interrupted: what was spoken so far is kept")
         sys.exit(cli.stopped_status())
     check_whole([speech], options)
+
+
+def kept(text: str | Iterable[str], said: list[str]) -> Iterator[str]:
+    """The pieces of a text, which are kept in `said` as well."""
+    for piece in text:
+        said.append(piece)
+        yield piece
 
 
 def check_whole(speeches: list[Speech], options: argparse.Namespace) -> None:
@@ -337,9 +314,10 @@ def check_whole(speeches: list[Speech], options: argparse.Namespace) -> None:
         sys.exit(3)
 
 
-def speak_batch(tts: Qwen3TTS, asked: list[Request], options: argparse.Namespace) -> None:
+def speak_batch(tts: Qwen3TTS, asked: list[Request], options: argparse.Namespace, seal: Seal) -> None:
     """A text a line, each written as soon as it is spoken."""
     from .files.progress import Progress
+    from .synthesis import outputs
     from .synthesis.resuming import identities
     from .synthesis.speech import Interrupted
 
@@ -354,10 +332,10 @@ def speak_batch(tts: Qwen3TTS, asked: list[Request], options: argparse.Namespace
     def done(number: int, speech: Speech) -> None:
         for folder in folders:
             folder.mkdir(exist_ok=True)
-        path = numbered(options.output, number, ".wav")
-        speech.save(path)
+        path = outputs.numbered(options.output, number, ".wav")
+        speech.save(path, seal=seal)
         if options.codes_output:
-            write_codes(numbered(options.codes_output, number, ".npy"), speech)
+            write_codes(outputs.numbered(options.codes_output, number, ".npy"), speech)
         written[number] = str(path), speech
         if speech.finish_reason != "interrupted":
             progress.add(path.name, marks[number])
@@ -383,16 +361,17 @@ def speak_batch(tts: Qwen3TTS, asked: list[Request], options: argparse.Namespace
     check_whole([speech for _, speech in written.values()], options)
 
 
-def write(speech: Speech, options: argparse.Namespace) -> None:
+def write(speech: Speech, options: argparse.Namespace, seal: Seal) -> None:
     if options.output == "-":
-        import numpy as np
+        import io
 
         from .audio.piping import write_stdout
-        from .audio.writing import audio_bytes
 
-        write_stdout(audio_bytes(np.array(speech.audio), speech.sample_rate))
+        made = io.BytesIO()
+        speech.save(made, seal=seal)
+        write_stdout(made.getvalue())
     else:
-        speech.save(options.output)
+        speech.save(options.output, seal=seal)
 
 
 def write_codes(path: str | Path, speech: Speech) -> None:

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from .server.tools import Answer
 
 EXAMPLES = """\
-  mlx_qwen3tts.mcp --model miniature < /dev/null
-  mlx_qwen3tts.mcp --output ~/Music/speech < /dev/null
+  mlx_qwen3tts.mcp --model miniature
+  mlx_qwen3tts.mcp --server none --library voices --voice anna
 """
 NEEDED = ("mcp", "starlette", "uvicorn", "h11", "websockets", "python_multipart")
 
@@ -131,10 +131,12 @@ async def on_stdio(options: argparse.Namespace, client: Client | None) -> None:
     asking, incoming = Asking(options, client), cast("Any", lines(0))
     server = tools.server(tools.Tools(asking, options.output))
     try:
+        cli.note(f"ready: tools on stdin and stdout; speech is kept in {options.output}")
         async with stdio_server(incoming) as streams:
             await server.run(*streams, server.create_initialization_options())
     finally:
         await asking.close()
+    cli.note("stopped")
 
 
 async def lines(descriptor: int) -> AsyncIterator[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import dataclasses
 import functools
 import os
 import sys
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     import numpy as np
 
     from .desktop.client import Client
+    from .provenance.origin import Origin
+    from .provenance.seal import Seal
 
 NORMAL = 175  # words a minute that count as the model's own pace: say(1)'s default
 RATES = (88, 350)  # words a minute, half and twice that
@@ -44,6 +47,7 @@ def build_parser() -> argparse.ArgumentParser:
     cli.add_model(options, dtype=True)
     cli.add_library(options)
     add("--seed", type=int, metavar="N", help="makes the speech reproducible")
+    cli.add_seal(options)
     return options
 
 
@@ -103,6 +107,8 @@ class Own:
 
     def __init__(self, options: argparse.Namespace) -> None:
         self.options, self.tts = options, None
+        self.marks = False  # whether the sound has a mark already
+        self._origins: list[Origin] = []  # of what was spoken
 
     def model(self) -> Any:
         if self.tts is None:
@@ -140,15 +146,24 @@ class Own:
         from .synthesis.request import Request
 
         with self.model().stream(Request(text, voice or self.first, rate=rate, seed=seed)) as stream:
-            for chunk in stream:
+            for number, chunk in enumerate(stream):
+                if not number:
+                    self._origins.append(stream.origin)
                 yield np.array(chunk.audio)
+
+    def origin(self) -> Origin | None:
+        """Where all that was spoken comes from."""
+        from .provenance.origin import Origin
+
+        return Origin.joined(self._origins, self.options.seed) if self._origins else None
 
 
 class Served:
     """Speaks through a server."""
 
     def __init__(self, client: Client) -> None:
-        self.client = client
+        self.client, self.marks = client, False
+        self._told: list[tuple[str | None, str | None, int | None]] = []  # of each answer: origin, voice and seed asked
 
     def voices(self) -> list[dict[str, Any]]:
         return self.client.voices()
@@ -160,10 +175,24 @@ class Served:
     def speak(self, text: str, voice: str | None, rate: float, seed: int | None) -> Iterator[np.ndarray]:
         fields = {"voice": voice, "rate": None if rate == 1 else rate, "seed": seed}
         sound = self.client.speak(text, **{name: value for name, value in fields.items() if value is not None})
+        told = False
         for data in sound:
             import numpy as np  # the request is under way: this takes a tenth of a second
 
+            if not told:
+                told, self.marks = True, "x-mark" in self.client.told
+                self._told.append((self.client.told.get("x-origin"), voice, seed))
             yield np.frombuffer(data, "<i2").astype(np.float32) / 32768
+
+    def origin(self) -> Origin | None:
+        """Where all that was spoken comes from: as the server says it, else as far as it is known here."""
+        from .provenance.origin import Credit, Origin
+
+        def one(line: str | None, voice: str | None, seed: int | None) -> Origin:
+            known = Origin(self.client.model or "unknown", (Credit(voice or "the server's usual one"),), seed)
+            return Origin.from_header(line) or known
+
+        return Origin.joined([one(*told) for told in self._told], self._told[0][2]) if self._told else None
 
 
 def speaker(options: argparse.Namespace) -> Own | Served:
@@ -184,8 +213,29 @@ def list_voices(found: list[dict[str, Any]]) -> None:
         print(f"{voice['name']:20} {voice.get('language') or '':12} {alias}".rstrip())
 
 
+def seal_of(options: argparse.Namespace) -> Seal | None:
+    """What is put on the sound. None where nothing is asked for that is heard: then nothing is loaded for it."""
+    if options.mark is None and not (options.sign or options.sign_certificate or options.sign_key):
+        return None
+    from .provenance.choosing import chosen
+
+    if isinstance(options.mark, str) and options.mark != cli.usual_mark() and nothing_to_say(options):
+        from .provenance.choosing import WAY_OUT
+
+        raise InvalidValue(f"no text given; --mark took {options.mark!r} for its key: {WAY_OUT}", param="mark")
+    if options.sign and options.output_file is None:
+        raise InvalidValue("--sign signs a file: give -o too", param="sign")
+    return chosen(options, options.output_file)
+
+
+def nothing_to_say(options: argparse.Namespace) -> bool:
+    """Whether the text is to be typed, which who has given one does not expect."""
+    return not options.text and options.input_file is None and sys.stdin is not None and sys.stdin.isatty()
+
+
 def say(options: argparse.Namespace) -> None:
     check_options(options)
+    seal = seal_of(options)
     through = speaker(options)
     if options.voice == "?":
         list_voices(through.voices())
@@ -193,35 +243,60 @@ def say(options: argparse.Namespace) -> None:
     voice = options.voice or through.usual()
     rate = 1.0 if options.rate is None else max(0.5, min(2.0, options.rate / NORMAL))
     made: list[np.ndarray] = []
+    said: list[str] = []
     with contextlib.ExitStack() as stack:
-        player = None
+        player, marking = None, None
         advance = stack.enter_context(_bar(options))
         try:
             for number, text in enumerate(texts(options)):
                 seed = None if options.seed is None else (options.seed + number) % 2**32
                 first = True
+                said.append(text)
                 for samples in through.speak(text, voice, rate, seed):
                     if options.output_file is None and player is None:
                         from .audio.player import Player
 
                         player = stack.enter_context(Player(24000, "say without -o"))
+                        seal = unmarked(seal, through, options)
+                        marking = None if seal is None else seal.marking(24000)
                     if first and options.interactive:
                         if player is not None:
                             player.wait()
                         print(" ".join(text.split()), flush=True)
                     first = False
                     if player is not None:
-                        player.play(samples)
+                        player.play(samples if marking is None else marking(samples))
                     else:
                         made.append(samples)
                     advance(len(samples) / 24000)
+            if player is not None and marking is not None:
+                player.play(marking(samples[:0], last=True))
         finally:  # Ctrl-C keeps what was made
             if options.output_file is not None and made:
-                import numpy as np
+                write(made, " ".join(said), unmarked(seal, through, options), through.origin(), options)
 
-                from .audio.writing import write_audio
 
-                write_audio(options.output_file, np.concatenate(made), 24000)
+def unmarked(seal: Seal | None, through: Own | Served, options: argparse.Namespace) -> Seal | None:
+    """The seal without its mark where the server puts one on all that it speaks, and no other one is asked for."""
+    if seal is None or not through.marks or options.mark not in (True, cli.usual_mark()):
+        return seal
+    return dataclasses.replace(seal, mark=None)
+
+
+def write(
+    made: list[np.ndarray], said: str, seal: Seal | None, origin: Origin | None, options: argparse.Namespace
+) -> None:
+    """Write what was spoken, whole."""
+    import numpy as np
+
+    from .audio.writing import write_audio
+    from .provenance.seal import Seal
+
+    seal = Seal(text=options.tag_text) if seal is None else seal
+    if origin is not None:
+        origin = dataclasses.replace(origin, text=said)
+    sound = seal.marked(np.concatenate(made), 24000)
+    write_audio(options.output_file, sound, 24000, None, seal.tags(origin), seal.signing(origin))
 
 
 def _bar(options: argparse.Namespace) -> contextlib.AbstractContextManager[Any]:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from .cluster.remote import Speakers
+    from .provenance.seal import Seal
     from .scripts.cast import Cast, Part
     from .scripts.render import Rendered
     from .scripts.script import Script
@@ -58,6 +59,7 @@ def build_parser() -> argparse.ArgumentParser:
     render.add_argument("--again", action="store_true", help="speak the --lines with other seeds than before")
     render.add_argument("--workers", metavar="URL", help="scheduler of a dask cluster that speaks: tcp://host:8786")
     add_speaking(render)
+    cli.add_seal(render)
     cli.add_json(render)
     return options
 
@@ -144,6 +146,7 @@ def check(options: argparse.Namespace) -> None:
     from .scripts.script import Script
     from .scripts.timeline import lay_out, seconds_of
     from .voices.commands.shared import lookup_of
+    from .voices.fit import check_refused
     from .voices.library.library import Library
 
     if options.calibrate and options.model is None:
@@ -153,7 +156,11 @@ def check(options: argparse.Namespace) -> None:
     lookup = lookup_of(options, Library(options.library))
 
     def resolve(name: str | None) -> Voice | None:
-        return None if name is None else lookup.voice(name)
+        if name is None:
+            return None
+        voice = lookup.voice(name)
+        check_refused(voice, name)
+        return voice
 
     cast = Cast(parts, resolve)
     cast.check(script)
@@ -233,6 +240,7 @@ def writing(options: argparse.Namespace) -> Callable[[str, str], str] | None:
 
 
 def render(options: argparse.Namespace) -> None:
+    from .provenance.choosing import chosen
     from .scripts.cast import Cast
     from .scripts.render import Timeline, check_output
     from .scripts.script import Script
@@ -242,6 +250,7 @@ def render(options: argparse.Namespace) -> None:
         message = "--workers speak without an adapter; fuse it into a model of its own, or leave --workers out"
         raise UnsupportedValue(message, param="adapter_path")
     check_output(options.output, options.file, options.voices)
+    seal = chosen(options, options.output)
     writing(options)
     parts = parts_of(options)
     script: Script = Script.parse(options.file, parts)
@@ -256,17 +265,20 @@ def render(options: argparse.Namespace) -> None:
     cast: Cast = Cast(parts, tts.voice)
     cast.check_model(script, tts, options.language)
     timeline = Timeline(script, cast, **told)
-    result = spoken(timeline.render, tts, options, options.lines)
+    result = spoken(timeline.render, tts, options, options.lines, seal)
     report(result, options)
     if result.failed:
         sys.exit(3)
 
 
-def spoken(render: Callable[..., T], tts: Qwen3TTS | Speakers, options: argparse.Namespace, lines: str | None) -> T:
-    """What `render`, of a Timeline, gives, with a bar; where it is interrupted the command ends. lines: as it takes
-    them."""
+def spoken(
+    render: Callable[..., T], tts: Qwen3TTS | Speakers, options: argparse.Namespace, lines: str | None, seal: Seal
+) -> T:
+    """What `render`, of a Timeline, gives, with a bar; where it is interrupted the command ends. lines, seal: as it
+    takes them."""
     model = options.model if options.dtype is None else f"{options.model} {options.dtype}"
     how = {"model": model, "lines": lines, "again": options.again, "batch_size": options.batch_size}
+    how["seal"] = seal
     try:
         with cli.bar("speaking", "pieces", form="{desc}: {n} pieces [{elapsed}]") as advance:
             return render(tts, options.output, **how, done=lambda spoken, todo: advance(1))

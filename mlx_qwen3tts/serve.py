@@ -64,6 +64,7 @@ def build_parser() -> argparse.ArgumentParser:
     cli.configurable(chosen, "format")
     add("--strict", action="store_true", help="refuse unknown fields instead of ignoring them")
     add("--guard", action="store_true", help="speak again what has gone wrong, unless a request says otherwise")
+    cli.add_seal(options)
     add("--voices-as-strings", action="store_true", help="list voices by name alone, as old clients expect")
     add(
         "--wyoming",
@@ -89,6 +90,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def settings(options: argparse.Namespace) -> Settings:
     """The options, checked before a model is loaded."""
+    from .provenance.choosing import chosen
+
     key = options.api_key or read_key(options.api_key_file) or os.environ.get("QWEN3TTS_API_KEY") or None
     if not is_loopback(options.host) and key is None:
         raise InvalidValue(f"--host {options.host} lets other machines in; give --api-key too", param="api_key")
@@ -106,7 +109,7 @@ def settings(options: argparse.Namespace) -> Settings:
     if options.wyoming is not None and key is not None and not options.wyoming_without_key:
         message = "--wyoming: that protocol knows no keys, so whoever reaches its port may speak without --api-key"
         raise InvalidValue(f"{message}; add --wyoming-without-key if that is meant", param="wyoming")
-    if options.mcp_output.exists() and not options.mcp_output.is_dir():
+    if options.mcp_output.expanduser().exists() and not options.mcp_output.expanduser().is_dir():
         raise InvalidValue(f"--mcp-output {options.mcp_output} is not a folder", param="mcp_output")
     for origin in options.allow_origin:
         if origin in ("*", "null"):
@@ -127,6 +130,7 @@ def settings(options: argparse.Namespace) -> Settings:
         guard=options.guard,
         voices_as_strings=options.voices_as_strings,
         speech=options.mcp_output,
+        seal=chosen(options),
     )
 
 

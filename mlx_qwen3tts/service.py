@@ -18,7 +18,9 @@ EXAMPLES = """\
   mlx_qwen3tts.service status
   mlx_qwen3tts.service remove
 """
-PATHS = ("model", "library", "api_key_file", "unix", "design")  # of serve: relative ones are of where one stands now
+# Paths among serve's options: relative ones are of where one stands now. A model may be a hub id as well.
+PATHS = ("model", "library", "api_key_file", "unix", "design", "mcp_output")
+MADE = ("--unix", "--mcp-output")  # those that need not be there yet
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -60,9 +62,9 @@ def _absolute(words: list[str], number: int) -> str:
     """A word of serve's options; where it is a path of something that is there, the absolute one."""
     options = tuple(f"--{name.replace('_', '-')}" for name in PATHS)
     name, equals, value = words[number].partition("=")
-    if equals and name in options and os.path.exists(value):
-        return f"{name}={os.path.abspath(value)}"
-    if number and words[number - 1] in options and (os.path.exists(words[number]) or words[number - 1] == "--unix"):
+    if equals and name in options and (os.path.exists(value) or name in MADE):
+        return f"{name}={os.path.abspath(os.path.expanduser(value))}"
+    if number and words[number - 1] in options and (os.path.exists(words[number]) or words[number - 1] in MADE):
         return os.path.abspath(words[number])
     return words[number]
 

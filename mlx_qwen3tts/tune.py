@@ -34,7 +34,7 @@ def build_parser() -> argparse.ArgumentParser:
     vector.add_argument("--output", required=True, metavar="F", help=".safetensors, .npy or .json")
     vector.add_argument("--learning-rate", type=float, metavar="X", help="its peak (default: fits the vector's norm)")
     add_steps(vector, iters=50, batch_size=8, frames=256, text_mode="streaming")
-    vector.add_argument("--listen", type=int, default=2, metavar="N", help="rounds of correcting by its own speech (2)")
+    vector.add_argument("--listen", type=int, default=3, metavar="N", help="rounds of correcting by its own speech (3)")
     lora = ways.add_parser("lora", help="fit an adapter of low rank, for one speaker or several")
     add_data(lora)
     lora.add_argument("--output", required=True, metavar="DIR", help="folder of the adapter and the voices")
@@ -59,6 +59,7 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="N",
         help="evaluations without better speech that end it (default: 4)",
     )
+    lora.add_argument("--overwrite", action="store_true", help="replace an adapter at --output")
     return options
 
 
@@ -280,6 +281,9 @@ def lines_of(figures: Mapping[str, Figures]) -> list[str]:
     def pitch(figures: Figures) -> str:
         return "–" if figures.pitch is None else f"{figures.pitch:+.2f}"
 
+    def clarity(figures: Figures) -> str:
+        return "–" if figures.clarity is None else f"{figures.clarity:.2f}"
+
     return [
         " " * 34 + "".join(f"{name:>10}" for name in figures),
         row("loss of the clips held out", lambda figures: f"{figures.loss:.3f}"),
@@ -287,6 +291,7 @@ def lines_of(figures: Mapping[str, Figures]) -> list[str]:
         row("cosine of speech and recordings", lambda figures: f"{figures.cosine:.4f}"),
         row("pitch off, semitones", pitch),
         row("length off", lambda figures: f"{figures.length:+.0%}"),
+        row("clarity of the words", clarity),
         row("speeches that ended", lambda figures: f"{figures.ended}/{figures.of}"),
         row("norm", lambda figures: f"{figures.norm:.2f}"),
     ]
@@ -338,6 +343,7 @@ def lora_options_of(options: argparse.Namespace) -> LoraOptions:
 
 
 def lora(options: argparse.Namespace) -> None:
+    from .checkpoint.adapters import TENSORS
     from .checks import whole
     from .files.output import check_folder, check_not_read
     from .tuning.data import read_data
@@ -347,6 +353,8 @@ def lora(options: argparse.Namespace) -> None:
     check_folder(output, "output")
     check_not_read(output, options.data)
     check_folder(folder_of(output), "folder")
+    if (output / TENSORS).exists() and not (options.overwrite or options.resume):
+        raise OutputError(f"output {output} has an adapter; replace it with --overwrite or name another folder")
     data = read_data(options.data)
     from .synthesis.tts import Qwen3TTS
     from .tuning import unfinished
@@ -368,9 +376,10 @@ def lora(options: argparse.Namespace) -> None:
         cli.note(f"warning: {doubt}")
 
     def keep_best() -> str:
+        if not tuning.fit.best_step:
+            return "no step has spoken better so far"
         save(tuning, output, rights)
-        step = tuning.fit.best_step
-        return f"what spoke best so far, of step {step}, is kept" if step else "no step has spoken better so far"
+        return f"what spoke best so far, of step {tuning.fit.best_step}, is kept"
 
     run(tuning, output, options, keep_best)
     written = save(tuning, output, rights)
@@ -381,21 +390,18 @@ def lora(options: argparse.Namespace) -> None:
 def save(tuning: LoraFit, output: Path, rights: dict[str, str]) -> list[Path]:
     """Write the adapter that speaks best, where one does, and the voices. Returns the voices' files."""
     from .checkpoint.adapters import CONFIG, TENSORS
-    from .voices.voice import Voice
 
     output.mkdir(exist_ok=True)
-    adapter, vectors = tuning.best
+    adapter, _ = tuning.best
     if adapter is not None:
         adapter.save(output)
-    else:  # an earlier run's, whose voices these are not
+    else:  # what is replaced, whose voices these are not
         for name in (TENSORS, CONFIG):
             (output / name).unlink(missing_ok=True)
     written = []
-    for name, vector in vectors.items():
-        known = {key: rights.get(key) for key in ("language", "consent", "license")}
-        source, recipe = tuning.tts.folder.folder.name, tuning.recipe(name)
-        Voice(vector, source_model=source, recipe=recipe, **known).save(path := output / f"{name}.safetensors")
-        written.append(path)
+    for name, voice in tuning.voices(**rights).items():
+        voice.save(output / f"{name}.safetensors")
+        written.append(output / f"{name}.safetensors")
     return written
 
 

@@ -22,6 +22,7 @@ ROOMS = (
     "audio",
     "checkpoint",
     "voices",
+    "provenance",
     "diarization",
     "synthesis",
     "cluster",

@@ -185,7 +185,7 @@ def test_a_speech_as_bytes_and_in_file_objects(model, tmp_path):
     speech = model("base").generate("Hello.", A, seed=1, max_tokens=4)
     speech.save(tmp_path / "a.wav")
     whole = (tmp_path / "a.wav").read_bytes()
-    assert whole[44:] == speech.pcm16() and len(speech.pcm16()) == 2 * speech.audio.size
+    assert whole[whole.index(b"data") + 8 :] == speech.pcm16() and len(speech.pcm16()) == 2 * speech.audio.size
     for kind in (None, "wav", "flac", "ogg", "mp3"):
         buffer = io.BytesIO()
         speech.save(buffer, kind)

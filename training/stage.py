@@ -9,6 +9,8 @@ from pathlib import Path
 
 import torch
 
+SAVE_SECONDS = 300
+
 torch.set_flush_denormal(True)  # decaying moments of an optimizer would slow a CPU down many times over
 
 
@@ -36,10 +38,13 @@ class Stage:
             print(f"{name}: resumed at step {self.step}, {self.spent / 60:.1f} minutes", flush=True)
         else:
             self.log.unlink(missing_ok=True)
-        self.started = time.monotonic() - self.spent
+        threads = options.threads
+        self.now = (lambda: time.process_time() / threads) if options.cpu_time else time.monotonic
+        self.started = self.now() - self.spent
+        self.saved = time.monotonic()
 
     def __iter__(self):
-        while (elapsed := time.monotonic() - self.started) < self.seconds:
+        while (elapsed := self.now() - self.started) < self.seconds:
             done = elapsed / self.seconds
             rate = self.rate * min(1, (self.step + 1) / self.warmup)
             if done > self.flat:
@@ -48,12 +53,12 @@ class Stage:
                 group["lr"] = rate
             yield self.step
             self.step += 1
-            if self.step % self.save_every == 0:
+            if self.step % self.save_every == 0 or time.monotonic() - self.saved > SAVE_SECONDS:
                 self.save()
         self.save()
 
     def save(self):
-        self.spent = time.monotonic() - self.started
+        self.spent, self.saved = self.now() - self.started, time.monotonic()
         state = {key: thing.state_dict() for key, thing in self.keep.items()}
         partial = self.path.with_suffix(".partial")
         torch.save(
@@ -87,6 +92,9 @@ def parser(minutes):
     options.add_argument("work")
     options.add_argument("--minutes", type=float, default=minutes)
     options.add_argument("--threads", type=int, default=1)
+    options.add_argument(
+        "--cpu-time", action="store_true", help="minutes of the CPU, at a low priority, not of the clock"
+    )
     options.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     return options
 

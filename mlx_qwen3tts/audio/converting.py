@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ..errors import AudioError
+from .tags import ID3_HEAD, id3_size
 
 HEAD = 16  # bytes that are enough to tell what a file is
 BOTH = ("afconvert", "ffmpeg")  # in the order in which they are tried
@@ -51,6 +52,7 @@ def converted(path: str | Path, name: str) -> Iterator[Path | None]:
     name: what messages call the recording. AudioError where no converter is installed, or none can read the file.
     """
     with open(path, "rb") as file:
+        file.seek(id3_size(file.read(ID3_HEAD)))  # which aac may have in front, as mp3 has
         found = container(file.read(HEAD))
     if found is None:
         yield None

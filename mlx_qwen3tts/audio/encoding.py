@@ -19,6 +19,7 @@ import numpy as np
 from ..errors import UnsupportedValue
 from .formats import CONTENT_TYPES
 from .reading import Samples
+from .tags import STREAMED, Tags, id3, libav_metadata, put_strings
 from .writing import audio_bytes, wav_head, wav_samples
 
 # The rates in Hz that a format has; of the others every one.
@@ -50,30 +51,36 @@ class Encoder(Protocol):
         ...
 
 
-def encoder(kind: str, rate: int) -> Encoder:
-    """The Encoder of a format of CONTENT_TYPES for mono sound of a rate in Hz. UnsupportedValue where it has none."""
+def encoder(kind: str, rate: int, tags: Tags | None = None) -> Encoder:
+    """The Encoder of a format of CONTENT_TYPES for mono sound of a rate in Hz; its first bytes have the tags, which pcm
+    alone has none of. UnsupportedValue where a format has no such rate."""
+    check_rate(kind, rate)
+    if kind == "pcm":
+        return PcmEncoder(rate)
+    if kind == "wav":
+        return PcmEncoder(rate, wav_head(rate, None, tags and tags.within(STREAMED)))
+    if kind in LIBAV and libav():
+        return LibavEncoder(kind, rate, tags)
+    return SndfileEncoder(kind, rate, tags)
+
+
+def check_rate(kind: str, rate: int) -> None:
+    """UnsupportedValue where a format is not one, or has no such rate in Hz."""
     check_format(kind)
     rates = FORMAT_RATES.get(kind, (rate,))
     if rate not in rates:
         known = ", ".join(map(str, rates))
         raise UnsupportedValue(f"{kind} has no sample rate of {rate} Hz; it has {known}", param="sample_rate")
-    if kind == "pcm":
-        return PcmEncoder(rate)
-    if kind == "wav":
-        return PcmEncoder(rate, wav_head(rate))
-    if kind in LIBAV and libav():
-        return LibavEncoder(kind, rate)
-    return SndfileEncoder(kind, rate)
 
 
-def encoded(kind: str, samples: Samples, rate: int) -> bytes:
+def encoded(kind: str, samples: Samples, rate: int, tags: Tags | None = None) -> bytes:
     """A whole sound [n] in a format of CONTENT_TYPES, its head complete."""
     check_format(kind)
     if kind in ("wav", "pcm"):
-        return audio_bytes(samples, rate, "WAV" if kind == "wav" else "RAW")
+        return audio_bytes(samples, rate, "WAV" if kind == "wav" else "RAW", tags)
     if kind in ("mp3", "flac"):
-        return audio_bytes(samples, rate, kind.upper())
-    made = encoder(kind, rate)
+        return audio_bytes(samples, rate, kind.upper(), tags)
+    made = encoder(kind, rate, tags)
     return made.add(samples) + made.finish()
 
 
@@ -111,7 +118,7 @@ class PcmEncoder:
 class SndfileEncoder:
     """A format of libsndfile, written to a sink from which the bytes are taken as they come."""
 
-    def __init__(self, kind: str, rate: int) -> None:
+    def __init__(self, kind: str, rate: int, tags: Tags | None = None) -> None:
         import soundfile
 
         self.sink = Sink()
@@ -119,6 +126,9 @@ class SndfileEncoder:
         sink: Any = self.sink  # its type asks for more than it uses
         self.file = soundfile.SoundFile(sink, "w", rate, 1, subtype, format=form, **options)
         self.blank = kind == "mp3"  # its first frame is kept free for a head, and is 24 to 72 ms of silence
+        self.head = id3(tags) if kind == "mp3" else b""
+        if kind != "mp3":
+            put_strings(self.file, tags)
 
     def add(self, samples: Samples) -> bytes:
         self.file.write(np.asarray(samples, np.float32))
@@ -134,20 +144,25 @@ class SndfileEncoder:
         if self.blank and data:
             self.blank = False
             if not any(data[4:17]):  # behind a frame's four bytes of head, where the file's would begin
-                return data[4:].lstrip(b"\0")
+                data = data[4:].lstrip(b"\0")
+        if data:
+            data, self.head = self.head + data, b""
         return data
 
 
 class LibavEncoder:
     """A format of PyAV, packet by packet."""
 
-    def __init__(self, kind: str, rate: int) -> None:
+    def __init__(self, kind: str, rate: int, tags: Tags | None = None) -> None:
         av = libav()
         assert av is not None, "asked for by its name"
         container, codec, self.form, options, how = LIBAV[kind]
         self.sink, self.rate, self.av = Sink(), rate, av
         self.file = av.open(self.sink, "w", format=container, options={"flush_packets": "1", **how})
         self.stream = self.file.add_stream(codec, rate, options, layout="mono")
+        self.head = id3(tags) if container == "adts" else b""
+        if not self.head:
+            self.file.metadata.update(libav_metadata(tags))
         self.file.start_encoding()
 
     def add(self, samples: Samples) -> bytes:
@@ -156,12 +171,18 @@ class LibavEncoder:
         frame = self.av.AudioFrame.from_ndarray(np.asarray(samples, np.float32)[None], self.form, "mono")
         frame.sample_rate = self.rate
         self.file.mux(self.stream.encode(frame))
-        return self.sink.take()
+        return self._take()
 
     def finish(self) -> bytes:
         self.file.mux(self.stream.encode(None))
         self.file.close()
-        return self.sink.take()
+        return self._take()
+
+    def _take(self) -> bytes:
+        data = self.sink.take()
+        if data:
+            data, self.head = self.head + data, b""
+        return data
 
 
 class Sink(io.RawIOBase):

@@ -8,7 +8,8 @@ from typing import BinaryIO
 
 from ..errors import OutputError
 from .reading import Samples
-from .writing import HEAD, wav_head, wav_samples
+from .tags import STREAMED, Tags
+from .writing import wav_head, wav_samples
 
 
 def write_stdout(data: bytes) -> None:
@@ -27,21 +28,24 @@ class Piped:
 
     def __init__(self, rate: int) -> None:
         out = sys.stdout.buffer
-        self.rate, self.size = rate, 0
+        self.rate, self.size, self.tags = rate, 0, None
         self.start = out.tell() if out.seekable() and not _appends(out) else None
 
-    def write(self, samples: Samples) -> None:
-        """Samples [n] within ±1; the head goes before the first."""
+    def write(self, samples: Samples, tags: Tags | None = None) -> None:
+        """Samples [n] within ±1; the head goes before the first, with the tags that are given then."""
         data = wav_samples(samples, self.rate)
-        write_stdout(data if self.size else wav_head(self.rate) + data)
+        if not self.size:
+            self.tags = tags and tags.within(STREAMED)
+        write_stdout(data if self.size else wav_head(self.rate, None, self.tags) + data)
         self.size += len(data)
 
     def close(self) -> None:
         out = sys.stdout.buffer
-        if self.start is None or not self.size or out.tell() != self.start + HEAD + self.size:
+        head = wav_head(self.rate, self.size, self.tags)
+        if self.start is None or not self.size or out.tell() != self.start + len(head) + self.size:
             return
         out.seek(self.start)
-        write_stdout(wav_head(self.rate, self.size))
+        write_stdout(head)
         out.seek(0, os.SEEK_END)
 
 

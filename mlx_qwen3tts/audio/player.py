@@ -16,8 +16,10 @@ class Player:
     """
 
     def __init__(self, rate: int, asked: str = "--play") -> None:
-        """rate: in Hz; asked: what had it played, for messages. MissingExtra without sounddevice, PlayError without
-        PortAudio or an output device."""
+        """rate: in Hz; asked: what had it played, for messages.
+
+        MissingExtra without sounddevice, PlayError without PortAudio or an output device.
+        """
         try:
             import sounddevice  # pyright: ignore[reportMissingImports]  # of the extra `play`
         except ModuleNotFoundError:

@@ -10,6 +10,7 @@ import numpy as np
 from ..errors import AudioError
 from .encoding import libav
 from .reading import read_audio, too_long
+from .tags import ID3_HEAD, id3_size
 
 BLOCK = 1 << 16  # frames
 MOST_CHANNELS, MOST_RATE = 32, 768_000
@@ -24,8 +25,9 @@ def read_upload(data: bytes, rate: int, longest: float) -> np.ndarray:
     It is decoded block by block and given up after `longest` seconds, whatever its head says of its length: a kilobyte
     can unpack to hours.
     """
-    kind = next((name for first, place, name in CONTAINERS if data[place:].startswith(first)), None)
-    blocks, parts, frames, original = _libav(data, kind) if kind else _sndfile(data), [], 0, 0
+    sound = data[id3_size(data[:ID3_HEAD]) :]  # aac may have tags in front, as mp3 has
+    kind = next((name for first, place, name in CONTAINERS if sound[place : place + 8].startswith(first)), None)
+    blocks, parts, frames, original = _libav(sound, kind) if kind else _sndfile(data), [], 0, 0
     for block, original in blocks:
         if block.shape[1] > MOST_CHANNELS or not 0 < original <= MOST_RATE:
             raise AudioError(f"the recording has {block.shape[1]} channels at {original} Hz")

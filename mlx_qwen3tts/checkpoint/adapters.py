@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import mlx.core as mx
-import mlx.nn as nn
 import numpy as np
 
 from ..checks import path as as_path
@@ -39,7 +38,7 @@ Matrices = Mapping[str, tuple[mx.array, mx.array]]  # {published name of a linea
 class Site(NamedTuple):
     """A projection of a fused talker that can be adapted: the module that has it, and where."""
 
-    owner: nn.Module
+    owner: Any
     place: Place
 
 

@@ -4,6 +4,9 @@ Opening one checks every tensor's name and shape against the configuration, from
 built and read when asked for.
 """
 
+import functools
+import os
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -23,6 +26,8 @@ from .part import Part
 from .weights import FLOATS, read_folder, read_json
 
 ENCODER = "speaker_encoder."  # what the names of its tensors begin with
+CACHED = "models--"  # what the hub's client begins a model's folder with
+BASE, CARD = re.compile(r"^base_model: *(\S+)$", re.M), 4096  # in the first characters of a model card
 
 
 def read_config(folder: Path, values: Mapping[str, Any]) -> tuple[ModelConfig, dict[str, Tensor]]:
@@ -62,6 +67,21 @@ class ModelFolder:
                 f"{folder}: the codec has {self.codec.config.num_codebooks} codebooks, "
                 f"the talker {self.config.talker.num_code_groups}"
             )
+
+    @functools.cached_property
+    def title(self) -> str:
+        """What the model is called where somebody else reads it: the folder's name, or the hub id of one that the hub's
+        client keeps, and behind it in brackets the model that its card names as its base."""
+        place = Path(os.path.abspath(self.folder))
+        cache = place.parent.parent.name
+        if cache.startswith(CACHED):  # models--OWNER--NAME/snapshots/REVISION
+            return cache.removeprefix(CACHED).replace("--", "/", 1)
+        try:
+            with open(self.folder / "README.md", encoding="utf-8", errors="replace") as card:
+                found = BASE.search(card.read(CARD))
+        except OSError:  # it has no card
+            found = None
+        return f"{place.name} ({found[1]})" if found else place.name
 
     @property
     def dtype(self) -> mx.Dtype:

@@ -12,6 +12,7 @@ import mlx.core as mx
 import numpy as np
 
 from ..errors import UnsupportedValue
+from ..provenance.origin import Origin
 from ..synthesis.request import PROCESSORS, Request, Sampling
 from ..synthesis.speech import Speech
 from ..synthesis.watch import Attempt
@@ -47,10 +48,13 @@ def pack_speech(speech: Speech) -> dict[str, Any]:
     """A Speech: audio [samples] float32, codes [frames, codebooks] int32, and the other fields as they are."""
     own = {field.name: getattr(speech, field.name) for field in fields(Speech)}
     own["attempts"] = [astuple(attempt) for attempt in speech.attempts]
+    own["origin"] = None if speech.origin is None else speech.origin.as_dict()
     return {name: np.array(value) if isinstance(value, mx.array) else value for name, value in own.items()}
 
 
 def unpack_speech(parcel: dict[str, Any]) -> Speech:
     """What `pack_speech` was given."""
     arrays = {name: mx.array(parcel[name]) for name in ("audio", "codes")}
-    return Speech(**{**parcel, **arrays, "attempts": tuple(Attempt(*attempt) for attempt in parcel["attempts"])})
+    origin = parcel["origin"] and Origin.from_dict(parcel["origin"])
+    attempts = tuple(Attempt(*attempt) for attempt in parcel["attempts"])
+    return Speech(**{**parcel, **arrays, "attempts": attempts, "origin": origin})

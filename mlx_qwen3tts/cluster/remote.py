@@ -55,6 +55,11 @@ class Speakers:
         return self._casting
 
     @property
+    def title(self) -> str:
+        """As of Qwen3TTS."""
+        return self._folder.title
+
+    @property
     def languages(self) -> list[str]:
         """As of Qwen3TTS."""
         return self._folder.config.languages

@@ -44,6 +44,7 @@ class Client:
         """key: what `serve --api-key` asks for. InvalidValue for another kind of URL."""
         self.url, self.headers = url, {"content-type": "application/json"}
         self.model: str | None = None  # not known yet
+        self.told: dict[str, str] = {}  # the head of the last answer, its names in lower case
         if key:
             self.headers["authorization"] = f"Bearer {key}"
         self._unix = url.removeprefix("unix:") if url.startswith("unix:") else None
@@ -114,6 +115,7 @@ class Client:
                 refused = answer.read(65536) if answer.status != 200 else None
             except (OSError, http.client.HTTPException) as error:
                 raise ServerError(f"{self.url} does not answer: {error or type(error).__name__}") from None
+            self.told = {name.lower(): value for name, value in answer.getheaders()}
             if refused is not None:
                 raise ServerError(f"{self.url} refused: {_reason(refused, answer.status)}")
             yield answer

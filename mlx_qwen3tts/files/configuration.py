@@ -62,6 +62,19 @@ def _flag(value: object, name: str) -> bool:
     return flag(value, name)
 
 
+def _mark(value: object, name: str) -> str | bool | None:
+    """The key of a mark, True for the usual one, None for no mark."""
+    words = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
+    chosen = words.get(value.lower(), value) if isinstance(value, str) else value
+    if isinstance(chosen, bool):
+        return chosen or None
+    if not isinstance(chosen, str):
+        raise WrongType(f"{name} must be true, false or a key, not {value!r}", param=name)
+    if any(char.isspace() for char in _text(chosen, name)):
+        raise InvalidValue(f"{name} {chosen!r} has spaces, which a key has not", param=name)
+    return chosen
+
+
 @dataclass(frozen=True)
 class Known:
     """check: of a value, from the file or the environment; default: None where it depends on the command; help: what
@@ -77,6 +90,7 @@ KNOWN = {
     "library": Known(_place, "voices", "what --library is"),
     "voice": Known(_text, None, "who speaks where no voice is named, with that model"),
     "format": Known(_format, None, "of sound: wav, mp3 or flac"),
+    "mark": Known(_mark, None, "what --mark is: a key, or true for the usual one"),
     "server": Known(_text, "http://127.0.0.1:8880", "where `say` looks for a running server"),
 }
 
@@ -90,8 +104,13 @@ def path() -> Path:
     """The configuration file, which may be missing unless QWEN3TTS_CONFIG names it."""
     if given := os.environ.get(FILE):
         return Path(given).expanduser()
+    return folder().with_name("mlx_qwen3tts.toml")
+
+
+def folder() -> Path:
+    """Where else is kept what belongs to the configuration; it may be missing."""
     base = os.environ.get("XDG_CONFIG_HOME") or "~/.config"
-    return Path(base).expanduser() / "mlx_qwen3tts.toml"
+    return Path(base).expanduser() / "mlx_qwen3tts"
 
 
 def settings() -> dict[str, Setting]:

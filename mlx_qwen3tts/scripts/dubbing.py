@@ -17,14 +17,13 @@ import numpy as np
 
 from .. import checks
 from ..audio.level import HIGHEST
-from ..audio.long import write_long
 from ..audio.reference import SILENT, sounding
 from ..audio.stretch import stretched
 from ..errors import OutputError
 from .cast import Cast
 from .cues import Cue, Cues
 from .manifest import Manifest
-from .render import Rendered, Timeline, Track, is_folder
+from .render import Finish, Rendered, Timeline, Track, is_folder
 from .subtitles import Row
 from .timeline import Piece
 
@@ -86,7 +85,13 @@ class Dubbing(Timeline):
         return Dubbed(**vars(super().render(tts, path, **how)), placed=self._placed)
 
     def _write(
-        self, path: Path, pieces: Sequence[Piece], words: list[str], manifest: Manifest, result: Rendered
+        self,
+        path: Path,
+        pieces: Sequence[Piece],
+        words: list[str],
+        manifest: Manifest,
+        result: Rendered,
+        finish: Finish,
     ) -> None:
         rate, track = manifest.sample_rate, Track(pieces, words, manifest, self.level)
         limits, cues = self.cues.limits(), {}
@@ -99,7 +104,7 @@ class Dubbing(Timeline):
             sounds.append(_sound(cues[number], limits[number], self.max_rate, track, numbers, rate))
         self._placed = [sound.placed for sound in sounds]
         length = round(max(self.cues.end, *(placed.end for placed in self._placed)) * rate)
-        write_long(path, _mixed(sounds, track, length, rate), rate, length)
+        finish.write(path, _mixed(sounds, track, length, rate), rate, length, range(len(pieces)))
         result.output, result.seconds = path, length / rate
 
 

@@ -19,6 +19,7 @@ import numpy as np
 
 from ..audio.level import loudness
 from ..audio.reference import SILENT, trimmed
+from ..audio.tags import Tags
 from ..audio.writing import write_audio
 from ..errors import InvalidValue, OutputError
 from ..files.json_text import json_text
@@ -118,14 +119,20 @@ class Manifest:
             return False
 
     def add(
-        self, entry: dict[str, Any], samples: np.ndarray, finish_reason: str, guarded: Mapping[str, Any] | None = None
+        self,
+        entry: dict[str, Any],
+        samples: np.ndarray,
+        finish_reason: str,
+        guarded: Mapping[str, Any] | None = None,
+        tags: Tags | None = None,
     ) -> None:
-        """Write a piece's sound [n], without the silence around it, and then the manifest. guarded: `guard_checks`."""
+        """Write a piece's sound [n], without the silence around it, and then the manifest. guarded: `guard_checks`;
+        tags: of the sound's file."""
         rate, place = self.sample_rate, self.place(entry["hash"])
         silent = not samples.size or np.abs(samples).max() < SILENT
         if not silent:
             samples = trimmed(samples, rate)
-        write_audio(place, samples, rate)
+        write_audio(place, samples, rate, tags=tags)
         loud, peak = loudness(samples, rate), float(np.abs(samples).max(initial=0))
         checks = {"finish_reason": finish_reason, "silent": bool(silent), "loudness": loud, "peak": peak}
         checks |= {"bytes": place.stat().st_size, **(guarded or {})}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,9 +15,12 @@ from ..audio.level import BOOK_LEVEL, HIGHEST, gain, together
 from ..audio.long import Chapter, check_long, write_long
 from ..errors import InvalidValue
 from ..files.output import check_folder, check_not_read, check_writable
+from ..provenance.origin import Origin
+from ..provenance.seal import Seal
 from ..synthesis.normalizing import in_words
-from ..synthesis.request import Sampling, check_seed
+from ..synthesis.request import Request, Sampling, check_seed
 from ..synthesis.resuming import identities
+from ..voices.voice import Voice
 from .cast import Cast
 from .cost import Stopwatch
 from .manifest import Manifest, guard_checks
@@ -83,6 +86,34 @@ def check_output(output: str | Path, *inputs: str | Path | None) -> Path:
     return path
 
 
+@dataclass(frozen=True)
+class Finish:
+    """How the sound of pieces becomes files: with the mark and the signature of a seal, and with tags that say whose
+    voices are heard. model: its title; requests: of all pieces; seed: of the script."""
+
+    seal: Seal
+    model: str
+    requests: Sequence[Request]
+    seed: int
+
+    def write(
+        self,
+        path: Path,
+        blocks: Iterable[np.ndarray],
+        rate: int,
+        length: int,
+        numbers: Iterable[int],
+        chapters: Sequence[Chapter] = (),
+    ) -> None:
+        """As `write_long`, of the pieces of these numbers."""
+        heard = [self.requests[number] for number in numbers]
+        voices = [(one.voice if isinstance(one.voice, Voice) else None, one.instruct) for one in heard]
+        text = " ".join(str(one.text) for one in heard) if self.seal.text else None
+        origin = Origin.of(self.model, voices, self.seed, text)
+        marked = self.seal.marking(rate).blocks(blocks)
+        write_long(path, marked, rate, length, chapters, self.seal.tags(origin), self.seal.signing_file(origin))
+
+
 class Timeline:
     """A script with its cast, to be spoken.
 
@@ -120,13 +151,15 @@ class Timeline:
         again: bool = False,
         batch_size: int = BATCH,
         done: Callable[[int, int], object] | None = None,
+        seal: Seal | None = None,
     ) -> Rendered:
         """Speak what is not spoken yet, then write the output.
 
         output: .wav .flac .mp3 .ogg .m4b, or a folder with a WAV for each line. model: what `tts` was loaded from, for
         the manifest: with another one everything is spoken anew. lines: a selection such as "3,7-9", nothing else is
-        spoken; again: those lines are varied. done: called with how many pieces are spoken, and of how many. what was
-        spoken before Ctrl-C or a kill is kept, and the next call goes on.
+        spoken; again: those lines are varied. done: called with how many pieces are spoken, and of how many. seal: what
+        is put on the output besides its tags. What was spoken before Ctrl-C or a kill is kept, and the next call goes
+        on.
         """
         path, size = check_output(output), checks.whole(batch_size, "batch_size", 1)
         if again and lines is None:
@@ -152,7 +185,8 @@ class Timeline:
             def heard(number: int, speech: Speech) -> None:
                 nonlocal spoken
                 guarded = guard_checks(speech.attempts, speech.failed)
-                manifest.add(entries[number], np.array(speech.audio), speech.finish_reason, guarded)
+                tags = None if speech.origin is None else speech.origin.tags()
+                manifest.add(entries[number], np.array(speech.audio), speech.finish_reason, guarded, tags)
                 spoken += 1
                 watch.count(len(speech.audio) / tts.sample_rate)
                 if done:
@@ -172,7 +206,8 @@ class Timeline:
             wrong = [(entry["line"], entry["checks"].get("failed")) for entry in found]
             result.failed = [(line, failed) for line, failed in wrong if failed]
             if not missing:
-                self._write(path, pieces, words, manifest, result)
+                finish = Finish(Seal() if seal is None else seal, tts.title, requests, self.seed)
+                self._write(path, pieces, words, manifest, result, finish)
                 manifest.forget()
         return result
 
@@ -181,7 +216,13 @@ class Timeline:
         return lay_out(self.script, self.cast, self.seed, manifest.takes, self.language, written)
 
     def _write(
-        self, path: Path, pieces: Sequence[Piece], words: list[str], manifest: Manifest, result: Rendered
+        self,
+        path: Path,
+        pieces: Sequence[Piece],
+        words: list[str],
+        manifest: Manifest,
+        result: Rendered,
+        finish: Finish,
     ) -> None:
         rate, track = manifest.sample_rate, Track(pieces, words, manifest, self.level)
         if is_folder(path):
@@ -190,11 +231,12 @@ class Timeline:
             for number in numbers:
                 whole = [i for i, piece in enumerate(pieces) if piece.line == number]
                 blocks = track.blocks(range(whole[0], whole[-1] + 1), lead=False)
-                write_long(path / f"{number:04d}.wav", blocks, rate, track.length(whole) - track.pause(whole[0]))
+                length = track.length(whole) - track.pause(whole[0])
+                finish.write(path / f"{number:04d}.wav", blocks, rate, length, whole)
         else:
             chapters = track.chapters()
             everything = range(len(pieces))
-            write_long(path, track.blocks(everything), rate, track.length(everything), chapters)
+            finish.write(path, track.blocks(everything), rate, track.length(everything), everything, chapters)
             result.chapters = [(chapter.title, chapter.start / rate) for chapter in chapters]
         result.output, result.seconds = path, track.length(range(len(pieces))) / rate
 

@@ -18,6 +18,7 @@ from starlette.routing import Route, WebSocketRoute
 from .. import __version__
 from ..errors import QwenTTSError, UnsupportedValue
 from ..files.json_text import json_text
+from ..provenance.seal import Seal
 from . import asking, browser, exchange, live, maps, mcp, pages, scripts, shaping, shelf, speech, steering
 from .answers import Refusal, error_response
 from .designing import Designer
@@ -45,6 +46,7 @@ class Server:
         self.tts, self.settings = tts, settings
         self.model = model or tts.folder.folder.name
         self.sample_rate = tts.sample_rate
+        self.seal = Seal() if settings.seal is None else settings.seal
         self.designer = None if design is None else Designer(design, tts)
         self.engine = Engine(tts, settings.max_batch, settings.max_queue, warm=self._warm_up)
         self.speeches = steering.Speeches()

@@ -23,7 +23,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
 from ..errors import InvalidValue, QwenTTSError, TextTooLong, UnsupportedValue, WrongType
 from ..files.json_text import json_text
-from . import asking
+from . import asking, labels
 from .answers import error_body, status_of
 from .jobs import Busy
 from .speaking import Flow, speaking
@@ -135,12 +135,13 @@ class Session:
     async def _utter(self, segment: Segment, number: int, seed: int | None) -> None:
         server, asked = self.server, segment.asked
         request = await self.written.request(segment)
-        flow = Flow(asked.format, server.sample_rate, asked.sample_rate, asked.rate)
+        flow = Flow(asked.format, server.sample_rate, asked.sample_rate, asked.rate, server.seal)
         async with speaking(server.engine, [request], True, seed) as listener:
             begun = False
             async for samples in listener:
                 if not begun:
                     begun = True
+                    flow.open(labels.origin_of(server, [request], listener.job.seed))
                     more = {"format": asked.format, "sample_rate": flow.rate, "ignored": list(asked.ignored)}
                     await self._send("audio.start", sentence_index=number, **more)
                 if data := flow.add(samples):

@@ -21,6 +21,7 @@ from ..scripts.doubts import doubtful
 from ..scripts.script import Script
 from ..scripts.timeline import Piece, lay_out, seconds_of
 from ..synthesis.request import Request, Sampling
+from . import labels
 from .answers import error_body
 from .asking import LONGEST_INSTRUCTION, Body
 from .shaping import LONGEST
@@ -226,14 +227,16 @@ async def speech(request: HttpRequest) -> Response:
     read.cast.check_model(read.script, server.tts, read.language)
     guarded = [guard and asked.seed is None and piece.key not in asked.seeds for piece in read.pieces]
     requests = await called(server.engine, lambda: _requests(server, read, guarded))
-    flow = Flow(kind, server.sample_rate, rate)
+    flow = Flow(kind, server.sample_rate, rate, seal=server.seal)
+    origin = labels.origin_of(server, requests, None if asked.seeds else asked.seed or 0)
+    flow.open(origin)
     sounds = _sounds(server, read.pieces, requests)
     first = await unless(gone(request), anext(sounds))
     if first is None:
         await sounds.aclose()
         return Response(status_code=499)
     media = CONTENT_TYPES[kind] + (f";rate={flow.rate};channels=1" if kind == "pcm" else "")
-    headers = {"x-sample-rate": str(flow.rate), **ignored(body.values)}
+    headers = {"x-sample-rate": str(flow.rate), **ignored(body.values), **labels.headers(server, origin)}
     if any(guarded):
         headers["x-guard"] = "on"  # the head is sent before anybody knows
     return StreamingResponse(_encoded(first, sounds, flow), 200, headers, media)

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..voices import FOLDER
+
+if TYPE_CHECKING:
+    from ..provenance.seal import Seal
 
 
 @dataclass(frozen=True)
@@ -13,8 +17,8 @@ class Settings:
     """library: the folder of voices; voice: who speaks where a request names nobody; api_key: what clients must send;
     hosts, origins: further names of this server, and pages that may use it; strict: refuse what is not understood
     instead of naming it in x-ignored; guard: where a request does not say; voices_as_strings: list voices by name
-    alone; media_root: a folder whose files requests may name; url_hosts: hosts whose sound may be fetched; speech: the
-    folder in which MCP's tool `speak` keeps what it made.
+    alone; seal: what is put on all that is spoken; media_root: a folder whose files requests may name; url_hosts: hosts
+    whose sound may be fetched; speech: the folder in which MCP's tool `speak` keeps what it made.
     """
 
     library: Path = Path(FOLDER)
@@ -29,6 +33,7 @@ class Settings:
     strict: bool = False
     guard: bool = False
     voices_as_strings: bool = False
+    seal: Seal | None = None
     media_root: Path | None = None
     speech: Path = Path("~/mlx_qwen3tts/speech")
     url_hosts: tuple[str, ...] = ()

@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
-from ..audio.encoding import encoded, encoder
+from ..audio.encoding import Encoder, check_rate, encoded, encoder
 from ..audio.stretch import Stretch
+from ..provenance.seal import SIGNED, Seal
 from .engine import Engine
 from .jobs import Ended, Event, Failed, Sound, Turn
 
 if TYPE_CHECKING:
+    from ..provenance.origin import Origin
     from ..synthesis.request import Request
 
 T = TypeVar("T")
@@ -140,18 +142,40 @@ class Flow:
     The server's requests have the rate 1: OpenAI's `speed` goes from 0.25 to 4, and is nothing to the engine.
     """
 
-    def __init__(self, kind: str, source_rate: int, rate: int | None = None, speed: float = 1.0) -> None:
-        """kind: of CONTENT_TYPES; rate: in Hz, None for the model's; speed: 1 leaves the speech as it is."""
-        self.kind, self.rate = kind, rate or source_rate
+    def __init__(
+        self,
+        kind: str,
+        source_rate: int,
+        rate: int | None = None,
+        speed: float = 1.0,
+        seal: Seal | None = None,
+    ) -> None:
+        """kind: of CONTENT_TYPES; rate: in Hz, None for the model's; speed: 1 leaves the speech as it is; seal: what is
+        put on it. UnsupportedValue where the format has no such rate."""
+        self.kind, self.rate, self.seal = kind, rate or source_rate, Seal() if seal is None else seal
+        check_rate(kind, self.rate)
         self._steps: list[Callable[[np.ndarray, bool], np.ndarray]] = []
         if speed != 1.0:
             self._steps.append(Stretch(source_rate, speed).step)
+        if self.seal.mark is not None:
+            self._steps.append(self.seal.marking(source_rate))
         if self.rate != source_rate:
             import soxr
 
             resampler = soxr.ResampleStream(source_rate, self.rate, 1, dtype="float32", quality="HQ")
             self._steps.append(lambda samples, last: resampler.resample_chunk(samples, last=last))
-        self._encoder = encoder(kind, self.rate)
+        self._encoder: Encoder | None = None
+
+    def open(self, origin: Origin | None) -> None:
+        """Say where the sound comes from, before its first bytes; else it has no tags."""
+        self._encoder = encoder(self.kind, self.rate, self.seal.tags(origin))
+
+    @property
+    def encoder(self) -> Encoder:
+        if self._encoder is None:
+            self.open(None)
+        assert self._encoder is not None, "it was made just now"
+        return self._encoder
 
     def samples(self, samples: np.ndarray, last: bool = False) -> np.ndarray:
         """What the samples become before they are encoded."""
@@ -161,12 +185,14 @@ class Flow:
 
     def add(self, samples: np.ndarray) -> bytes:
         made = self.samples(samples)
-        return self._encoder.add(made) if made.size else b""
+        return self.encoder.add(made) if made.size else b""
 
     def finish(self) -> bytes:
         made = self.samples(np.zeros(0, np.float32), last=True) if self._steps else np.zeros(0, np.float32)
-        return (self._encoder.add(made) if made.size else b"") + self._encoder.finish()
+        return (self.encoder.add(made) if made.size else b"") + self.encoder.finish()
 
-    def whole(self, samples: np.ndarray) -> bytes:
-        """A whole speech, its head complete."""
-        return encoded(self.kind, self.samples(samples, last=True), self.rate)
+    def whole(self, samples: np.ndarray, origin: Origin | None = None) -> bytes:
+        """A whole speech, its head complete; signed where somebody signs and the format can have that."""
+        data = encoded(self.kind, self.samples(samples, last=True), self.rate, self.seal.tags(origin))
+        sign = self.seal.signing(origin) if self.kind in SIGNED else None
+        return data if sign is None else sign(data, self.kind)

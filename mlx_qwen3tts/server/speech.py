@@ -8,6 +8,7 @@ import json
 import secrets
 from collections.abc import AsyncIterator, Iterable
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from ..audio.formats import CONTENT_TYPES
 from ..errors import InvalidValue, QwenTTSError, UnsupportedValue, WrongType
 from ..files.json_text import json_text
-from . import asking
+from . import asking, labels
 from .answers import Refusal, error_body, status_of
 from .jobs import Ended
 from .speaking import Flow, Listener, paced, speaking, unless
@@ -69,7 +70,8 @@ async def speech(request: HttpRequest) -> Response:
     if prepared is None:
         return Response(status_code=499)  # nobody reads it
     requests, turns = prepared
-    flow = Flow(asked.format, server.sample_rate, asked.sample_rate, asked.rate)
+    flow = Flow(asked.format, server.sample_rate, asked.sample_rate, asked.rate, server.seal)
+    origin = labels.origin_of(server, requests, None, (turn.voice for turn in turns))
     headers = {"x-sample-rate": str(flow.rate), **ignored(asked.ignored)}
     kind = CONTENT_TYPES[asked.format] + (f";rate={flow.rate};channels=1" if asked.format == "pcm" else "")
     async with AsyncExitStack() as stack:
@@ -83,11 +85,15 @@ async def speech(request: HttpRequest) -> Response:
             assert listener.ended is not None, "it was heard to its end"
             headers["x-finish-reason"] = listener.ended.finish_reason
             headers["x-seed"] = str(listener.job.seed)
+            origin = replace(origin, seed=listener.job.seed)
+            headers |= labels.headers(server, origin)
             if listener.ended.guard is not None:
                 headers["x-guard"] = listener.ended.guard
-            return Response(await asyncio.to_thread(flow.whole, sound), 200, headers, kind)
+            return Response(await asyncio.to_thread(flow.whole, sound, origin), 200, headers, kind)
         if asked.guarded:
             headers["x-guard"] = "on"  # the head is sent before anybody knows
+        else:  # its seed is certain
+            flow.open(replace(origin, seed=listener.job.seed))
         if asked.stream == "audio":
             # A speech that fails before its first sound is an error with a status of its own.
             sounds = heard(listener, asked)
@@ -95,11 +101,18 @@ async def speech(request: HttpRequest) -> Response:
             if first is None:
                 return Response(status_code=499)
             headers["x-seed"] = str(listener.job.seed)
+            origin = replace(origin, seed=listener.job.seed)
+            if asked.guarded:
+                flow.open(origin)
+            headers |= labels.headers(server, origin)
             if listener.job.first_sound is not None:
                 headers["server-timing"] = f"first-sound;dur={1000 * listener.job.first_sound:.1f}"
             stream = _chunks(first, sounds, flow, stack.pop_all())
             return StreamingResponse(stream, 200, headers, kind)
         headers["x-seed"] = str(listener.job.seed)  # a guarded speech may have another one: its last event says so
+        if asked.guarded:
+            flow.open(origin)
+        headers |= labels.headers(server, replace(origin, seed=None if asked.guarded else listener.job.seed))
         stream = _events(listener, heard(listener, asked), flow, asked.format, stack.pop_all())
         return StreamingResponse(stream, 200, headers, "text/event-stream")
 
@@ -216,13 +229,14 @@ async def _item(server: Server, values: dict[str, Any], number: int) -> dict[str
         if values.get("lead") is not None:  # nothing of a batch is heard before all of it is there
             raise UnsupportedValue("lead belongs to POST /v1/audio/speech", param="lead")
         asked = asking.parse(values, server.settings, server.facts)
-        flow = Flow(asked.format, server.sample_rate, asked.sample_rate, asked.rate)
+        flow = Flow(asked.format, server.sample_rate, asked.sample_rate, asked.rate, server.seal)
         requests, turns = await asyncio.gather(server.prepare(asked), server.turns(asked))
         async with server.turn, speaking(server.engine, requests, False, asked.seed, turns=turns) as listener:
             sound = await _collect(listener)
     except (QwenTTSError, RuntimeError) as error:
         return {**result, "usage": None, **error_body(error, status_of(error))}
-    data = await asyncio.to_thread(flow.whole, sound)
+    origin = labels.origin_of(server, requests, listener.job.seed, (turn.voice for turn in turns))
+    data = await asyncio.to_thread(flow.whole, sound, origin)
     assert listener.ended is not None, "it was heard to its end"
     media = {"audio_data": base64.b64encode(data).decode(), "media_type": CONTENT_TYPES[asked.format]}
     more = {"usage": usage(listener.ended), **guarded(listener)}

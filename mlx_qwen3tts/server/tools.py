@@ -95,7 +95,8 @@ class Tools:
         if len(text) > MOST_TEXT:
             message = f"text has {len(text)} characters; a call takes {MOST_TEXT}, so speak it in parts"
             raise TextTooLong(message, param="text")
-        values = {name: body.text(name) for name in ("voice", "language", "instructions")}
+        # Models fill in what they need not: an empty string is nothing.
+        values = {name: body.text(name) or None for name in ("voice", "language", "instructions")}
         more = {"speed": body.number("speed", 0.25, 4), "seed": body.whole("seed", 0, 2**32 - 1)}
         finish(body)
         asked = {"input": text, "response_format": kind, **values, **more}
@@ -216,9 +217,18 @@ def seconds(sound: bytes) -> float:
         return round(file.frames / file.samplerate, 2)
 
 
-def described(name: str, text: str, fields: Mapping[str, Any], required: tuple[str, ...], **hints: bool) -> Described:
+def described(
+    name: str,
+    text: str,
+    fields: Mapping[str, Any],
+    required: tuple[str, ...],
+    changes: bool = False,
+    replaces: bool = False,
+) -> Described:
+    """A tool; changes: whether it leaves something behind; replaces: whether that may take the place of something."""
     schema = {"type": "object", "properties": dict(fields), "required": list(required), "additionalProperties": False}
-    annotations = types.ToolAnnotations(open_world_hint=False, **hints)
+    hints = {"read_only_hint": not changes, "destructive_hint": replaces, "open_world_hint": False}
+    annotations = types.ToolAnnotations.model_validate(hints)
     tool = types.Tool(name=name, description=text, input_schema=schema, annotations=annotations)
     return Described(tool, getattr(Tools, name))
 
@@ -243,8 +253,7 @@ DESCRIBED = (
             "format": {"type": "string", "enum": list(FORMATS), "default": "mp3"},
         },
         ("text",),
-        read_only_hint=False,
-        destructive_hint=False,
+        changes=True,
     ),
     described(
         "list_voices",
@@ -254,7 +263,6 @@ DESCRIBED = (
             "limit": {"type": "integer", "minimum": 1, "maximum": 1000, "default": MOST_LISTED},
         },
         (),
-        read_only_hint=True,
     ),
     described(
         "blend",
@@ -266,7 +274,6 @@ DESCRIBED = (
             "expression": words("instead of both, such as anna*0.7 + ben*0.3 - 1*@pitch"),
         },
         (),
-        read_only_hint=True,
     ),
     described(
         "save_voice",
@@ -278,8 +285,8 @@ DESCRIBED = (
             "overwrite": {"type": "boolean", "default": False, "description": "replace a voice of that name"},
         },
         ("name", "voice"),
-        read_only_hint=False,
-        destructive_hint=True,
+        changes=True,
+        replaces=True,
     ),
     described(
         "search_voices",
@@ -291,7 +298,6 @@ DESCRIBED = (
             "where": {"type": "object", "description": "only voices with these attributes, such as {gender: female}"},
         },
         ("like",),
-        read_only_hint=True,
     ),
 )
 

@@ -44,8 +44,10 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 LINE, DATA, PAYLOAD = 64 << 10, 1 << 20, 64 << 10  # bytes of an event's line, of the JSON behind it, of its payload
-FIRST, PAUSE, IDLE = 10.0, 120.0, 600.0  # seconds to wait for the first event, within a text, and with nothing to do
+# Seconds to wait for the first event, within a text or for who does not read, and with nothing to do.
+FIRST, PAUSE, IDLE = 10.0, 120.0, 600.0
 CONNECTIONS, WAITING = 64, 16  # at once; texts of one connection that wait
+GRACE = 1.0  # seconds to send the rest of what was spoken when the server stops
 WIDTH, CHANNELS = 2, 1  # bytes of a sample
 SOURCE = Attribution("Qwen3-TTS", "https://github.com/QwenLM/Qwen3-TTS")
 
@@ -109,7 +111,7 @@ class Session:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-        with contextlib.suppress(ConnectionError):  # it has left
+        with contextlib.suppress(OSError):  # it has left
             try:
                 for task in done:
                     task.result()
@@ -188,7 +190,10 @@ class Session:
 
     async def _send(self, event: Eventable) -> None:
         async with self.turn:
-            await async_write_event(event.event(), self.writer)
+            try:
+                await asyncio.wait_for(async_write_event(event.event(), self.writer), PAUSE)
+            except asyncio.TimeoutError:
+                raise ConnectionAbortedError("it reads nothing any more") from None
 
     async def _whole(self, asked: asking.Asked) -> None:
         self.server.engine.check_room()
@@ -208,7 +213,7 @@ class Session:
     async def _utter(self, requests: list[Request], seed: int | None, first: bool) -> None:
         """Send the sound of Requests; first: with a beginning, once there is sound and no more error to expect."""
         rate = self.server.sample_rate
-        flow = Flow("pcm", rate)
+        flow = Flow("pcm", rate, seal=self.server.seal)
         async with speaking(self.server.engine, requests, True, seed) as listener:
             async for samples in listener:
                 if first:
@@ -252,28 +257,30 @@ async def info(server: Server) -> Info:
 @contextlib.asynccontextmanager
 async def serving(server: Server, bound: socket.socket) -> AsyncIterator[None]:
     """Answer on a socket that listens as long as the block lasts; what is being said at its end may end."""
-    sessions: set[asyncio.Task[None]] = set()
+    sessions: dict[asyncio.Task[None], Session] = {}
 
-    async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None, "asyncio makes one for every connection"
-        sessions.add(task)
-        try:
-            if len(sessions) > CONNECTIONS:
-                log.warning("more than %d connections to the Wyoming port; one is refused", CONNECTIONS)
-                return
-            await Session(server, reader, writer).run()
-        finally:
-            sessions.discard(task)
+    def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if len(sessions) >= CONNECTIONS:
+            log.warning("more than %d connections to the Wyoming port; one is refused", CONNECTIONS)
             writer.close()
+            return
+        session = Session(server, reader, writer)
+        task = asyncio.create_task(session.run(), name="mlx_qwen3tts wyoming")
+        sessions[task] = session
+        task.add_done_callback(left)
+
+    def left(task: asyncio.Task[None]) -> None:
+        sessions.pop(task).writer.close()
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("a connection to the Wyoming port failed", exc_info=error)
 
     listening = await asyncio.start_server(connected, sock=bound, limit=LINE)
     try:
         yield
     finally:
         listening.close()
-        if sessions:
-            await asyncio.wait(sessions, timeout=1)
+        if speaking := [task for task, session in sessions.items() if session.busy]:
+            await asyncio.wait(speaking, timeout=GRACE)
         for task in list(sessions):
             task.cancel()
         await asyncio.gather(*sessions, return_exceptions=True)

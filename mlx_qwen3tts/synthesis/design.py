@@ -189,4 +189,5 @@ def _spoken(designer: Qwen3TTS, request: Request, schedule: Sequence[int]) -> Ge
     audio = mx.concatenate([nothing[0], *(chunk.audio for chunk in made)])
     codes = mx.concatenate([nothing[1], *(chunk.codes for chunk in made)])
     mx.eval(audio, codes)
-    return Speech(audio, designer.sample_rate, codes, str(stream.finish_reason), stream.stats, stream.warnings)
+    told = str(stream.finish_reason), stream.stats, stream.warnings
+    return Speech(audio, designer.sample_rate, codes, *told, origin=stream.origin)

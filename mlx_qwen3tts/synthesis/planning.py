@@ -17,6 +17,7 @@ from ..errors import QwenTTSError, TextTooLong, UnsupportedValue
 from ..networks.config import ModelConfig
 from ..networks.process import enter
 from ..networks.talker import Talker
+from ..provenance.origin import Origin
 from ..voices.voice import Voice
 from .decoding import Part, Utterance
 from .languages import language_name
@@ -54,7 +55,8 @@ class Notes(list[str]):
 class Plan:
     """A Request that this model has accepted. drawn: the seed it begins with; codebooks: of its frames; notes: grow
     while it is spoken; text: all of it, as far as it has come; voice: that was meant, None where the model designs it;
-    positions: of its prompt; rate: of speaking."""
+    positions: of its prompt; rate: of speaking; model: its name; heard: the voices, each with the instruction that
+    designs it where it is None; said: the text, None where it comes in pieces."""
 
     utterance: Utterance
     drawn: int
@@ -64,6 +66,14 @@ class Plan:
     text: Text
     voice: Voice | None = None
     rate: float = 1.0
+    model: str = ""
+    heard: tuple[tuple[Voice | None, str | None], ...] = ()
+    said: str | None = None
+
+    @property
+    def origin(self) -> Origin:
+        """Where its speech comes from. The seed is certain from the first sound on."""
+        return Origin.of(self.model, self.heard, self.seed, self.said)
 
     @property
     def seed(self) -> int:
@@ -99,7 +109,7 @@ class Planner:
         name: str,
     ) -> None:
         """sampling: the model's defaults; resolve: from what a Request has as its voice, and its `keep`, to the Voice;
-        name: the model's, for messages."""
+        name: the model's, for messages and tags."""
         self.talker, self.config, self.tokenizer, self.codec = talker, config, tokenizer, codec
         self.sampling, self.resolve, self.name = sampling, resolve, name
         known = config.vocabulary
@@ -124,8 +134,9 @@ class Planner:
             config = replace(config, max_tokens=min(config.max_tokens, room))
         context = None if voice is None or voice.ref_codes is None else voice.ref_codes.astype(mx.int32)
         part, following = Part(prompt, seed, config), None
+        heard: list[Voice | None] = [voice]
         if request.morph is not None:
-            part, following = self._changing(request, voice, part, notes)
+            part, following = self._changing(request, voice, part, notes, heard)
         utterance = Utterance(part, following, schedule, context)
         retries = request.retries(seed)
         if retries is not None:
@@ -135,7 +146,19 @@ class Planner:
         elif request.guard:
             given = "seed" if request.sampling.max_tokens is None else "max_tokens"
             notes.warn(f"the guard is off, as {given} is given")
-        return Plan(utterance, seed, config, notes, self.codec.num_codebooks, prompt.text, voice, request.rate)
+        return Plan(
+            utterance,
+            seed,
+            config,
+            notes,
+            self.codec.num_codebooks,
+            prompt.text,
+            voice,
+            request.rate,
+            self.name,
+            tuple((one, request.instruct) for one in heard),
+            request.text if isinstance(request.text, str) else None,
+        )
 
     def _voice(self, request: Request, param: str, notes: Notes) -> Voice | None:
         """The Voice that the parameter `param` means."""
@@ -254,9 +277,10 @@ class Planner:
             )
 
     def _changing(
-        self, request: Request, voice: Voice | None, part: Part, notes: Notes
+        self, request: Request, voice: Voice | None, part: Part, notes: Notes, heard: list[Voice | None]
     ) -> tuple[Part, Callable[[int], Part | str] | None]:
-        """The first Part of a voice that changes, and the function to what follows it, if anything does."""
+        """The first Part of a voice that changes, and the function to what follows it, if anything does. heard: the
+        voice that it changes into is added there."""
         if voice is None:
             raise UnsupportedValue(
                 "a voice_design model has no speaker slot, so there is nothing to change", param="morph"
@@ -264,7 +288,7 @@ class Planner:
         if voice.ref_codes is not None:
             message = "a voice that changes must be a vector: reference codes keep their speaker"
             raise UnsupportedValue(message, param="morph")
-        voice_at = self._trajectory(request, voice, notes)
+        voice_at = self._trajectory(request, voice, notes, heard)
         if request.morph_mode == "live":
             morph = Morph(self.talker, part.prompt, voice_at)
             return part._replace(prompt=morph.prompt, morph=morph), None
@@ -285,13 +309,14 @@ class Planner:
         assert isinstance(first, Part), "a text has a sentence at least"
         return first, following
 
-    def _trajectory(self, request: Request, voice: Voice, notes: Notes) -> VoiceAt:
+    def _trajectory(self, request: Request, voice: Voice, notes: Notes, heard: list[Voice | None]) -> VoiceAt:
         """A function from a frame's number to the voice's vector [D] at its time."""
         frame = self.codec.samples_per_frame / self.codec.sample_rate
         if callable(request.morph):
             return timed(request.morph, frame, voice.embedding.shape[0])
         end, seconds = self._voice(request, "morph", notes), request.morph_seconds
         assert end is not None, "a model with a speaker slot has a voice for whatever is resolved"
+        heard.append(end)
         if seconds is None:
             seconds = FRAMES_PER_TOKEN * len(self.tokenizer.assistant(str(request.text))[1]) * frame
         return path(voice.embedding, end.embedding, seconds / frame)

@@ -18,6 +18,8 @@ import numpy as np
 from ..audio.stretch import Stretch, stretched, stretched_length
 from ..audio.writing import wav_samples, write_audio
 from ..networks.process import computing
+from ..provenance.origin import Origin
+from ..provenance.seal import Seal
 from .decoding import Piece
 from .morph import FRAMES_PER_TOKEN
 from .watch import Attempt, expected_too_long
@@ -36,7 +38,7 @@ class Speech:
     were waited for, also first_audio and largest_gap (seconds). In a batch elapsed, rtf and frames_per_second are those
     of the whole batch. warnings: what was said about this speech, such as that it was cut or what it does not know.
     attempts: of a guarded speech, in order; failed: what the guard found wrong with the one that was kept, a key of
-    `watch.CHECKS`, None where nothing is.
+    `watch.CHECKS`, None where nothing is. origin: what its file's tags say of it.
     """
 
     audio: mx.array
@@ -47,17 +49,21 @@ class Speech:
     warnings: tuple[str, ...] = ()
     attempts: tuple[Attempt, ...] = ()
     failed: str | None = None
+    origin: Origin | None = None
 
     def __repr__(self) -> str:
         seconds = self.audio.shape[0] / self.sample_rate
         return f"Speech({seconds:.2f} s, {len(self.codes)} frames, {self.finish_reason})"
 
-    def save(self, file: str | Path | BinaryIO, format: str | None = None) -> None:
+    def save(self, file: str | Path | BinaryIO, format: str | None = None, seal: Seal | None = None) -> None:
         """Write a sound file: to a path, where it appears whole or not at all, or to a binary file object.
 
-        format: "wav", "flac", "mp3" or "ogg"; by default that of the path's extension, and of a file object "wav".
+        format: "wav", "flac", "mp3" or "ogg"; by default that of the path's extension, and of a file object "wav". Its
+        tags say that it is synthetic speech, and what `origin` does; seal: what is put on it besides.
         """
-        write_audio(file, np.array(self.audio), self.sample_rate, format)
+        seal = Seal() if seal is None else seal
+        samples, tags = seal.marked(np.array(self.audio), self.sample_rate), seal.tags(self.origin)
+        write_audio(file, samples, self.sample_rate, format, tags, seal.signing(self.origin))
 
     def pcm16(self) -> bytes:
         """The samples as 16-bit little-endian integers, mono, as players and sockets take them; no header."""
@@ -190,7 +196,8 @@ class Made:
             audio = mx.array(stretched(np.array(audio), self.sample_rate, self.plan.rate))
         mx.eval(audio, codes)
         plan, reason = self.plan, self.plan.utterance.finish_reason or "interrupted"
-        return Speech(audio, self.sample_rate, codes, reason, stats, tuple(plan.notes), plan.attempts, plan.failed)
+        told = tuple(plan.notes), plan.attempts, plan.failed, plan.origin
+        return Speech(audio, self.sample_rate, codes, reason, stats, *told)
 
 
 class SpeechStream:
@@ -254,6 +261,11 @@ class SpeechStream:
     def warnings(self) -> tuple[str, ...]:
         """What was said about this speech so far."""
         return tuple(self._plan.notes)
+
+    @property
+    def origin(self) -> Origin:
+        """What tags say of this speech; its seed is certain from the first chunk on."""
+        return self._plan.origin
 
     @property
     def attempts(self) -> tuple[Attempt, ...]:

@@ -92,7 +92,7 @@ class Qwen3TTS:
         self.library = Library(library)
         self.steps = Steps(self.talker, self.config, proof.choose(kernels, self.talker.dtype))
         self.casting = Casting(self.folder, self.talker.dtype, self.library)
-        resolve, name = self.casting.resolve, self.folder.folder.name
+        resolve, name = self.casting.resolve, self.folder.title
         self.planner = Planner(self.talker, self.config, self.tokenizer, self.codec, self.sampling, resolve, name)
         self.adapter: Adapter | None = None
         self.adapter_scale = 1.0
@@ -141,6 +141,11 @@ class Qwen3TTS:
     def adapted(self) -> str | None:
         """A word for the adapter that is spoken with and how much of it; None where the model is as it was loaded."""
         return f"{self.adapter.digest} {self.adapter_scale:g}" if self.adapter and self.adapter_scale else None
+
+    @property
+    def title(self) -> str:
+        """What tags call the model: its folder's name or hub id, and what its card names as its base."""
+        return self.folder.title
 
     @property
     def kernels(self) -> list[str]:

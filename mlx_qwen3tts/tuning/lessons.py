@@ -71,6 +71,15 @@ class Lessons:
         return total / weight
 
 
+def foreseen(tts: Qwen3TTS, text: str, language: str | None, codes: mx.array, vector: mx.array, form: Form) -> float:
+    """The loss of codes [F, codebooks] as the speech of a text by a voice [D]; language: None for the form's."""
+    nobody = Voice(mx.zeros(tts.embedding_dim))
+    prompt = tts.prompt(text, nobody, language or form.language, None, form.layout, codes.shape[0])
+    given = batch([example(tts.talker, prompt, codes)], tts.config.talker.codec_eos_token_id)
+    first, rest = losses(tts.talker, given, vector)
+    return float(first + REST * rest)
+
+
 def vector_objective(lessons: Lessons, start: mx.array, anchor: float) -> Objective:
     """The loss of {"vector": v [D]} over some of the lessons, and anchor * mean((v - start)²) / mean(start²).
 

@@ -25,6 +25,7 @@ from ..networks.talker import Talker
 from ..synthesis.request import LAYOUTS
 from ..synthesis.tts import Qwen3TTS
 from ..voices.library.names import check_name, unportable
+from ..voices.voice import Voice
 from .data import Data
 from .fit import Parameters, Settings
 from .judge import Figures, Judge
@@ -268,6 +269,23 @@ class LoraFit:
             "seed": options.seed,
         }
         return self.adapter(fit.best, values), found
+
+    def voices(
+        self, language: str | None = None, consent: str | None = None, license: str | None = None
+    ) -> dict[str, Voice]:
+        """The Voice of each speaker by name, as they go with the best adapter."""
+        source = self.tts.folder.folder.name
+        return {
+            name: Voice(
+                vector,
+                source_model=source,
+                language=language,
+                consent=consent,
+                license=license,
+                recipe=self.recipe(name),
+            )
+            for name, vector in self.best[1].items()
+        }
 
     def recipe(self, name: str) -> dict[str, Any]:
         """How a speaker's vector was made, for its file."""

@@ -15,7 +15,7 @@ from ..networks.process import enter
 from ..synthesis.request import LAYOUTS
 from ..synthesis.tts import Qwen3TTS
 from .fit import Fit, Settings
-from .judge import Figures, Judge, against
+from .judge import MOST, Figures, Judge, against
 from .lessons import Form, Lessons, vector_objective
 from .takes import Take, Takes
 
@@ -25,7 +25,7 @@ ANCHOR = 0.25
 STEP = 0.1  # of the vector's norm, over the root of its dimensions: the highest learning rate
 SAMPLE = 256  # frames a step that the code predictor is asked about
 EVALUATED = 25  # batches of the clips held out, as many as mlx-lm takes
-LISTEN = 2  # rounds
+LISTEN = 3  # rounds
 OLD, NEW, HEARD = "x-vector", "fitted", "listened"
 
 
@@ -119,23 +119,44 @@ class VectorFit:
         lessons = Lessons(self.tts, self.takes.all, self.options.form)
         return list(zip(self.takes.all, lessons.measured(self.start), strict=True))
 
+    def listened(self, progress: Callable[[int], object] | None = None) -> mx.array:
+        """The x-vector or the fitted vector [D], whichever speaks more like the recordings, moved by what its speech
+        lacks of them.
+
+        The vector of a few sentences scatters, so one round says little: the result is the mean of the vector that it
+        began with and of those that the rounds ask for (Robbins and Monro, "A Stochastic Approximation Method", 1951,
+        with the gains 1/2, 1/3, ...). Of many clips each round speaks others.
+        """
+        takes, form, seed = self.takes.train, self.options.form, self.options.seed
+        begun = [self.start, self.best] if self.fit.best_step > 0 else [self.start]
+        judge, vector = Judge(self.tts, takes, self.takes.all, form, seed), self.start
+        for turn in range(1, self.options.listen + 1):
+            first = (turn - 1) * MOST % len(takes) if len(takes) > MOST else 0
+            judge.say([*takes[first:], *takes[:first]])
+            if turn == 1:
+                lacks = [judge.lacking(one, turn, progress) for one in begun]
+                nearest = min(range(len(begun)), key=lambda i: float(mx.linalg.norm(lacks[i])))
+                vector, lacking = begun[nearest], lacks[nearest]
+            else:
+                lacking = judge.lacking(vector, turn, progress)
+            vector = vector + lacking / (turn + 1)
+        return vector
+
     def verdict(self, progress: Callable[[int], object] | None = None) -> Verdict:
         """Speak the held-out sentences with the x-vector and the candidates, compare, and choose.
 
-        The candidates are the fitted vector and, where `listen` is above 0, the same moved by what its speech lacks of
-        the recordings that it was fitted to, so many times. progress: as for `Qwen3TTS.generate_batch`.
+        The candidates are the fitted vector and, where `listen` is above 0, the `listened` one. progress: as for
+        `Qwen3TTS.generate_batch`.
         """
-        form, seed = self.options.form, self.options.seed
         first = next((row.valid for row in self.fit.rows if row.step == 0 and row.valid is not None), math.nan)
         vectors, losses = {OLD: self.start}, {OLD: first}
         if self.fit.best_step > 0:
             vectors[NEW], losses[NEW] = self.best, self.fit.best_valid
         if self.options.listen:
-            near, moved = Judge(self.tts, self.takes.train, self.takes.train, form, seed), self.best
-            for _ in range(self.options.listen):
-                moved = near.corrected(moved, progress)
-            vectors[HEARD], losses[HEARD] = moved, self.held_out.loss(moved)
-        found = Judge(self.tts, self.takes.spoken, self.takes.all, form, seed).compare(vectors, losses, progress)
+            vectors[HEARD] = self.listened(progress)
+            losses[HEARD] = self.held_out.loss(vectors[HEARD])
+        judge = Judge(self.tts, self.takes.spoken, self.takes.all, self.options.form, self.options.seed)
+        found = judge.compare(vectors, losses, progress)
         reasons = {name: against(found[name], found[OLD]) for name in vectors if name != OLD}
         better = [name for name, said in reasons.items() if not said]
         kept = min(better, key=lambda name: found[name].distance, default=OLD)

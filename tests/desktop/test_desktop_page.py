@@ -8,6 +8,8 @@ import pytest
 from docs import refresh
 from mlx_qwen3tts.desktop import launching
 from mlx_qwen3tts.files import configuration
+from mlx_qwen3tts.server import tools
+from mlx_qwen3tts.server.settings import Settings
 
 PAGE = Path(__file__).parents[2] / "docs" / "desktop.md"
 TEXT = PAGE.read_text(encoding="utf-8")
@@ -20,6 +22,13 @@ def test_everything_it_shows_is_what_is_printed(tmp_path, monkeypatch):
         monkeypatch.delenv(configuration.variable(name), raising=False)
     differences = refresh.refresh(PAGE, tmp_path, check=True)
     assert not differences, "\n".join(differences)
+
+
+def test_it_names_every_tool_and_its_limits():
+    assert all(f"`{one.tool.name}`" in TEXT for one in tools.DESCRIBED)
+    words = " ".join(TEXT.split())
+    assert f"more than {tools.MOST_SOUND // 1000} kB" in words and f"{tools.MOST_TEXT:,} characters" in words
+    assert f"`{Settings.speech}` if you name no folder" in words
 
 
 @pytest.mark.thorough

@@ -50,6 +50,10 @@ def test_a_dry_run_shows_the_file_and_touches_nothing(command, system, tmp_path,
     (tmp_path / "my model").mkdir()
     ran = command("service", "install", "--dry-run", "--", "--model", "my model", "--port", "9000", "--voice", "50%$x")
     assert ran.status == 0 and not manager[0] and os.listdir(tmp_path / "a home") == []
+    more = command("service", "install", "--dry-run", "--", "--mcp-output", "speech", "--unix=a/sock")
+    assert written(system, more.out.encode())[3:6] == [
+        "--mcp-output", str(tmp_path / "speech"), f"--unix={tmp_path / 'a' / 'sock'}"
+    ]  # fmt: skip
     line = written(system, ran.out.encode())
     assert line[:3] == [sys.executable, "-m", "mlx_qwen3tts.serve"] and os.path.isabs(line[0])
     assert line[3:9] == ["--model", str(tmp_path / "my model"), "--port", "9000", "--voice", "50%$x"]

@@ -16,6 +16,7 @@ from types import SimpleNamespace
 
 import numpy as np
 
+from mlx_qwen3tts import Voice
 from mlx_qwen3tts.errors import VoiceNotFound
 from mlx_qwen3tts.scripts.cast import Cast, Part
 from mlx_qwen3tts.scripts.render import Timeline
@@ -29,7 +30,7 @@ RATE = 24000
 class StandIn:
     """As much of a Qwen3TTS as scripts use. said: texts in the order in which they were spoken."""
 
-    sample_rate = RATE
+    sample_rate, title = RATE, "stand-in"
 
     def __init__(self, log=None, seconds=0.1, fault=None, failing=None):
         """log: a file to which texts are appended; fault: called with each text before it is spoken; failing: {text:
@@ -41,7 +42,7 @@ class StandIn:
     def voice(self, name):
         if name not in VOICES:
             raise VoiceNotFound(f"voice {name!r} is not there")
-        return SimpleNamespace(embedding=np.full(4, VOICES.index(name), np.float32), ref_codes=None, ref_text=None)
+        return Voice(np.full(4, VOICES.index(name), np.float32), name=name)
 
     def generate_each(self, requests, done, *, batch_size=8, numbers=None):
         for number, request in enumerate(requests) if numbers is None else zip(numbers, requests, strict=True):
@@ -55,7 +56,10 @@ class StandIn:
             seeds = (request.seed, *(request.guard if failed else ())) if request.guard else ()
             attempts = tuple(Attempt(seed, 1, failed, "stop") for seed in seeds)
             sound = self.sound(request)
-            done(number, SimpleNamespace(audio=sound, finish_reason="stop", attempts=attempts, failed=failed))
+            done(
+                number,
+                SimpleNamespace(audio=sound, finish_reason="stop", attempts=attempts, failed=failed, origin=None),
+            )
 
     def sound(self, request):
         """A tone whose pitch and length depend on the seed; the voice is its loudness."""

@@ -12,6 +12,7 @@ from mlx_qwen3tts.audio import long
 from mlx_qwen3tts.errors import InvalidValue, OutputError, VoiceNotFound
 from mlx_qwen3tts.scripts import dubbing
 from mlx_qwen3tts.scripts import manifest as manifests
+from mlx_qwen3tts.scripts import render as rendering
 from mlx_qwen3tts.scripts.cast import Cast, Part
 from mlx_qwen3tts.scripts.cues import Cues
 from mlx_qwen3tts.scripts.dubbing import Dubbing
@@ -141,7 +142,7 @@ def test_two_hours_do_not_drift(dub, monkeypatch):
         if len(self.pieces) % 500 == 0:
             save(self)
 
-    def write(path, blocks, rate, length):  # a file of two hours takes most of the time
+    def write(path, blocks, rate, length, *_):  # a file of two hours takes most of the time
         at = 0
         for block in blocks:
             if block.any():
@@ -150,7 +151,7 @@ def test_two_hours_do_not_drift(dub, monkeypatch):
         assert at == length
 
     monkeypatch.setattr(manifests.Manifest, "save", seldom)
-    monkeypatch.setattr(dubbing, "write_long", write)
+    monkeypatch.setattr(rendering, "write_long", write)
     monkeypatch.setattr(dubbing, "stretched", lambda sound, rate, speed: sound[: round(sound.size / speed)])
     cues = [
         (start, start + 0.5, f"{'HIGH: ' if i % 3 else ''}{length}")

@@ -41,7 +41,7 @@ def test_what_is_spoken_is_kept(speak, tmp_path):
     assert said == ["One", "The first.", "The second.", "The third.", "Two", "The fourth."]
     assert (result.spoken, result.kept, result.missing, result.cut) == (6, 0, 0, [])
     first = (tmp_path / "play.wav").read_bytes()
-    assert len(first) == 44 + 2 * round(result.seconds * RATE)
+    assert soundfile.info(tmp_path / "play.wav").frames == round(result.seconds * RATE)
     assert speak()[1] == [] and (tmp_path / "play.wav").read_bytes() == first
     pieces = read_manifest(tmp_path)["pieces"]
     assert [piece["text"] for piece in pieces] == said and [piece["line"] for piece in pieces] == [1, 3, 3, 5, 7, 9]

@@ -8,7 +8,7 @@ import pytest
 
 from docs import refresh
 from mlx_qwen3tts import Qwen3TTS, serve
-from mlx_qwen3tts.server import exchange, guard, live, maps, shelf, speech
+from mlx_qwen3tts.server import exchange, guard, live, maps, shelf, speech, wyoming
 from mlx_qwen3tts.server.app import COUNTED, Server
 from mlx_qwen3tts.server.settings import Settings
 from mlx_qwen3tts.server.voices import ALIASES, KEPT
@@ -53,6 +53,9 @@ def test_it_names_every_option_alias_and_limit():
         f"more than {exchange.LIMITS.files:,} files",
         f"a file over {exchange.LIMITS.one >> 20} MB",
         f"more than {exchange.LIMITS.total >> 20} MB in all or {archive.RATIO} times",
+        f"{wyoming.CONNECTIONS} connections may be open",
+        f"for {wyoming.PAUSE / 60:.0f} minutes within a text, or {wyoming.IDLE / 60:.0f} minutes between two",
+        f"at most {wyoming.LINE >> 10} kB, its data {wyoming.DATA >> 20} MB",
         "comes every ten seconds" if speech.QUEUED_COMMENT == 10 else "?",
     ):
         assert limit in " ".join(TEXT.split()), limit

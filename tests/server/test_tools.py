@@ -79,6 +79,11 @@ def test_sound_comes_as_content_and_as_a_file(home, tmp_path, kind, media):
     assert kind == "opus" or data == over_http, "an Ogg file has a random number"
 
 
+def test_what_a_model_fills_in_with_nothing_is_nothing(call):
+    told = call("speak", {"text": TEXT, "voice": "", "language": "", "instructions": "", "seed": 3})
+    assert told["seed"] == 3 and "ignored" not in told
+
+
 def test_a_sound_too_large_for_a_message_is_in_the_file_alone(call, home, tmp_path, monkeypatch):
     monkeypatch.setattr(tools, "MOST_SOUND", 100)
     told = call("speak", {"text": TEXT, "voice": "anna"})
@@ -185,13 +190,15 @@ def test_at_an_address_of_the_server(home, mode):
     assert path.parent == home[1].settings.speech and path.read_bytes() == base64.b64decode(spoken.content[0].data)
 
 
-@pytest.mark.parametrize("mode", ["auto", "legacy"])
+@pytest.mark.parametrize("mode", ["auto", "legacy", "in one process"])
 def test_who_leaves_gives_the_row_back(served, speech, mode):
     url, server = served
     kept = set(speech.iterdir()) if speech.exists() else set()
 
     async def leave():
-        async with mcp.Client(f"{url}/mcp", mode=mode) as client:
+        own = mode == "in one process"
+        to = tools.server(tools.Tools(Inside(server), speech)) if own else f"{url}/mcp"
+        async with mcp.Client(to, mode="legacy" if own else mode) as client:
             asking = asyncio.ensure_future(client.call_tool("speak", {"text": TEXT, "voice": "anna"}))
             while not server.engine.running:
                 await asyncio.sleep(0.01)

@@ -15,9 +15,11 @@ from wyoming.event import Event
 from wyoming.info import Describe, Info
 from wyoming.tts import Synthesize, SynthesizeChunk, SynthesizeStart, SynthesizeStop, SynthesizeStopped, SynthesizeVoice
 
+from mlx_qwen3tts import Qwen3TTS
 from mlx_qwen3tts.serve import build_parser, settings
 from mlx_qwen3tts.server import wyoming
 from mlx_qwen3tts.server.running import listening
+from mlx_qwen3tts.server.settings import Settings
 
 ANNA = SynthesizeVoice(name="anna")
 TEXT = "Hello there."
@@ -206,6 +208,29 @@ def test_a_writer_that_stops_is_let_go(served, ports, monkeypatch):
     assert not spoken_for(served[1])
 
 
+def test_who_reads_nothing_is_let_go(served, monkeypatch):
+    monkeypatch.setattr(wyoming, "PAUSE", 0.1)
+
+    class Full:
+        """A connection that takes nothing."""
+
+        def write(self, data):
+            pass
+
+        writelines = write
+
+        async def drain(self):
+            await asyncio.Event().wait()
+
+    async def listen():
+        reader = asyncio.StreamReader()
+        reader.feed_data(line(type="synthesize", data={"text": TEXT, "voice": {"name": "anna"}}))
+        await asyncio.wait_for(wyoming.Session(served[1], reader, Full()).run(), 20)
+
+    asyncio.run(listen())
+    assert not spoken_for(served[1])
+
+
 def test_connections_are_counted_and_those_that_do_nothing_end(served, ports, monkeypatch):
     monkeypatch.setattr(wyoming, "CONNECTIONS", 1)
     monkeypatch.setattr(wyoming, "FIRST", 0.3)
@@ -229,6 +254,40 @@ def test_unknown_events_are_passed_over(port):
             return await read(client, AudioStop)
 
     assert len(sound_of(asyncio.run(ask())))
+
+
+def test_a_fault_of_ours_is_logged_and_ends_one_connection(served, ports, monkeypatch, caplog):
+    monkeypatch.setattr(wyoming, "info", lambda server: 1 / 0)
+
+    async def ask():
+        async with AsyncTcpClient("127.0.0.1", ports["served"].getsockname()[1]) as client:
+            await client.write_event(Describe().event())
+            return await asyncio.wait_for(client.read_event(), 30)
+
+    assert asyncio.run(ask()) is None
+    assert "a connection to the Wyoming port failed" in caplog.text and "ZeroDivisionError" in caplog.text
+
+
+def test_a_server_that_stops_ends_what_it_says_and_who_waits(curt, library, serving, caplog):
+    """Its speech is cut, its listener told the end; a connection with nothing to do holds up nobody."""
+
+    async def listen(port, server):
+        async with AsyncTcpClient("127.0.0.1", port) as speaking, AsyncTcpClient("127.0.0.1", port) as idle:
+            await speaking.write_event(SynthesizeStart(voice=ANNA).event())
+            await speaking.write_event(SynthesizeChunk("Hello, the weather is fine. It is").event())
+            begun = await read(speaking, AudioChunk)
+            server.engine.stop(0)
+            rest = [begun[-1]]
+            while (event := await asyncio.wait_for(speaking.read_event(), 30)) is not None:
+                rest.append(event)
+            return rest, await idle.read_event()
+
+    with listening("127.0.0.1", 0) as bound:
+        tts = Qwen3TTS.from_pretrained(curt, "float32")
+        with serving(tts, Settings(library=library.folder, max_batch=1), wyoming=bound) as (_, server):
+            rest, idle = asyncio.run(listen(bound.getsockname()[1], server))
+    assert idle is None and AudioChunk.is_type(rest[-1].type), [event.type for event in rest]
+    assert not caplog.records, caplog.text
 
 
 def test_a_taken_port_is_named_before_a_model_is_loaded(command):

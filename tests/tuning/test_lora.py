@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import mlx.core as mx
+import mlx.nn as nn
 import numpy as np
 import pytest
 import soundfile
@@ -18,7 +19,6 @@ from mlx.utils import tree_flatten, tree_map
 from convert.parity import recording
 from mlx_qwen3tts import Qwen3TTS, Voice
 from mlx_qwen3tts.checkpoint.adapters import CONFIG, IDENTITY, TENSORS, identity, read_adapter
-from mlx_qwen3tts.convert import convert
 from mlx_qwen3tts.errors import InvalidValue
 from mlx_qwen3tts.networks.linear import Adapted
 from mlx_qwen3tts.tuning import doubts, judge, lora, unfinished
@@ -143,9 +143,11 @@ def test_gradients_are_those_of_finite_differences(tts):
 
 
 @pytest.mark.usefixtures("heard")
-def test_gradients_over_a_quantised_base(checkpoint, tmp_path):
-    convert(checkpoint(NAME), tmp_path / "model", quantize=True, q_bits=8, q_group_size=32)
-    quantised = Qwen3TTS.from_pretrained(tmp_path / "model", dtype="float32")
+def test_gradients_over_a_quantised_base(checkpoint):
+    quantised = Qwen3TTS.from_pretrained(checkpoint(NAME), dtype="float32")
+    fits = lambda _, layer: isinstance(layer, nn.Linear) and layer.weight.shape[1] % 32 == 0  # noqa: E731
+    nn.quantize(quantised.talker, 32, 8, class_predicate=fits)
+    assert isinstance(quantised.talker.model.layers[0].self_attn.qkv_proj, nn.QuantizedLinear)
     check_gradients(fit(quantised), [f"{Q}.lora_b", f"{V}.lora_a"])
 
 
@@ -400,7 +402,7 @@ def test_stopped_by_ctrl_c(tune, tmp_path, monkeypatch):
 
     with monkeypatch.context() as patch:
         patch.setattr(Fit, "chosen", stop)
-        ran = tune("--iters", 4)
+        ran = tune("--iters", 4, "--overwrite")
     assert (
         ran.status == 130 and "interrupted at step 3: what spoke best so far, of step 2, is kept; --resume" in ran.err
     )
@@ -415,9 +417,15 @@ def test_stopped_by_ctrl_c(tune, tmp_path, monkeypatch):
 @pytest.mark.usefixtures("cheap")
 def test_what_is_not_better_is_not_kept(tune, tmp_path, monkeypatch):
     assert tune().status == 0
+    assert tune().lines == ["error: output lora has an adapter; replace it with --overwrite or name another folder"]
     worse = lambda self, vectors, losses, progress=None: {name: figures(loss=losses[name]) for name in vectors}  # noqa: E731
     monkeypatch.setattr(lora.Judge, "compare", worse)
-    ran = tune()
+    with monkeypatch.context() as patch:  # before a step was better, nothing is replaced
+        patch.setattr(Fit, "chosen", lambda self, step: (_ for _ in ()).throw(KeyboardInterrupt))
+        ran = tune("--overwrite")
+    assert ran.status == 130 and "interrupted at step 0: no step has spoken better so far; --resume" in ran.err
+    assert read_adapter(tmp_path / "lora").values["best_step"] == 2
+    ran = tune("--overwrite")
     assert ran.status == 0 and "no step speaks better than the x-vector: lora has voice.safetensors alone" in ran.err
     assert "step 2 is not better: its speech lies 3.00 from the recordings, not nearer than 3.00" in ran.err
     assert [path.name for path in (tmp_path / "lora").iterdir()] == ["voice.safetensors"], "an earlier adapter is gone"

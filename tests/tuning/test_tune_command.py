@@ -61,6 +61,7 @@ def tune(command, recorded, miniature, monkeypatch, tmp_path):
 @pytest.mark.thorough
 def test_a_voice_from_clips(tune, miniature, tmp_path, monkeypatch):
     monkeypatch.setattr(judge, "SPEECHES", 1)
+    monkeypatch.setattr(judge, "MOST", 1)
     monkeypatch.setattr(judge, "HEARD", 3.0)
     ran = tune("--json", "--consent", "given", "--license", "CC0-1.0", "--language", "english")
     assert ran.status == 0, ran.err
@@ -97,12 +98,13 @@ def still(monkeypatch):
     monkeypatch.setattr(fitting, "vector_objective", objective)
     monkeypatch.setattr(fitting.Judge, "__init__", lambda *_: None)
     monkeypatch.setattr(fitting.Judge, "compare", compare)
-    monkeypatch.setattr(fitting.Judge, "corrected", lambda _, vector, progress: vector * 0.99)
+    monkeypatch.setattr(fitting.Judge, "say", lambda *_: None)
+    monkeypatch.setattr(fitting.Judge, "lacking", lambda _, vector, turn, progress: vector * 0.01)
     monkeypatch.setattr(fitting.Lessons, "loss", lambda _, vector: 20 - float(mx.linalg.norm(vector)))
     monkeypatch.setattr(fitting.Lessons, "measured", lambda self, _: [1.0] * len(self))
 
 
-FIGURES = Figures(loss=2.0, norm=10.0, distance=3.0, cosine=0.9, pitch=0.1, length=0.0, ended=4, of=4)
+FIGURES = Figures(loss=2.0, norm=10.0, distance=3.0, cosine=0.9, pitch=0.1, length=0.0, ended=4, of=4, clarity=5.0)
 
 
 def figures(**changes):
@@ -193,6 +195,7 @@ def test_the_verdict():
         ({"length": -0.4}, "its speech is 40% too short"),
         ({"pitch": -0.6}, "its pitch is -0.6 semitones off"),
         ({"norm": 13.5}, "its norm is 13.5, not within 30% of 10.0"),
+        ({"clarity": 4.4}, "its words are less clear, 4.40 where the x-vector has 5.00"),
     ):
         assert against(figures(**{"loss": 1.9, "distance": 2.9, **change}), old) == [reason]
     assert against(figures(loss=1.9, distance=2.9, pitch=2.0, length=0.5), figures(pitch=-2.1, length=0.6)) == []

@@ -14,18 +14,29 @@ import subprocess
 import sys
 from pathlib import Path
 
-# (stage, whether it needs torch), in order.
+from ..__main__ import MODULES
+
+# (stage, whether it needs torch, minutes of a stage of the closed recipe that works in WORK/codec), in order.
 STAGES = (
-    ("judge", True),
-    ("resynthesis", False),
-    ("corpus", False),
-    ("gather", False),
-    ("talker", True),
-    ("export", False),
-    ("evaluate", False),
+    ("judge", True, None),
+    ("sound", False, None),
+    ("encoder", True, 60),
+    ("vocoder", True, 60),
+    ("decoder", True, 120),
+    ("codec", True, None),
+    ("resynthesis", False, None),
+    ("mels", True, 0),
+    ("echoes", True, 0),
+    ("speaker", True, 30),
+    ("corpus", True, None),
+    ("gather", False, None),
+    ("talker", True, None),
+    ("export", False, None),
+    ("evaluate", False, None),
 )
 OTHERS = ("profile", "pack")
-TEXTS = ("judge", "resynthesis", "corpus")  # those that read the texts
+OWN = tuple(name for name, _, minutes in STAGES if minutes is None)
+TEXTS = ("judge", "sound", "resynthesis", "corpus", "evaluate")  # those that read the texts
 
 
 def build_parser(stage):
@@ -39,24 +50,35 @@ def build_parser(stage):
     return options, module
 
 
-def run(work, torch_python, texts, run_one=subprocess.run):
+def command(stage, torch, minutes, options):
+    """The command line of one stage."""
+    python = options.torch_python if torch else sys.executable
+    if minutes is None:
+        line = [python, "-m", "training.open", stage, str(options.work)]
+        return line + (["--texts", str(options.texts)] if stage in TEXTS else [])
+    module, *more = MODULES.get(stage, (stage,))
+    line = [python, "-m", f"training.{module}", str(options.work / "codec"), *more]
+    line += (
+        ["--threads", str(options.threads), "--cpu-time"] if options.cpu_time else ["--threads", str(options.threads)]
+    )
+    return line + (["--minutes", str(minutes * options.scale)] if minutes else [])
+
+
+def run(options, run_one=subprocess.run):
     """All stages. A stage that is done leaves WORK/NAME.done and is not run again."""
-    work.mkdir(parents=True, exist_ok=True)
-    for stage, torch in STAGES:
-        done = work / f"{stage}.done"
+    options.work.mkdir(parents=True, exist_ok=True)
+    for stage, torch, minutes in STAGES:
+        done = options.work / f"{stage}.done"
         if done.exists():
             print(f"{stage}: done before", flush=True)
             continue
-        line = [torch_python if torch else sys.executable, "-m", "training.open", stage, str(work)]
-        line += ["--texts", str(texts)] if stage in TEXTS else []
-        if run_one(line).returncode:
+        if run_one(command(stage, torch, minutes, options)).returncode:
             sys.exit(f"{stage} failed; see above")
         done.touch()
 
 
 def main():
-    known = [name for name, _ in STAGES] + list(OTHERS)
-    if len(sys.argv) > 1 and sys.argv[1] in known:
+    if len(sys.argv) > 1 and sys.argv[1] in (*OWN, *OTHERS):
         options, module = build_parser(sys.argv[1])
         return module.main(options.parse_args(sys.argv[2:]))
     parser = argparse.ArgumentParser(prog="python -m training.open", description=__doc__)
@@ -64,8 +86,10 @@ def main():
     parser.add_argument("work", type=Path)
     parser.add_argument("--torch-python", required=True)
     parser.add_argument("--texts", default="/", help="root below which the texts' packages lie (default: /)")
-    options = parser.parse_args()
-    run(options.work, options.torch_python, options.texts)
+    parser.add_argument("--threads", type=int, default=1, help="of the codec's stages (default: 1)")
+    parser.add_argument("--scale", type=float, default=1.0, help="factor on the minutes of the codec's stages")
+    parser.add_argument("--cpu-time", action="store_true", help="count these minutes in CPU time, for a low priority")
+    run(parser.parse_args())
 
 
 if __name__ == "__main__":

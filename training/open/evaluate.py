@@ -99,11 +99,12 @@ class Ears:
 class OpenEvaluation(Evaluation):
     """The closed miniature's measures on the open one's voices, with the judge's ears."""
 
-    def __init__(self, work, model, texts):
+    def __init__(self, work, model, texts, voices=40):
         self.corpus = Spoken(work, texts)
         self.model = Qwen3TTS.from_pretrained(model, dtype="float32")
         self.hear = Ears(Path(work) / "judge.safetensors", self.corpus.talking)
-        self.utterances = {s: self.corpus.by_speaker(self.corpus.novel(s)) for s in ("test", "valid")}
+        of = {split: self.corpus.by_speaker(self.corpus.novel(split)) for split in ("test", "valid")}
+        self.utterances = {split: dict(list(known.items())[:voices]) for split, known in of.items()}
         self.voices = {split: list(of) for split, of in self.utterances.items()}
         self.rows, self.details = [], {}
 
@@ -118,7 +119,7 @@ class OpenEvaluation(Evaluation):
         return spoken
 
     def clean(self):
-        chosen = self.corpus.novel("test")
+        chosen = [u for own in self.utterances["test"].values() for u in own]
         texts, sounds = [self.text(u) for u in chosen], [self.corpus.samples(u) for u in chosen]
         self.gate("judge on espeak-ng, phone error rate", self.hear.phone_error_rate(texts, sounds), CLEAN)
         self.note("judge on espeak-ng, word error rate", self.hear.error_rate(texts, sounds))
@@ -166,7 +167,7 @@ class OpenEvaluation(Evaluation):
     def closed(self):
         """Sentences of the 103 words, by the recogniser of these words, beside the miniature that is shipped."""
         texts = [sentence(random.Random(number)) for number in range(CLOSED)]
-        voices = [self.voices["test"][number % 40] for number in range(CLOSED)]
+        voices = [self.voices["test"][number % len(self.voices["test"])] for number in range(CLOSED)]
         hear, rates = Hearing(RECOGNISER), []
         for model in (Qwen3TTS.from_pretrained(PACKAGE, dtype="float32"), self.model):
             vectors = [model.embed(self.reference(voice)) for voice in voices]
@@ -179,12 +180,13 @@ class OpenEvaluation(Evaluation):
 def add_options(options):
     options.add_argument("--model", help="(default: WORK/converted)")
     options.add_argument("--texts", default="/", help="root below which the texts' packages lie")
+    options.add_argument("--voices", type=int, default=40, help="of each split, for a quick look (default: all 40)")
     options.add_argument("--only", default=",".join(PARTS), help=f"some of {', '.join(PARTS)}")
 
 
 def main(options):
     work = Path(options.work)
-    evaluation = OpenEvaluation(work, options.model or work / "converted", options.texts)
+    evaluation = OpenEvaluation(work, options.model or work / "converted", options.texts, options.voices)
     path, missed = work / "evaluation.json", []
     for part in options.only.split(","):
         evaluation.rows, evaluation.details = [], {}

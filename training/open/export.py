@@ -20,7 +20,9 @@ import numpy as np
 from mlx_qwen3tts.checkpoint.folder import ENCODER, ModelFolder
 from mlx_qwen3tts.checkpoint.weights import to_mlx_axes
 
+from .codec import folder as codec_folder
 from .config import BITS, GROUP, MOST, PACKAGE, PREDICTOR_BITS
+from .corpus import SPEAKER
 from .prompts import widening
 from .tokens import FILES
 
@@ -54,18 +56,24 @@ def write(work, dtype=mx.bfloat16):
     shipped = ModelFolder(PACKAGE)
     own = mx.load(str(PACKAGE / "model.safetensors"))
     encoder = official(shipped.part, {name: value for name, value in own.items() if name.startswith(ENCODER)})
+    if (work / "codec" / SPEAKER).is_file():
+        encoder = mx.load(str(work / "codec" / SPEAKER))
     tensors = widened(encoder, settings["talker_config"]["hidden_size"])
     trained = mx.load(str(work / "talker.safetensors"))
     tensors = {name: value.astype(dtype) for name, value in (tensors | trained).items()}
     mx.save_safetensors(str(folder / "model.safetensors"), tensors, metadata={"format": "pt"})
     inside = "speech_tokenizer/model.safetensors"
-    codec = official(shipped.codec.part, mx.load(str(PACKAGE / inside)))
-    mx.save_safetensors(str(folder / inside), codec, metadata={"format": "pt"})
+    trained = codec_folder(work)
+    if trained.parent == PACKAGE:
+        codec = official(shipped.codec.part, mx.load(str(PACKAGE / inside)))
+        mx.save_safetensors(str(folder / inside), codec, metadata={"format": "pt"})
+    else:
+        shutil.copy(trained / "model.safetensors", folder / inside)
     (folder / "config.json").write_text(json.dumps(settings, indent=1, ensure_ascii=False) + "\n")
     for name in ("generation_config.json", "preprocessor_config.json", "speech_tokenizer/preprocessor_config.json"):
         shutil.copy(PACKAGE / name, folder / name)
-    values = json.loads((PACKAGE / "speech_tokenizer" / "config.json").read_text())
-    values.pop("conv_layout")
+    values = json.loads((trained / "config.json").read_text())
+    values.pop("conv_layout", None)
     (folder / "speech_tokenizer" / "config.json").write_text(json.dumps(values, indent=1) + "\n")
     for name in FILES:
         shutil.copy(data / name, folder / name)

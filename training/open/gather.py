@@ -28,8 +28,9 @@ def spots(places, starts):
 
 
 def gathered(work):
-    """({array name: array}, alphabet and merges)."""
+    """({array name: array}, all texts)."""
     read = {name: Shard(path) for name, path in shards(work, verify=True).items()}
+    said = [text for shard in read.values() for text in shard.texts]
     taught = [text for name, shard in read.items() if name not in SPLITS for text in shard.texts]
     bpe = tokens.learn(taught)
     folder = Path(work) / "data"
@@ -67,7 +68,7 @@ def gathered(work):
         "of": np.array(of, np.uint32),
         "role": np.array(encode.role(), np.uint16),
     }
-    return arrays, taught
+    return arrays, said
 
 
 def add_options(options):
@@ -77,7 +78,7 @@ def add_options(options):
 def main(options):
     folder = Path(options.work) / "data"
     folder.mkdir(parents=True, exist_ok=True)
-    arrays, taught = gathered(options.work)
+    arrays, said = gathered(options.work)
     partial = folder / "data.partial.npz"
     np.savez_compressed(partial, **arrays)
     partial.replace(folder / "data.npz")
@@ -88,7 +89,7 @@ def main(options):
     frames, text = int(arrays["lengths"].sum(dtype=int)), len(arrays["ids"])
     print(
         f"gather: {frames / 45000:.1f} hours, {len(arrays['lengths'])} utterances, {text / frames:.2f} tokens a frame, "
-        f"{sum(map(len, taught)) / max(1, text):.1f} letters a token, {sum(sizes.values()) / 1e6:.1f} MB"
+        f"{sum(map(len, said)) / max(1, text):.1f} letters a token, {sum(sizes.values()) / 1e6:.1f} MB"
     )
     print(f"data.npz {hashlib.sha256((folder / 'data.npz').read_bytes()).hexdigest()}")
     if sum(sizes.values()) > MOST:

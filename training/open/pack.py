@@ -16,6 +16,7 @@ from pathlib import Path
 MOST = 60e6
 MODULES = (
     "__init__.py",
+    "__main__.py",
     *(
         f"open/{name}.py"
         for name in ("__init__", "__main__", "talker", "prompts", "packing", "model", "loop", "curve", "inventory")

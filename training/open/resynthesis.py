@@ -19,10 +19,12 @@ import mlx.core as mx
 import numpy as np
 
 from mlx_qwen3tts import Qwen3TTS
+from mlx_qwen3tts.checkpoint.codec import Codec
 
 from ..espeak import RATE, SAMPLES_PER_FRAME, Speaker
 from ..lock import locked
 from .alignment import aligned
+from .codec import folder as codec_folder
 from .config import PACKAGE
 from .inventory import PAUSE
 from .listener import Listener
@@ -31,6 +33,7 @@ from .texts import Decks
 
 WORST, EXPLAINED = 0.10, 0.9  # phone errors of the codec above those as spoken; of pitch and formants by the vectors
 FIRST = 20_000_000  # of the texts' numbers
+NATURAL = 4  # of so many utterances one is given back with its natural pitch too
 LATE = 64  # frames that the codec has seen in training
 
 
@@ -42,8 +45,9 @@ def add_options(options):
 def main(options):
     work = Path(options.work)
     decks, talking = Decks.kept(work, options.texts), Talking(data_folder(work))
-    model, listen = Qwen3TTS.from_pretrained(PACKAGE, dtype="float32"), Listener(work / "judge.safetensors")
-    errors, total, seen = Counter(), 0, Counter()
+    model, codec = Qwen3TTS.from_pretrained(PACKAGE, dtype="float32"), Codec(codec_folder(work))
+    listen = Listener(work / "judge.safetensors")
+    errors, total, seen = Counter(), Counter(), Counter()
     wrong, swapped, late, vectors, features = Counter(), Counter(), Counter(), [], []
     started = time.monotonic()
     for number in range(options.count):
@@ -56,14 +60,16 @@ def main(options):
             continue
         meant = said.spoken()
         fixed, periods = locked(said.sound, 0.9 * speaker.f0, 1.4 * speaker.f0)
-        codes = {"natural": model.codec.encode(mx.array(said.sound)), "locked": model.codec.encode(mx.array(fixed))}
+        codes = {"locked": codec.encode(mx.array(fixed))}
         codes["locked"] = mx.concatenate([mx.array(periods.astype(np.int32))[:, None], codes["locked"][:, 1:]], 1)
-        sounds = {"spoken": said.sound} | {name: np.array(model.codec.decode(c)) for name, c in codes.items()}
-        total += len(meant)
+        if number % NATURAL == 0:
+            codes["natural"] = codec.encode(mx.array(said.sound))
+        sounds = {"spoken": said.sound} | {name: np.array(codec.decode(c)) for name, c in codes.items()}
         starts = [s for s, phone in zip(said.starts, said.phones, strict=True) if phone != PAUSE]
         for name, sound in sounds.items():
             heard = listen(sound)
             pairs = [(i, None if j is None else heard[j]) for i, j in aligned(meant, heard)]
+            total[name] += len(meant)
             errors[name] += sum(i is None or meant[i] != phone for i, phone in pairs)
             if name == "locked":
                 for i, other in pairs:
@@ -76,13 +82,13 @@ def main(options):
                     swapped[one, other] += one != other
         vectors.append(np.array(model.embed((said.sound, RATE)), np.float32))
         features.append(speaker.features())
-    rates = {name: count / total for name, count in errors.items()}
+    rates = {name: count / total[name] for name, count in errors.items()}
     worst = sorted(((wrong[p] / n, n, p) for p, n in seen.items() if n >= 10), reverse=True)[:15]
     along = {place: late[place, True] / max(1, late[place, True] + late[place, False]) for place in ("early", "late")}
     explained = read_off(np.array(vectors), np.array(features))
     result = {
         "utterances": len(vectors),
-        "phones": total,
+        "phones": total["spoken"],
         "errors": rates,
         "along": along,
         "worst": [(p, round(r, 3), n) for r, n, p in worst],

@@ -156,15 +156,16 @@ def main(options):
     steps = planned(work) or options.steps or (training.steps_in(options.minutes) if options.minutes else STEPS)
     (work / "talker.plan.json").write_text(json.dumps({"steps": steps, "frames": options.frames}) + "\n")
     loop = Loop("talker", work, training.keep(), steps, options.rate, torch)
-    known = curve.read() if curve.KNOWN.is_file() else None
+    known = curve.read()
+    # After 2 % of the steps, or where the known curve ends; the means are of `every` steps.
+    asked = max(1, int(min(steps * curve.EARLY, known[-1]["step"])) // loop.every) * loop.every
     feed = training.batches(loop.step, steps)
     seen = int(training.prompts.lengths[training.prompts.of("train")].sum()) / training.order.each  # frames of a step
     for step in loop.run(options.seconds):
         loop.record(frames=(step + 1) * seen, **training.step(step, next(feed), loop.rate()))
         if (step + 1) % CHECKED == 0:
             loop.note(frames=(step + 1) * seen, **training.valid())
-        asked = max(loop.every, round(steps * curve.EARLY / loop.every) * loop.every)
-        if known and step + 1 == asked and (wrong := curve.misses(known, step + 1, loop.means)):
+        if step + 1 == asked and (wrong := curve.misses(known, step + 1, loop.means)):
             loop.save()
             sys.exit(f"talker: after {step + 1} of {steps} steps {'; '.join(wrong)}")
     if not loop.done:

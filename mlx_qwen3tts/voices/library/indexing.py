@@ -28,7 +28,7 @@ from .packs import Pack
 ENGINES = ("lance",)
 INDEX, RECORD, TABLE = "index", "record.json", "voices"
 FORM = 1
-REFINE, LEAST = 20, 200  # candidates for each voice that is asked for, and at least
+REFINE, LEAST = 40, 400  # candidates for each voice that is asked for, and at least
 PROBES = 0.4  # of the partitions that are looked into
 PARTITION = 8192  # voices of a partition
 

@@ -1,0 +1,1 @@
+"""Where a sound comes from: its tags, its mark and its signature."""
