@@ -107,7 +107,7 @@ def test_takes_survive_a_reload_until_they_are_deleted(studio):
 def test_stop_keeps_what_was_made(studio):
     studio.get_by_role("textbox", name="Text").fill(LONG)
     button(studio, "Speak").click()
-    until(studio, SOUNDS, 2400)
+    until(studio, SOUNDS, 12_000)
     button(studio, "Stop").click()
     listed = studio.get_by_role("list", name="Takes").get_by_role("listitem")
     expect(listed).to_contain_text("stopped early")
