@@ -13,7 +13,7 @@ from mlx_qwen3tts import Qwen3TTS
 from mlx_qwen3tts.tuning import vector as fitting
 from mlx_qwen3tts.tuning.data import Clip
 from mlx_qwen3tts.tuning.judge import MOST, Judge, other_text, within
-from mlx_qwen3tts.tuning.lessons import Form, foreseen
+from mlx_qwen3tts.tuning.lessons import Form
 from mlx_qwen3tts.tuning.takes import Take
 
 ASSET = Path(__file__).parents[1] / "assets" / "unheard.jsonl"
@@ -83,7 +83,7 @@ def test_a_text_that_is_not_spoken():
 def test_clarity_falls_where_other_words_are_spoken():
     """Speech of other sentences is foreseen no better under the texts it should have said."""
     miniature = Qwen3TTS.from_pretrained("miniature", dtype="float32")
-    rows = [json.loads(line) for line in ASSET.read_text().splitlines()][:3]
+    rows = [json.loads(line) for line in ASSET.read_text().splitlines()][:2]
     takes = [take(row["text"], codes=mx.array(np.array(row["audio_codes"], np.int32))) for row in rows]
     vector = miniature.embed((np.array(miniature.codec.decode(takes[0].codes)), 24000))
     judge = Judge(miniature, takes, takes, FORM, 0)
@@ -91,7 +91,5 @@ def test_clarity_falls_where_other_words_are_spoken():
     right = judge.clarity(speeches, vector)
     wrong = judge.clarity(speeches[1:] + speeches[:1], vector)
     assert right > 0.05 and wrong < 0.5 * right
-    own = foreseen(miniature, takes[0].clip.text, None, takes[0].codes, vector, FORM)
-    assert own < foreseen(miniature, takes[1].clip.text, None, takes[0].codes, vector, FORM)
     alone = [takes[0], replace(takes[0])]
     assert Judge(miniature, alone, alone, FORM, 0).clarity(speeches[:1], vector) is None
