@@ -34,6 +34,7 @@ from .texts import Decks
 WORST, EXPLAINED = 0.10, 0.9  # phone errors of the codec above those as spoken; of pitch and formants by the vectors
 FIRST = 20_000_000  # of the texts' numbers
 NATURAL = 4  # of so many utterances one is given back with its natural pitch too
+ENOUGH = 3  # seconds of a recording whose vector is asked
 LATE = 64  # frames that the codec has seen in training
 
 
@@ -49,7 +50,7 @@ def main(options):
     listen = Listener(work / "judge.safetensors")
     errors, total, seen = Counter(), Counter(), Counter()
     wrong, swapped, late, vectors, features = Counter(), Counter(), Counter(), [], []
-    started = time.monotonic()
+    started, count = time.monotonic(), 0
     for number in range(options.count):
         if options.seconds is not None and time.monotonic() - started > options.seconds:
             break
@@ -58,7 +59,7 @@ def main(options):
         said = talking.say(decks.text(FIRST + number, held=True))
         if said is None or not said.spoken():
             continue
-        meant = said.spoken()
+        meant, count = said.spoken(), count + 1
         fixed, periods = locked(said.sound, 0.9 * speaker.f0, 1.4 * speaker.f0)
         codes = {"locked": codec.encode(mx.array(fixed))}
         codes["locked"] = mx.concatenate([mx.array(periods.astype(np.int32))[:, None], codes["locked"][:, 1:]], 1)
@@ -80,14 +81,15 @@ def main(options):
                     seen[one] += 1
                     wrong[one] += one != other
                     swapped[one, other] += one != other
-        vectors.append(np.array(model.embed((said.sound, RATE)), np.float32))
-        features.append(speaker.features())
+        if len(said.sound) >= ENOUGH * RATE:
+            vectors.append(np.array(model.embed((said.sound, RATE)), np.float32))
+            features.append(speaker.features())
     rates = {name: count / total[name] for name, count in errors.items()}
     worst = sorted(((wrong[p] / n, n, p) for p, n in seen.items() if n >= 10), reverse=True)[:15]
     along = {place: late[place, True] / max(1, late[place, True] + late[place, False]) for place in ("early", "late")}
     explained = read_off(np.array(vectors), np.array(features))
     result = {
-        "utterances": len(vectors),
+        "utterances": count,
         "phones": total["spoken"],
         "errors": rates,
         "along": along,

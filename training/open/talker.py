@@ -1,7 +1,7 @@
 """Talker and code predictor together, teacher-forced on the gathered codes.
 
     python -m training.open talker WORK [--minutes 12 --device cuda --precision bfloat16 --compile]
-    nice -n 19 python -m training.open talker WORK --steps 40000 --seconds 500
+    nice -n 19 python -m training.open talker WORK --precision bfloat16 --threads 2
 
 reads WORK/data alone and needs torch, NumPy and safetensors. Everything random comes from the number of the step, so a
 run that was stopped ends in the same weights as one that was not (on one kind of machine, with the same options). It
@@ -26,7 +26,7 @@ from .loop import Loop
 from .model import NAMES, Talker, Teacher, losses, total
 from .prompts import Order, Prompts
 
-STEPS, FRAMES, RATE = 40_000, 4_096, 1e-3
+STEPS, FRAMES, RATE = 20_000, 4_096, 1e-3
 PREDICTED = 4  # one frame in so many is learnt by the code predictor in a step
 DECAY, BETAS, CLIP = 0.03, (0.9, 0.98), 1.0
 CHECKED = 1000  # steps between two looks at the held-out voices
@@ -157,8 +157,7 @@ def main(options):
     (work / "talker.plan.json").write_text(json.dumps({"steps": steps, "frames": options.frames}) + "\n")
     loop = Loop("talker", work, training.keep(), steps, options.rate, torch)
     known = curve.read()
-    # After 2 % of the steps, or where the known curve ends; the means are of `every` steps.
-    asked = max(1, int(min(steps * curve.EARLY, known[-1]["step"])) // loop.every) * loop.every
+    asked = max(1, round(steps * curve.EARLY / loop.every)) * loop.every
     feed = training.batches(loop.step, steps)
     seen = int(training.prompts.lengths[training.prompts.of("train")].sum()) / training.order.each  # frames of a step
     for step in loop.run(options.seconds):
