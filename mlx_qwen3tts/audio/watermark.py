@@ -1,12 +1,12 @@
 """An inaudible mark in sound that its key finds again: a pattern of small level changes.
 
-The key gives a sign to each cell of a grid, bands of WIDTH Hz by slots of SLOT seconds, which repeats every SLOTS
-slots. The sound becomes louder in a cell of sign +1 and softer in one of sign -1. Silence stays silence.
+The key gives a sign to each cell of a grid, bands between EDGES by slots of SLOT seconds, which repeats every
+SLOTS slots. The sound becomes louder in a cell of sign +1 and softer in one of sign -1. Silence stays silence.
 
 The detector knows the key and not the sound. It takes the level of each cell relative to the cells around it, adds up
-the repetitions, and correlates with the signs at every offset and at every speed of SPEEDS. Divided by the root of the
-sum of its squared summands, the correlation of any sound with random signs exceeds x at most 3.18 times as often as a
-Gaussian variable does: Bentkus & Dzindzalieta, "A tight Gaussian bound for weighted sums of Rademacher random
+the repetitions, and correlates with the signs at every offset and every speed within FASTEST. Divided by the root of
+the sum of its squared summands, the correlation of any sound with random signs exceeds x at most 3.18 times as often as
+a Gaussian variable does: Bentkus & Dzindzalieta, "A tight Gaussian bound for weighted sums of Rademacher random
 variables" (2015). Times the number of correlations tried this is `Found.p_false`.
 
 The mark survives ordinary handling. Who wants to remove it can, and who knows the key can put it anywhere. The idea is
@@ -32,22 +32,30 @@ THRESHOLD = 1e-4  # a mark counts as present up to this `p_false`
 LEAST = 2.0  # seconds that are needed to look for a mark
 
 # The pattern.
-LOWEST, WIDTH, BANDS = 300.0, 125.0, 25  # Hz, up to 3425: telephones keep that
+EDGES = np.concatenate([300 + 125.0 * np.arange(25), 3425 + 187.5 * np.arange(19)])  # Hz; telephones keep 25 bands
+BANDS = len(EDGES) - 1
 SLOT, SLOTS = 0.032, 40  # seconds; it repeats every 1.28 s
-STRENGTH = 1.0  # dB
-WINDOW, HOP = 0.032, 0.008  # seconds: of the marker's transform
+
+# The marker.
+WINDOW, HOP = 0.032, 0.008  # seconds
+GENTLEST, STRONGEST = 0.35, 1.5  # dB that a cell is changed
+BELOW = 11.0  # dB that what is added stays below what the sound masks
+STEADY, SLOWNESS, PAST = 2.5, 0.8, 4  # dB a WINDOW: below, sound is tone-like; how this is smoothed; hops to a WINDOW
+QUIET = 1e-12  # power that is silence
 
 # The detector.
-RATE = 8000  # Hz
-SPEEDS = 1 + np.arange(-10, 11) * 0.0025
+RATE = 16000  # Hz
+FRAME, STEP, POINTS = 512, 128, 1024  # samples: a window, from one to the next, of the transform
+FASTEST, COARSEST, DRIFT = 0.025, 0.005, 0.024  # speeds either way, at most so far apart, or DRIFT by the seconds
 FINE = 4  # places to a slot at which a pattern may begin
-BLOCK, OVERLAP = 32.0, 4.0  # seconds that are looked at together
+BLOCK, OVERLAP = 16.0, 4.0  # seconds that are looked at together
 SEGMENT = 2.0  # seconds that are folded together
 SPANS = (2, 8)  # segments; marks are looked for in all runs of so many, and in the whole block
-FRAME, STEP, POINTS = 256, 64, 512  # samples: a window, from one to the next, of the transform
+RANK = 10  # of 100 or more frames, the quietest whose level counts as a band's lowest; half of it as its highest
+AROUND, BESIDE, SPREAD = 25, 3, 51  # frames before and after, bands below and above, frames of the spread
+FLOOR, DEAF = 1e-5, 1e-7  # power beside the loudest of a band, and of all, below which nothing is seen
 TAIL = 1 / 0.3146  # 1 / (4 P(Z >= sqrt(2))), the constant of the bound
 TINY = 1e-12  # of nothing
-FLOOR = 1e-5  # of the loudest in a band
 
 
 @dataclass(frozen=True)
@@ -90,21 +98,25 @@ def mark(samples: np.ndarray, key: str, rate: int = 24000) -> np.ndarray:
 class Marker:
     """Puts the mark of a key on one sound while it comes. Less than WINDOW seconds are held back.
 
-    Each window of the sound is transformed, and what the changed levels differ from it by is added. Windows are
-    transformed one at a time, so that the samples do not depend on the pieces in which they come.
+    Each window of the sound is transformed, and what the changed levels differ from it by is added. How much a cell is
+    changed follows from what the sound around masks: Johnston, "Transform coding of audio signals using perceptual
+    noise criteria" (1988), where a band counts as a tone as far as its level is steady. Windows are transformed one
+    at a time, so that the samples do not depend on the pieces in which they come.
     """
 
     def __init__(self, key: str, rate: int = 24000) -> None:
         """rate: of the samples, in Hz."""
-        signs, self.rate = pattern(key), checks.whole(rate, "rate", RATE, 384000)
+        self._signs, self.rate = pattern(key), checks.whole(rate, "rate", 8000, 384000)
         self._hop = round(HOP * rate)
         self._size = size = self._hop * round(WINDOW / HOP)
         window = np.sin(np.pi * (np.arange(size) + 0.5) / size)
         self._window, self._back = window, window / (np.square(window).sum() / self._hop)
         bands = _bands(np.fft.rfftfreq(size, 1 / rate))
-        self._first = int(np.flatnonzero(bands.any(1))[0])
-        bands = bands[bands.any(1)]
-        self._changes = 10 ** (STRENGTH / 20 * signs @ bands.T) - 1
+        used = np.flatnonzero(bands.any(1))
+        self._used, self._bands = slice(int(used[0]), int(used[-1]) + 1), bands[used[0] : used[-1] + 1]
+        self._spread, self._tone = _hearing()
+        self._levels = [np.full(BANDS, 10 * np.log10(QUIET))] * PAST  # dB of the last windows
+        self._unsteady = np.full(BANDS, STEADY)  # dB a WINDOW
         self._frame = 0  # windows done
         self._input = np.zeros(size - self._hop)  # from the next window on
         self._added = np.zeros(size)  # what the windows so far add, from the next one's beginning on
@@ -149,14 +161,34 @@ class Marker:
 
     def _change(self, frame: np.ndarray) -> np.ndarray:
         """What one window [size] of the sound gets added."""
-        size, hop = self._size, self._hop
-        middle = (self._frame * hop + hop - size / 2) / self.rate
-        changes = self._changes[int(middle // SLOT) % SLOTS]
+        middle = (self._frame * self._hop + self._hop - self._size / 2) / self.rate
+        signs = self._signs[int(middle // SLOT) % SLOTS]
         self._frame += 1
         spectrum = np.fft.rfft(frame * self._window)
-        change = np.zeros_like(spectrum)
-        change[self._first : self._first + changes.size] = spectrum[self._first : self._first + changes.size] * changes
-        return np.fft.irfft(change, size) * self._back
+        changes = 10 ** (signs * self._strength(spectrum[self._used]) / 20) - 1
+        added = np.zeros_like(spectrum)
+        added[self._used] = spectrum[self._used] * (self._bands @ changes)
+        return np.fft.irfft(added, self._size) * self._back
+
+    def _strength(self, spectrum: np.ndarray) -> np.ndarray:
+        """How many dB [BANDS] each band may be changed by."""
+        power = np.square(np.abs(spectrum)) @ self._bands + QUIET
+        level = 10 * np.log10(power)
+        change = np.minimum(np.abs(level - self._levels.pop(0)), 2 * STEADY)
+        self._levels.append(level)
+        self._unsteady = SLOWNESS * self._unsteady + (1 - SLOWNESS) * change
+        tone = 1 - np.minimum(self._unsteady / STEADY, 1)
+        masked = 10 * np.log10(power @ self._spread) - level - (tone * self._tone + (1 - tone) * 5.5)
+        return np.clip(20 * np.log10(1 + 10 ** ((masked - BELOW) / 20)), GENTLEST, STRONGEST)
+
+
+def _hearing() -> tuple[np.ndarray, np.ndarray]:
+    """How the power of a band spreads to each other one [BANDS, BANDS]; dB by which a tone is above what it masks."""
+    middle = (EDGES[1:] + EDGES[:-1]) / 2
+    bark = 13 * np.arctan(0.00076 * middle) + 3.5 * np.arctan(np.square(middle / 7500))
+    away = bark[None] - bark[:, None] + 0.474
+    spread = 10 ** ((15.81 + 7.5 * away - 17.5 * np.sqrt(1 + np.square(away))) / 10)
+    return spread / spread.sum(0), 14.5 + bark
 
 
 def detect(samples: np.ndarray, rate: int, keys: Sequence[str]) -> list[Found]:
@@ -164,19 +196,22 @@ def detect(samples: np.ndarray, rate: int, keys: Sequence[str]) -> list[Found]:
 
     AudioError for what is not a sound or lasts less than LEAST seconds. An hour takes a minute or so.
     """
+    if isinstance(keys, str):
+        raise WrongType(f"keys must be a list of texts, not {keys!r}", param="keys")
     patterns = [pattern(key) for key in keys]
     sound = read_audio((samples, rate), RATE)
     seconds = sound.size / RATE
     if seconds < LEAST:
         raise AudioError(f"audio lasts {seconds:.2f} s; a mark needs at least {LEAST:g} s to be found", param="samples")
-    turned = np.concatenate([_turned(signs) for signs in patterns]) if patterns else np.zeros((0, SLOTS * BANDS))
+    if not patterns:
+        return []
+    turned = np.concatenate([_turned(signs) for signs in patterns])
     best, tried = np.full(len(patterns), -np.inf), 0
-    for levels in _blocks(sound):
-        for speed in SPEEDS:
-            cells = folded(levels, speed)
-            scores = cells @ turned.T  # [places, keys * SLOTS]
-            best = np.maximum(best, scores.reshape(-1, len(patterns), SLOTS).max(axis=(0, 2)))
-            tried += len(cells) * SLOTS
+    for power in _blocks(sound):
+        cells = np.concatenate([folded(power, speed) for speed in speeds(len(power) * STEP / RATE)])
+        scores = cells @ turned.T  # [places, keys * SLOTS]
+        best = np.maximum(best, scores.reshape(-1, len(patterns), SLOTS).max(axis=(0, 2)))
+        tried += len(cells) * SLOTS
     return [
         Found(key, float(score), p_false, p_false <= THRESHOLD, seconds)
         for key, score in zip(keys, best, strict=True)
@@ -191,9 +226,15 @@ def false_alarm(score: float, tried: int) -> float:
     return float(min(1.0, tried * TAIL * ndtr(-score)))
 
 
+def speeds(seconds: float) -> np.ndarray:
+    """The speeds at which a sound of some seconds is looked at, 1 among them."""
+    count = int(np.ceil(FASTEST / min(COARSEST, DRIFT / seconds)))
+    return 1 + FASTEST * np.arange(-count, count + 1) / count
+
+
 def _bands(frequencies: np.ndarray) -> np.ndarray:
     """[frequencies, BANDS]: 1 where one is in a band."""
-    return (np.floor((frequencies - LOWEST) / WIDTH)[:, None] == np.arange(BANDS)).astype(np.float64)
+    return ((frequencies[:, None] >= EDGES[:-1]) & (frequencies[:, None] < EDGES[1:])).astype(np.float64)
 
 
 def _turned(signs: np.ndarray) -> np.ndarray:
@@ -202,20 +243,20 @@ def _turned(signs: np.ndarray) -> np.ndarray:
 
 
 def _blocks(sound: np.ndarray) -> Iterator[np.ndarray]:
-    """The power [frames, POINTS // 2 + 1] of BLOCK seconds at a time of a sound at RATE, which overlap."""
+    """The power [frames, 1 + POINTS // 2 + 1] of BLOCK seconds at a time of a sound at RATE, summed up from 0 Hz on."""
     size, overlap = round(BLOCK * RATE), round(OVERLAP * RATE)
     window = np.hanning(FRAME + 1)[:-1].astype(np.float32)
     for start in range(0, max(1, sound.size - overlap), size - overlap):
-        frames = np.lib.stride_tricks.sliding_window_view(np.pad(sound[start : start + size], FRAME // 2), FRAME)[
-            ::STEP
-        ]
-        yield np.square(np.abs(np.fft.rfft(frames * window, POINTS)))
+        padded = np.pad(sound[start : start + size], FRAME // 2)
+        frames = np.lib.stride_tricks.sliding_window_view(padded, FRAME)[::STEP]
+        power = np.square(np.abs(np.fft.rfft(frames * window, POINTS)))
+        yield np.pad(power.cumsum(1, dtype=np.float64), ((0, 0), (1, 0)))
 
 
 def folded(power: np.ndarray, speed: float) -> np.ndarray:
     """The cells of a sound at a speed, [places, SLOTS * BANDS], each row of length 1 or all zero.
 
-    power [frames, POINTS // 2 + 1] of one block. A place is a run of segments and a fraction of a slot at which the
+    power: of one block, as `_blocks` sums it up. A place is a run of segments and a fraction of a slot at which the
     grid begins; repetitions are added up. What a cell holds is the level within it against the levels around.
     """
     from scipy import sparse
@@ -231,18 +272,25 @@ def folded(power: np.ndarray, speed: float) -> np.ndarray:
     spans = {min(count, span) for span in (*SPANS, count)}
     runs = [(first, first + span) for span in sorted(spans) for first in range(0, count - span + 1, max(1, span // 2))]
     levels = np.stack([sums[last] - sums[first] for first, last in runs])
-    slots = np.sum([np.roll(levels, -shift, axis=1) for shift in range(FINE)], axis=0)
+    around_again = np.concatenate([levels, levels[:, : FINE - 1]], axis=1)
+    slots = sum((around_again[:, shift : shift + around] for shift in range(1, FINE)), levels)
     cells = slots.reshape(len(runs), SLOTS, FINE, BANDS).swapaxes(1, 2).reshape(-1, SLOTS * BANDS)
     return cells / np.maximum(np.linalg.norm(cells, axis=1, keepdims=True), TINY)
 
 
 def _relative(power: np.ndarray, speed: float) -> np.ndarray:
-    """The level in each band [frames, BANDS] against those before, after, below and above, in units of their spread."""
+    """The level in each band [frames, BANDS] against those before, after, below and above, in units of their spread.
+
+    What is near the quietest that a band has counts for less.
+    """
     from scipy.ndimage import uniform_filter1d
 
-    bands = _bands(np.fft.rfftfreq(POINTS, 1 / RATE) / speed)
-    energy = power @ (bands / bands.sum(0))
-    level = np.log(energy + FLOOR * np.percentile(energy, 95, axis=0) + TINY)
-    level -= uniform_filter1d(level, 25, axis=0)
-    level -= uniform_filter1d(level, 3, axis=1, mode="nearest")
-    return level / np.sqrt(uniform_filter1d(np.square(level), 51, axis=0) + 1e-3)
+    places = np.ceil(EDGES * speed * POINTS / RATE).astype(int)
+    energy = (np.diff(power[:, places]) / np.diff(places)).astype(np.float32) + np.float32(TINY)
+    low, high = np.sort(energy[:: max(1, len(energy) // 100)], axis=0)[[RANK, -RANK // 2]]
+    least = np.maximum(FLOOR * high, DEAF * high.max())
+    level = np.log(energy + least)
+    level -= uniform_filter1d(level, AROUND, axis=0)
+    level -= uniform_filter1d(level, BESIDE, axis=1, mode="nearest")
+    spread = uniform_filter1d(np.square(level), SPREAD, axis=0)
+    return level / np.sqrt(spread + 0.01 * spread.mean() + TINY) * (energy / (energy + np.maximum(low, least)))
