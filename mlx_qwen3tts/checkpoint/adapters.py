@@ -7,7 +7,6 @@ X the tensors `X.lora_a` [in, r] and `X.lora_b` [r, out], which add `scale · (x
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -171,7 +170,7 @@ def read_adapter(folder: str | Path) -> Adapter:
         raise AdapterError(str(error), param="adapter_path") from None
     kind, parameters = values.get("fine_tune_type", "lora"), values.get("lora_parameters")
     if kind != "lora":
-        message = f"adapter {folder}: fine_tune_type {json.dumps(kind)[:40]} is not lora, the one kind that is known"
+        message = f"adapter {folder}: fine_tune_type {json_text(kind)[:40]} is not lora, the one kind that is known"
         raise AdapterError(message, param="adapter_path")
     scale = parameters.get("scale") if isinstance(parameters, dict) else None
     if isinstance(scale, bool) or not isinstance(scale, int | float) or not abs(scale) < 1e6:

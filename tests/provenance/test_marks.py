@@ -153,7 +153,7 @@ def test_say_marks_what_it_writes_and_plays(command, checkpoint, monkeypatch, tm
     assert keys_of("s.wav", "plain.wav", "k") == ["k"]
     played = []
     speaker = SimpleNamespace(play=played.append)
-    monkeypatch.setattr(player, "Player", lambda rate: contextlib.nullcontext(speaker))
+    monkeypatch.setattr(player, "Player", lambda *_: contextlib.nullcontext(speaker))
     assert command(*said, "--mark", "k", "Hello.").status == 0
     np.testing.assert_allclose(np.concatenate(played), mark(noise, "k", RATE), atol=1e-6)
     ran = command(*said, "--mark", "two words", "Hello.")
