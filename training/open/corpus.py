@@ -34,7 +34,7 @@ from .texts import Decks
 VOICES = 40  # of a shard
 SAYS, TESTED = 8, 5  # utterances of each in a shard; in the shard `test`
 VECTORS = 2  # of them with a speaker vector
-ROUNDS = 4
+ROUNDS = 6
 TRAINED = 1320
 SEED = 1
 FRAME = SAMPLES_PER_FRAME / SAMPLE_RATE
