@@ -21,7 +21,7 @@ from mlx_qwen3tts.networks.talker import Talker
 from mlx_qwen3tts.synthesis.prompt import build_prompt
 from mlx_qwen3tts.synthesis.tokenizer import TextTokenizer
 from training.open import __main__ as recipe
-from training.open import corpus, curve, export, gather, listener, numbers, pack, packing, sound, texts, tokens
+from training.open import codec, corpus, curve, export, gather, listener, numbers, pack, packing, sound, texts, tokens
 from training.open.alignment import aligned, word_errors
 from training.open.config import MOST, PREDICTOR, TALKER, TINY, converted_bytes, model_config, weights
 from training.open.inventory import INVENTORY, NUMBER, PAUSE, named
@@ -239,6 +239,17 @@ def test_a_shard_is_of_its_number_alone():
     held = {n for name in corpus.SPLITS for n, _ in plans[name][0]}
     assert len(held) == 80 and min(held) >= corpus.TRAINED
     assert len([text for _, row in plans["test"][0] for text in row]) == 200
+
+
+def test_codes_of_two_codecs_are_not_mixed(tmp_path):
+    corpus.check({"valid": {"codec": "a"}, "0000": {"codec": "a"}}, "a", tmp_path)
+    with pytest.raises(SystemExit, match=r"1 shards, 0000 the first, are of another codec; move .* away"):
+        corpus.check({"valid": {"codec": "a"}, "0000": {"codec": "b"}}, "a", tmp_path)
+    shipped = codec.name(tmp_path)
+    (tmp_path / "codec" / codec.FOLDER).mkdir(parents=True)
+    assert codec.name(tmp_path) == shipped
+    (tmp_path / "codec" / codec.FOLDER / "model.safetensors").write_bytes(b"other")
+    assert codec.name(tmp_path) != shipped
 
 
 @pytest.fixture

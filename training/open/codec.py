@@ -5,6 +5,7 @@
 From there `resynthesis`, `corpus`, `export` and `evaluate` take it; without it they take the shipped one.
 """
 
+import hashlib
 import json
 import shutil
 from pathlib import Path
@@ -18,6 +19,11 @@ def folder(work):
     """The codec's folder: WORK/codec/speech_tokenizer, or the shipped one where that is not there."""
     own = Path(work) / "codec" / FOLDER
     return own if (own / "model.safetensors").is_file() else PACKAGE / FOLDER
+
+
+def name(work):
+    """The hash of the codec's weights, of which codes are made."""
+    return hashlib.sha256((folder(work) / "model.safetensors").read_bytes()).hexdigest()
 
 
 def add_options(options):

@@ -14,6 +14,7 @@ import hashlib
 import io
 import json
 import random
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -25,6 +26,7 @@ from ..espeak import RATE as SAMPLE_RATE
 from ..espeak import SAMPLES_PER_FRAME
 from ..lock import locked
 from .codec import folder as codec_folder
+from .codec import name as codec_name
 from .config import PACKAGE
 from .inventory import NUMBER
 from .packing import bits_for, pack, unpack
@@ -34,7 +36,7 @@ from .texts import Decks
 VOICES = 40  # of a shard
 SAYS, TESTED = 8, 5  # utterances of each in a shard; in the shard `test`
 VECTORS = 2  # of them with a speaker vector
-ROUNDS = 4
+ROUNDS = 6
 TRAINED = 1320
 SEED = 1
 FRAME = SAMPLES_PER_FRAME / SAMPLE_RATE
@@ -161,11 +163,19 @@ def add_options(options):
     options.add_argument("--rounds", type=int, default=ROUNDS, help="times that every voice is heard")
 
 
+def check(known, codec, folder):
+    """End where shards were made by another codec than that of this hash: their codes mean something else."""
+    if other := [name for name, about in known.items() if about.get("codec") != codec]:
+        sys.exit(f"corpus: {len(other)} shards, {other[0]} the first, are of another codec; move {folder} away")
+
+
 def main(options):
     folder = Path(options.work) / "corpus"
     folder.mkdir(parents=True, exist_ok=True)
     index = folder / "index.json"
     known = json.loads(index.read_text()) if index.is_file() else {}
+    codec = codec_name(options.work)
+    check(known, codec, folder)
     missing = [name for name in names(options.rounds) if name not in known]
     if not missing:
         return print(
@@ -188,6 +198,7 @@ def main(options):
             known[name] = {
                 "sha256": hashlib.sha256(written.getvalue()).hexdigest(),
                 "bytes": len(written.getvalue()),
+                "codec": codec,
                 "utterances": len(arrays["lengths"]),
                 "frames": int(arrays["lengths"].sum(dtype=int)),
                 "seconds": round(time.process_time() - before, 1),

@@ -142,10 +142,15 @@ def add_options(options):
     options.add_argument("--workers", type=int, default=0, help="processes that make batches ahead (default: 0)")
 
 
-def planned(work):
-    """The steps of a run that was begun, or None."""
+def planned(work, frames):
+    """The steps of a run that was begun, or None; it ends where its batches were of another size."""
     path = Path(work) / "talker.plan.json"
-    return json.loads(path.read_text())["steps"] if path.is_file() else None
+    if not path.is_file():
+        return None
+    plan = json.loads(path.read_text())
+    if plan["frames"] != frames:
+        sys.exit(f"talker: this run was begun with --frames {plan['frames']}; go on with that, or move {path} away")
+    return plan["steps"]
 
 
 def main(options):
@@ -153,7 +158,11 @@ def main(options):
     torch.set_float32_matmul_precision("high")
     work = Path(options.work)
     training = Training(options)
-    steps = planned(work) or options.steps or (training.steps_in(options.minutes) if options.minutes else STEPS)
+    steps = (
+        planned(work, options.frames)
+        or options.steps
+        or (training.steps_in(options.minutes) if options.minutes else STEPS)
+    )
     (work / "talker.plan.json").write_text(json.dumps({"steps": steps, "frames": options.frames}) + "\n")
     loop = Loop("talker", work, training.keep(), steps, options.rate, torch)
     known = curve.read()
