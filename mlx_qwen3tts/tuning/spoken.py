@@ -69,11 +69,12 @@ class SpokenFit(Fit):
 
 def together(figures: Sequence[Figures]) -> Figures:
     """The Figures of several speakers as one: distances, cosines and norms on average, of pitch and length the one that
-    is furthest off."""
+    is furthest off, the least clarity."""
 
     def mean(values: Sequence[float]) -> float:
         return sum(values) / len(values)
 
+    clear = [one.clarity for one in figures if one.clarity is not None]
     pitches = [one.pitch for one in figures if one.pitch is not None]
     return replace(
         figures[0],
@@ -84,4 +85,5 @@ def together(figures: Sequence[Figures]) -> Figures:
         length=max((one.length for one in figures), key=abs),
         ended=sum(one.ended for one in figures),
         of=sum(one.of for one in figures),
+        clarity=min(clear, default=None),
     )

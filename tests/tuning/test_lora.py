@@ -269,7 +269,8 @@ def test_speakers_are_judged_together():
     )
     assert both == figures(distance=3.0, pitch=-0.4, length=-0.2, ended=7, of=8)
     assert together([figures(pitch=None), figures(pitch=0.3)]).pitch == 0.3
-    assert together([figures(pitch=None)]).pitch is None
+    assert together([figures(pitch=None)]).pitch is None and together([figures()]).clarity is None
+    assert together([figures(clarity=2.0), figures(clarity=None), figures(clarity=1.5)]).clarity == 1.5
 
 
 # Several speakers
