@@ -280,7 +280,7 @@ def slides(bench, results, kind):
 def table(results):
     """The figures of all voices, as Markdown."""
     kinds = ("one clip", "x-vector", "kept", "codec")
-    yield f"| voice | {' | '.join(kinds)} | kept | of one clip's |"
+    yield f"| voice | {' | '.join(kinds)} | which | times one clip's |"
     yield "|---" * (len(kinds) + 3) + "|"
     for name, result in results.items():
         figures = result["figures"]
