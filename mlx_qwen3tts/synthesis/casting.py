@@ -70,7 +70,7 @@ class Casting:
                 voice = Voice(voice)
             except VoiceError as error:
                 raise VoiceError(f"embedding {error}", param="voice") from None
-        notes += voice.notes  # which were warned of when it was made
+        notes += [note for note in voice.notes if note not in notes]  # which were warned of when it was made
         check_fit(voice, self.config.talker.hidden_size, kind, self._usual_norm, notes.warn)
         return voice
 
