@@ -73,7 +73,8 @@ def encode(options: argparse.Namespace) -> None:
 def decode(options: argparse.Namespace) -> None:
     import numpy as np
 
-    from .audio.writing import output_format, write_audio
+    from .audio.formats import output_format
+    from .audio.writing import write_audio
     from .checkpoint.codec import Codec
     from .files.output import check_not_read, check_writable
 

@@ -61,7 +61,7 @@ def check_options(options: argparse.Namespace) -> None:
     if options.rate is not None and not RATES[0] <= options.rate <= RATES[1]:
         raise InvalidValue(f"-r {options.rate:g} is not within {RATES[0]} to {RATES[1]} words a minute", param="rate")
     if options.output_file is not None:
-        from .audio.writing import output_format
+        from .audio.formats import output_format
         from .files.output import check_writable
 
         output_format(options.output_file)

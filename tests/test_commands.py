@@ -19,7 +19,8 @@ import soundfile
 import mlx_qwen3tts
 from convert.parity import recording, vector
 from mlx_qwen3tts import Qwen3TTS, Voice, cli
-from mlx_qwen3tts.audio.writing import FORMATS, audio_bytes
+from mlx_qwen3tts.audio.formats import FORMATS
+from mlx_qwen3tts.audio.writing import audio_bytes
 from mlx_qwen3tts.checkpoint import hub
 from mlx_qwen3tts.files.configuration import tomllib
 from mlx_qwen3tts.networks.codec.decoder import CodecDecoder

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from docs import material, refresh
-from mlx_qwen3tts.audio.writing import FORMATS
+from mlx_qwen3tts.audio.formats import FORMATS
 from mlx_qwen3tts.checkpoint import hub
 from mlx_qwen3tts.voices.expression import Sum, parse
 from mlx_qwen3tts.voices.voice import SUFFIXES

@@ -13,8 +13,9 @@ import numpy as np
 from ..errors import AudioError, MissingExtra, OutputError, install_hint
 from ..files.output import whole_file
 from .encoding import libav
+from .formats import FORMATS
 from .tags import Tags, id3, libav_metadata, put_strings
-from .writing import FORMATS, PIECE, wav_head, wav_samples
+from .writing import PIECE, wav_head, wav_samples
 
 BOOK = ".m4b"
 SUFFIXES = (*FORMATS, BOOK)

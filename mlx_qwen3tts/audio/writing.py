@@ -8,30 +8,13 @@ from typing import BinaryIO
 
 import numpy as np
 
-from ..errors import AudioError, WrongType
+from ..errors import WrongType
 from ..files.output import whole_file
+from .formats import named_format, output_format
 from .reading import Samples
 from .tags import Tags, id3, put_strings, riff
 
 PIECE = 24000  # samples given to libsndfile at once
-
-FORMATS = {".wav": "WAV", ".flac": "FLAC", ".mp3": "MP3", ".ogg": "OGG"}
-
-
-def output_format(path: str | Path) -> str:
-    """soundfile's name for a path's extension."""
-    suffix = Path(path).suffix.lower()
-    if suffix not in FORMATS:
-        raise AudioError(f"output {path}: extension {suffix!r} is not one of {' '.join(FORMATS)}")
-    return FORMATS[suffix]
-
-
-def named_format(form: str) -> str:
-    """soundfile's name for a format as users write it: "wav"."""
-    if f".{form}" not in FORMATS:
-        known = ", ".join(suffix[1:] for suffix in FORMATS)
-        raise AudioError(f"format {form!r} is not one of {known}", param="format")
-    return FORMATS[f".{form}"]
 
 
 def write_audio(

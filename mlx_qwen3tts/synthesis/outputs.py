@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from ..audio.writing import output_format
+from ..audio.formats import output_format
 from ..errors import InvalidValue
 from ..files.output import check_folder, check_not_read, check_npy, check_writable
 from ..voices.inputs import files_of

@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from ..audio.writing import FORMATS
+from ..audio.formats import FORMATS
 from ..errors import InvalidValue, listed, naming
 
 AUDIO = ("audio", "audio_path", "audio_filepath", "file_name", "wav")  # keys of a recording's path

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from .. import checks
-from ..audio.writing import FORMATS
+from ..audio.formats import FORMATS
 from ..errors import InvalidValue, QwenTTSError, VoiceError, VoiceNotFound, WrongType, shortened
 from ..files.json_text import json_text
 from ..files.npy import read_npy

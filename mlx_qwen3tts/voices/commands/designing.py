@@ -30,7 +30,7 @@ def design_options(command: ArgumentParser) -> None:
 
 
 def design(options: Namespace) -> None:
-    from ...audio.writing import output_format
+    from ...audio.formats import output_format
     from ...checkpoint.speaker import SpeakerEncoder
     from ...files.output import check_writable
     from ...synthesis.design import design_voice

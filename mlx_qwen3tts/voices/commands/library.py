@@ -46,7 +46,7 @@ def add_options(command: ArgumentParser) -> None:
 
 def _named(sources: list[str]) -> dict[str, str]:
     """{name: source} of what `add` is given."""
-    from ...audio.writing import FORMATS
+    from ...audio.formats import FORMATS
     from ..voice import SUFFIXES
 
     files = [Path(source).suffix.lower() in (*FORMATS, *SUFFIXES) for source in sources]
@@ -64,7 +64,7 @@ def _named(sources: list[str]) -> dict[str, str]:
 
 
 def add(options: Namespace) -> None:
-    from ...audio.writing import FORMATS
+    from ...audio.formats import FORMATS
     from ...errors import NameTaken
     from ..library.names import check_name
     from ..voice import Voice

@@ -34,7 +34,7 @@ def search_options(command: ArgumentParser) -> None:
 
 
 def search(options: Namespace) -> None:
-    from ...audio.writing import FORMATS
+    from ...audio.formats import FORMATS
 
     library, where = library_of(options), where_of(options)
     sound = Path(options.query).suffix.lower() in FORMATS
@@ -54,7 +54,7 @@ def compare_options(command: ArgumentParser) -> None:
 
 
 def compare(options: Namespace) -> None:
-    from ...audio.writing import FORMATS
+    from ...audio.formats import FORMATS
     from ..space import cosine
     from ..voice import Voice, differ
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import mlx.core as mx
 import numpy as np
 
-from ...audio.writing import FORMATS
+from ...audio.formats import FORMATS
 from ...checks import whole
 from ...errors import InvalidValue, UnsupportedValue
 from ..algebra import VoiceLike, as_vectors, units
