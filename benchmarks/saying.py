@@ -3,7 +3,7 @@
     python -m benchmarks.saying [--rounds 15] [--json]
 
 A stand-in for the server notes when each request arrives, and answers with 80 ms of silence. `say` is a process of its
-own, once as it is typed (it plays, or says that it cannot) and once with `-o`, which is checked before anything is spoken.
+own, once as it is typed (it plays, or says that it cannot) and once with `-o`, which is checked before it asks.
 """
 
 import argparse
