@@ -1,18 +1,17 @@
 """What a step of `tune lora` takes, and what adapters make of voices that the miniature never heard.
 
     python -m benchmarks.adapters --cost MODEL [--dtype bfloat16] [--clips 4] [--seconds 10] [--frames 96]
-    python -m benchmarks.adapters [--inside 10] [--only NAME …] [--iters 50] [--json FILE]
+    python -m benchmarks.adapters [--inside 10] [--outside 6] [--seed 79] [--only NAME …] [--iters 50] [--json FILE]
 
 --cost: the time and the peak memory of one step at the published shapes, random weights will do, with activations kept
 and recomputed (`--grad-checkpoint`), beside what the model of memory below expects.
 
 Otherwise espeak-ng speaks as in `benchmarks.tuning`, 8 clips to learn from and 4 to hold out, and each voice is judged
-on 6 other sentences with the x-vector of one clip, with the mean x-vector, and with what `tune lora --vector` keeps.
+on 16 other sentences with the x-vector of one clip, with the mean x-vector, and with what `tune lora --vector` keeps.
 """
 
 import argparse
 import json
-import random
 import statistics
 import tempfile
 import time
@@ -20,15 +19,13 @@ from pathlib import Path
 
 import mlx.core as mx
 import numpy as np
-import soundfile
 
-from benchmarks.tuning import CLIPS, JUDGED, OUTSIDE, SEMITONE, Bench, activations, drawn, lines
+from benchmarks.tuning import Bench, activations, beyond, drawn
 from mlx_qwen3tts import Qwen3TTS
 from mlx_qwen3tts.tuning import lora
-from mlx_qwen3tts.tuning.data import Clip, held_out, read_data
+from mlx_qwen3tts.tuning.data import Clip
 from mlx_qwen3tts.tuning.lora import LoraFit, LoraOptions
-from mlx_qwen3tts.tuning.takes import Codes, Take, Takes, listen, usable
-from training.acoustics import f0
+from mlx_qwen3tts.tuning.takes import Take, Takes
 
 RATE = 12.5  # frames a second
 TEXT = "The weather is fine today, and in the afternoon we walk."
@@ -92,20 +89,7 @@ class Adapters(Bench):
     """Voices that are judged with an adapter of their own."""
 
     def voice(self, name, speaker):
-        generator = random.Random(name)
-        texts = lines(generator, CLIPS)
-        own = lines(generator, JUDGED, texts)
-        folder = self.work / name
-        folder.mkdir()
-        self.espeak.use(speaker)
-        for number, text in enumerate(texts):
-            soundfile.write(folder / f"{number}.wav", self.espeak.say(text), 24000)
-            (folder / f"{number}.txt").write_text(text)
-        meant = [self.espeak.say(text) for text in own]
-        again = [np.array(self.tts.codec.decode(self.tts.codec.encode((sound, 24000)))) for sound in meant]
-        target, pitch = self.heard(again), f0(np.concatenate(meant))
-        data = held_out(usable(read_data(folder), skip=False)[0], 0)
-        takes = listen(data, Codes(self.tts.codec, self.work / "codes"), self.tts.speaker_encoder.embed)
+        takes, asked, misheard = self.lesson(name, speaker)
         start = time.perf_counter()
         tuning = LoraFit(self.tts, takes, LoraOptions(iters=self.options.iters, vector=True, language="english"))
         list(tuning.fit)
@@ -113,14 +97,13 @@ class Adapters(Bench):
         tuning.end()
         adapter, vectors = tuning.best
         figures = {
-            "one clip": self.judged(takes.train[0].vector, own, target, pitch),
-            "x-vector": self.judged(tuning.start[0], own, target, pitch),
+            "one clip": self.judged(takes.train[0].vector, *asked),
+            "x-vector": self.judged(tuning.start[0], *asked),
         }
         self.tts.adapt(adapter)
-        figures["kept"] = self.judged(vectors[lora.NOBODY], own, target, pitch)
+        figures["kept"] = self.judged(vectors[lora.NOBODY], *asked)
         self.tts.adapt(None)
-        error = float(np.log(f0(np.concatenate(again)) / pitch) * SEMITONE)
-        figures["codec"] = {"f0": error, "wer": self.hear.error_rate(own, again)}
+        figures["codec"] = {"wer": misheard}
         for kind, row in figures.items():
             shown = "  ".join(f"{key} {value:6.2f}" for key, value in row.items())
             print(f"{name:6}{kind:10}{shown}", flush=True)
@@ -132,6 +115,8 @@ class Adapters(Bench):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--inside", type=int, default=10, metavar="N")
+    parser.add_argument("--outside", type=int, default=6, metavar="N")
+    parser.add_argument("--seed", type=int, default=79, help="of the voices and their sentences")
     parser.add_argument("--only", nargs="+", metavar="NAME")
     parser.add_argument("--iters", type=int, default=50)
     parser.add_argument("--json", type=Path)
@@ -144,11 +129,11 @@ def main():
     if options.cost:
         cost(options)
         return
-    results = {}
+    results = json.loads(options.json.read_text()) if options.json and options.json.exists() else {}
     with tempfile.TemporaryDirectory() as work:
         bench = Adapters(Path(work), options)
-        for name, speaker in {**drawn(options.inside), **OUTSIDE}.items():
-            if options.only is None or name in options.only:
+        for name, speaker in {**drawn(options.inside, options.seed), **beyond(options.outside, options.seed)}.items():
+            if name not in results and (options.only is None or name in options.only):
                 results[name] = bench.voice(name, speaker)
                 if options.json:
                     options.json.write_text(json.dumps(results, indent=1))

@@ -166,8 +166,9 @@ class Bench:
             "ended": sum(speech.finish_reason == "stop" for speech in spoken),
         }
 
-    def voice(self, name, speaker):
-        """All figures of a voice, and what `tune vector` says of it."""
+    def lesson(self, name, speaker):
+        """A voice's Takes to learn from, what `judged` asks for, and the word error rate of its sentences by
+        the codec."""
         generator = random.Random(f"{self.options.seed}/{name}")
         texts = lines(generator, CLIPS)
         own = lines(generator, JUDGED, texts)
@@ -180,10 +181,14 @@ class Bench:
             (folder / f"{number}.txt").write_text(text)
         meant = [self.espeak.say(text) for text in own]
         codes, again = zip(*map(self.again, meant), strict=True)
-        target, pitch = self.heard(again), f0(codes)
-        start = time.perf_counter()
         data = held_out(usable(read_data(folder), skip=False)[0], 0)
         takes = listen(data, Codes(self.tts.codec, self.work / "codes"), self.tts.speaker_encoder.embed)
+        return takes, (own, self.heard(again), f0(codes)), self.hear.error_rate(own, again)
+
+    def voice(self, name, speaker):
+        """All figures of a voice, and what `tune vector` says of it."""
+        takes, asked, misheard = self.lesson(name, speaker)
+        start = time.perf_counter()
         chosen = {"iters": self.options.iters, "language": "english"}
         if self.options.anchor is not None:
             chosen["anchor"] = self.options.anchor
@@ -195,12 +200,12 @@ class Bench:
         vectors = {"one clip": takes.train[0].vector, "x-vector": tuning.start}
         if verdict.kept != OLD:
             vectors["kept"] = verdict.vector
-        figures = {kind: self.judged(vector, own, target, pitch) for kind, vector in vectors.items()}
+        figures = {kind: self.judged(vector, *asked) for kind, vector in vectors.items()}
         vectors["kept"], figures["kept"] = verdict.vector, figures.get("kept", figures["x-vector"])
         floor = self.heard([np.array(self.tts.codec.decode(take.codes)) for take in takes.all])
         figures["codec"] = {
-            "floor": float(mx.linalg.norm(floor - target)),
-            "wer": self.hear.error_rate(own, again),
+            "floor": float(mx.linalg.norm(floor - asked[1])),
+            "wer": misheard,
         }
         for kind, row in figures.items():
             shown = "  ".join(f"{key} {value:6.2f}" for key, value in row.items())
