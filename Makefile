@@ -25,9 +25,10 @@ $(CLIENTS)/installed: $(CLIENTS_DIR)/setup.sh
 	touch $@
 
 # The studio in a real browser; needs chromium (Debian: apt-get install chromium). STUDIO_PICTURES=docs/pictures keeps the
-# pictures of docs/studio.md.
+# pictures of docs/studio.md. The browser plays in real time: what fails on a busy machine is tried once more, and pytest
+# counts it as rerun.
 test-studio: $(VENV)/installed
-	$(BIN)/python -m pytest -m studio tests/studio
+	$(BIN)/python -m pytest -m studio --reruns 1 tests/studio
 
 # What the page /browser computes with, from npm into the package (14 MB). OUT=DIR writes the page for any web server too,
 # with the encoder of MODEL and the voices of LIBRARY.
