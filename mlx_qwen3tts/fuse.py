@@ -73,14 +73,13 @@ def fuse(options: argparse.Namespace) -> None:
     from dataclasses import replace
 
     from .checkpoint import hub
-    from .checkpoint.adapters import TENSORS, read_adapter
+    from .checkpoint.adapters import TENSORS, read_adapter, strength
     from .checkpoint.folder import ModelFolder
     from .checkpoint.fusing import fused_card, fusing
     from .checkpoint.writer import check_apart, check_destination, write_model
-    from .checks import number
     from .voices.fit import check_fit
 
-    scale = number(options.adapter_scale, "adapter_scale")
+    scale = strength(options.adapter_scale)
     folder = Path(options.adapter_path).expanduser()
     destination = Path(options.mlx_path).expanduser().resolve()
     check_destination(destination, options.overwrite)

@@ -91,13 +91,16 @@ class Asking:
 
     def load(self) -> Inside:
         """A server without a socket. Returns once it can speak."""
+        from .provenance.choosing import mark_key
+        from .provenance.seal import Seal
         from .server.app import Server, build
         from .server.mcp import Inside
         from .synthesis.tts import Qwen3TTS
 
         options = self.options
         voice = cli.usual_voice(options.model) if options.voice is None else options.voice
-        settings = Settings(library=Path(options.library), voice=voice, max_batch=1)
+        seal = Seal(mark_key(cli.usual_mark()))  # as a server of this configuration puts on
+        settings = Settings(library=Path(options.library), voice=voice, max_batch=1, seal=seal)
         tts = Qwen3TTS.from_pretrained(options.model, options.dtype, settings.library)
         server: Server = Server(tts, settings, options.model)
         build(server)

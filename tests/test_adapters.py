@@ -296,7 +296,8 @@ def test_workers_speak_without(refused, saved, tmp_path):
     assert refused("script", "render", *given).startswith("--workers speak without an adapter; fuse it into a model")
 
 
-def test_bad_scales(tts, saved):
-    with pytest.raises(InvalidValue, match="adapter_scale nan is not finite"):
-        tts.adapt(saved, float("nan"))
+@pytest.mark.parametrize("scale", [float("nan"), 1e300, -101])
+def test_bad_scales(tts, saved, scale):
+    with pytest.raises(InvalidValue, match="adapter_scale .* is not between -100.0 and 100.0"):
+        tts.adapt(saved, scale)
     assert tts.adapter is None

@@ -44,6 +44,7 @@ def test_two_streams_share_one_decoder(codec):
         assert np.abs(np.concatenate(heard) - one_pass(codec.decoder, given)).max() <= 1e-5
 
 
+@pytest.mark.thorough
 def test_the_state_of_a_stream_does_not_grow(codec):
     state, sizes = codec.decoder.make_state(), {}
     for start in range(0, 3000, 100):

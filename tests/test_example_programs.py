@@ -16,6 +16,8 @@ from mlx_qwen3tts.checkpoint.speaker import SpeakerEncoder
 from mlx_qwen3tts.server.settings import Settings
 from tests.server.conftest import running
 
+pytestmark = pytest.mark.thorough
+
 FOLDER = Path(__file__).parents[1] / "examples"
 RECORDINGS = hub.SHIPPED["miniature"] / "recordings"
 WITH_TEST = {"speak", "stream", "blend", "direction", "batch", "steps", "live"}

@@ -143,6 +143,7 @@ def test_a_stream_is_over_where_its_listener_fails(model, error):
     assert next(stream, None) is None
 
 
+@pytest.mark.thorough
 def test_a_stream_that_is_dropped_frees_everything(model):
     tts = model("base")
     collect(tts.stream("Hello.", vector(64, 1), seed=1, max_tokens=8))  # loads and compiles

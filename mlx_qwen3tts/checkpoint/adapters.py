@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import mlx.core as mx
 import numpy as np
 
+from ..checks import number
 from ..checks import path as as_path
 from ..errors import AdapterError, QwenTTSError, listed
 from ..files.json_text import json_text
@@ -29,6 +30,7 @@ from .weights import read_json
 TENSORS, CONFIG = "adapters.safetensors", "adapter_config.json"
 PARTS = ("self_attn", "mlp")  # of a layer, which have projections
 IDENTITY = "model_identity"  # in adapter_config.json
+MOST = 100.0  # times as strong as it was trained, beyond which weights of half precision overflow
 FUSED = "fused_adapters"  # in the config.json of a model: digests of the adapters that it was fused with
 
 Matrices = Mapping[str, tuple[mx.array, mx.array]]  # {published name of a linear layer: (lora_a, lora_b)}
@@ -39,6 +41,11 @@ class Site(NamedTuple):
 
     owner: Any
     place: Place
+
+
+def strength(scale: object) -> float:
+    """How much of an adapter is asked for, 1 as it was trained. InvalidValue beyond ±MOST."""
+    return number(scale, "adapter_scale", -MOST, MOST)
 
 
 def sites(talker: Talker) -> dict[str, Site]:

@@ -71,10 +71,16 @@ class Session:
 
     async def _message(self, seconds: float | None) -> dict[str, Any]:
         """The next message of the client's."""
+        # Not wait_for: before Python 3.12 it forgets that it was cancelled where a message comes just then.
+        receiving = asyncio.ensure_future(self.socket.receive_text())
         try:
-            text = await asyncio.wait_for(self.socket.receive_text(), seconds)
-        except asyncio.TimeoutError:
-            raise InvalidValue(f"nothing came for {seconds:.0f} s; send text, input.done or session.close") from None
+            done, _ = await asyncio.wait({receiving}, timeout=seconds)
+        finally:
+            receiving.cancel()
+        if not done:
+            raise InvalidValue(f"nothing came for {seconds:.0f} s; send text, input.done or session.close")
+        try:
+            text = receiving.result()
         except KeyError:
             raise WrongType("messages must be JSON text; audio goes the other way") from None
         if len(text) > MOST_CONFIG:

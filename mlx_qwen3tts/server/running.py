@@ -17,7 +17,7 @@ from ..errors import OutputError
 from .engine import Engine
 from .guard import CONNECTIONS, Patient
 
-GRACE = 5.0  # seconds to finish what is being spoken
+GRACE = 4.0  # seconds to finish what is being spoken, so that all is over within five
 
 
 def listening(host: str, port: int, option: str = "port") -> socket.socket:
@@ -94,7 +94,7 @@ class Running(uvicorn.Server):
                 log_level="warning",
                 access_log=False,
                 server_header=False,
-                timeout_graceful_shutdown=round(GRACE + 5),
+                timeout_graceful_shutdown=round(GRACE + 6),
                 timeout_keep_alive=30,
                 h11_max_incomplete_event_size=65536,
                 ws_max_size=4 << 20,

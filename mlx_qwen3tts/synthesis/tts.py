@@ -14,7 +14,7 @@ import mlx.core as mx
 from .. import checks
 from ..audio.reference import MOST_SILENCE, read_reference, silence_behind, speech_seconds
 from ..checkpoint import adapters, hub
-from ..checkpoint.adapters import Adapter, read_adapter
+from ..checkpoint.adapters import Adapter, read_adapter, strength
 from ..checkpoint.folder import ModelFolder
 from ..checkpoint.part import check_dtype
 from ..checkpoint.weights import read_json
@@ -114,7 +114,7 @@ class Qwen3TTS:
         check_dtype(dtype)
         proof.check_choice(kernels)
         adapter = None if adapter_path is None else read_adapter(adapter_path)
-        checks.number(adapter_scale, "adapter_scale")
+        strength(adapter_scale)
         made = cls(hub.resolve(model), dtype, library, kernels)
         if adapter is not None:
             made.adapt(adapter, adapter_scale)
@@ -126,7 +126,7 @@ class Qwen3TTS:
         adapter: the folder that `tune lora` made; scale: how much of it, 1 as it was trained, 0 not at all, which is
         the model as it was loaded. What is being spoken must have ended. AdapterError for one of another model.
         """
-        scale = checks.number(scale, "adapter_scale")
+        scale = strength(scale)
         if adapter is not None:
             adapter = adapter if isinstance(adapter, Adapter) else read_adapter(adapter)
             adapter.check(self.folder)

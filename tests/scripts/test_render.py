@@ -285,6 +285,7 @@ def test_two_processes_that_render_one_output(tmp_path):
     assert timeline("LOW: One.", tts).render(tts, tmp_path / "play.wav").spoken == 1
 
 
+@pytest.mark.thorough
 def test_six_random_kills(tmp_path):
     for name in ("killed", "whole"):
         (tmp_path / name).mkdir()

@@ -175,3 +175,11 @@ def test_what_it_refuses_before_it_starts(command, tmp_path, monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "mcp" else find(name))
     ran = command("mcp")
     assert ran.status == 2 and "mcp needs mcp: pip install" in ran.err and len(ran.lines) == 1
+
+
+def test_by_itself_it_marks_where_the_configuration_says_so(options, monkeypatch):
+    monkeypatch.setenv("QWEN3TTS_MARK", "mine")
+    asking = mcp.Asking(options("--server", "none", "--voice", "anna"), None)
+    with asking.stack:
+        seal = asking.load().server.seal
+        assert seal is not None and seal.mark == "mine"
