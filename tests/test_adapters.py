@@ -298,6 +298,6 @@ def test_workers_speak_without(refused, saved, tmp_path):
 
 @pytest.mark.parametrize("scale", [float("nan"), 1e300, -101])
 def test_bad_scales(tts, saved, scale):
-    with pytest.raises(InvalidValue, match="adapter_scale .* is not between -100.0 and 100.0"):
+    with pytest.raises(InvalidValue, match=r"adapter_scale .* is not between -100\.0 and 100\.0"):
         tts.adapt(saved, scale)
     assert tts.adapter is None
