@@ -25,6 +25,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from ..errors import QwenTTSError
 from .answers import Refusal, error_response
 from .settings import Settings
+from .waiting import within
 
 log = logging.getLogger(__name__)
 
@@ -187,7 +188,7 @@ class Body:
         if self._declared > self.most:
             raise self._too_large()
         try:
-            message = await asyncio.wait_for(self._receive(), max(0.0, self._deadline - time.monotonic()))
+            message = await within(self._receive(), self._deadline - time.monotonic())
         except asyncio.TimeoutError:
             raise Refusal("too_slow", f"the body did not come within {BODY_SECONDS:.0f} s") from None
         self._size += len(message.get("body", b""))

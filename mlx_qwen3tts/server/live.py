@@ -28,6 +28,7 @@ from .answers import error_body, status_of
 from .jobs import Busy
 from .speaking import Flow, speaking
 from .speech import guarded, usage
+from .waiting import first_ended, within
 from .written import Segment, Written
 
 if TYPE_CHECKING:
@@ -51,13 +52,7 @@ class Session:
         offered = self.socket.scope.get("subprotocols", [])
         key = self.server.settings.api_key
         await self.socket.accept(next((name for name in offered if name != key), offered[0] if offered else None))
-        tasks = [asyncio.ensure_future(self._read()), asyncio.ensure_future(self._speak())]
-        try:
-            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+        done = await first_ended(self._read(), self._speak())
         try:
             for task in done:
                 task.result()
@@ -71,16 +66,10 @@ class Session:
 
     async def _message(self, seconds: float | None) -> dict[str, Any]:
         """The next message of the client's."""
-        # Not wait_for: before Python 3.12 it forgets that it was cancelled where a message comes just then.
-        receiving = asyncio.ensure_future(self.socket.receive_text())
         try:
-            done, _ = await asyncio.wait({receiving}, timeout=seconds)
-        finally:
-            receiving.cancel()
-        if not done:
-            raise InvalidValue(f"nothing came for {seconds:.0f} s; send text, input.done or session.close")
-        try:
-            text = receiving.result()
+            text = await within(self.socket.receive_text(), seconds)
+        except asyncio.TimeoutError:
+            raise InvalidValue(f"nothing came for {seconds:.0f} s; send text, input.done or session.close") from None
         except KeyError:
             raise WrongType("messages must be JSON text; audio goes the other way") from None
         if len(text) > MOST_CONFIG:

@@ -35,6 +35,7 @@ from ..synthesis.languages import language_code
 from . import asking, shelf
 from .answers import error_body, status_of
 from .speaking import Flow, called, speaking
+from .waiting import first_ended, within
 from .written import Written
 
 if TYPE_CHECKING:
@@ -104,13 +105,7 @@ class Session:
 
     async def run(self) -> None:
         """Answer until the client leaves, which gives its row back, or makes a mistake."""
-        tasks = [asyncio.ensure_future(self._read()), asyncio.ensure_future(self._speak())]
-        try:
-            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+        done = await first_ended(self._read(), self._speak())
         with contextlib.suppress(OSError):  # it has left
             try:
                 for task in done:
@@ -190,15 +185,10 @@ class Session:
 
     async def _send(self, event: Eventable) -> None:
         async with self.turn:
-            # Not wait_for: before Python 3.12 it forgets that it was cancelled where the writing is done just then.
-            writing = asyncio.ensure_future(async_write_event(event.event(), self.writer))
             try:
-                done, _ = await asyncio.wait({writing}, timeout=PAUSE)
-            finally:
-                writing.cancel()
-            if not done:
-                raise ConnectionAbortedError("it reads nothing any more")
-            writing.result()
+                await within(async_write_event(event.event(), self.writer), PAUSE)
+            except asyncio.TimeoutError:
+                raise ConnectionAbortedError("it reads nothing any more") from None
 
     async def _whole(self, asked: asking.Asked) -> None:
         self.server.engine.check_room()
