@@ -5,6 +5,7 @@ from pathlib import Path
 
 from . import codec
 from .language import PUNCTUATION, WORDS
+from .open.tokens import SPECIAL, write_files
 
 CHANNELS = 64
 SPEAKER = {
@@ -15,7 +16,6 @@ SPEAKER = {
     "enc_se_channels": 32,
 }
 TEXT_VOCABULARY = 1024
-SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<tts_pad>", "<tts_text_bos>", "<tts_text_eod>")
 FIRST_SPECIAL = TEXT_VOCABULARY - 64
 # The official code never lets the last 1,024 ids be said, save the end of speech: they are codec control tokens.
 CONTROLS = ("pad", "bos", "eos", "think", "nothink", "think_bos", "think_eos")
@@ -134,39 +134,7 @@ def write_tokenizer(folder):
         raise ValueError(f"{len(tokens)} tokens; the text vocabulary has room for {FIRST_SPECIAL}")
     tokens += [f"ƀ{number}" for number in range(len(tokens), FIRST_SPECIAL)]
     vocabulary = {token: number for number, token in enumerate(tokens)}
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "vocab.json").write_text(json.dumps(vocabulary, ensure_ascii=False))
-    (folder / "merges.txt").write_text("#version: 0.2\n" + "\n".join(map(" ".join, merges)) + "\n")
-    added = {
-        str(FIRST_SPECIAL + number): {
-            "content": token,
-            "lstrip": False,
-            "normalized": False,
-            "rstrip": False,
-            "single_word": False,
-            "special": True,
-        }
-        for number, token in enumerate(SPECIAL)
-    }
-    _json(
-        folder / "tokenizer_config.json",
-        {
-            "add_prefix_space": False,
-            "added_tokens_decoder": added,
-            "additional_special_tokens": ["<|im_start|>", "<|im_end|>"],
-            "bos_token": None,
-            "clean_up_tokenization_spaces": False,
-            "eos_token": "<|im_end|>",
-            "errors": "replace",
-            "model_max_length": 131072,
-            "pad_token": "<|endoftext|>",
-            "processor_class": "Qwen3TTSProcessor",
-            "split_special_tokens": False,
-            "tokenizer_class": "Qwen2Tokenizer",
-            "unk_token": None,
-        },
-    )
+    write_files(folder, vocabulary, merges, FIRST_SPECIAL)
     shared = list(range(TEXT_VOCABULARY))
     for word in WORDS:
         for form in spellings(word):

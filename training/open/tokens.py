@@ -53,18 +53,14 @@ def learn(texts, merges=MERGES):
     return alphabet, learnt
 
 
-def write(folder, alphabet, merges):
-    """The published files; {token: id}. ValueError where there are more tokens than there is room for."""
-    tokens = list(dict.fromkeys([*alphabet, *map("".join, merges)]))
-    if len(tokens) > FIRST_SPECIAL:
-        raise ValueError(f"{len(tokens)} tokens; the text vocabulary has room for {FIRST_SPECIAL}")
-    vocabulary = {token: number for number, token in enumerate(tokens)}
+def write_files(folder, vocabulary, merges, first_special):
+    """The files of a tokenizer in the published layout, with SPECIAL from an id on; vocabulary: {token: id}."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "vocab.json").write_text(json.dumps(vocabulary, ensure_ascii=False))
     (folder / "merges.txt").write_text("#version: 0.2\n" + "\n".join(map(" ".join, merges)) + "\n")
     flags = {"lstrip": False, "normalized": False, "rstrip": False, "single_word": False, "special": True}
-    added = {str(FIRST_SPECIAL + number): {"content": token, **flags} for number, token in enumerate(SPECIAL)}
+    added = {str(first_special + number): {"content": token, **flags} for number, token in enumerate(SPECIAL)}
     settings = {
         "add_prefix_space": False,
         "added_tokens_decoder": added,
@@ -81,6 +77,15 @@ def write(folder, alphabet, merges):
         "unk_token": None,
     }
     (folder / "tokenizer_config.json").write_text(json.dumps(settings, indent=1, ensure_ascii=False) + "\n")
+
+
+def write(folder, alphabet, merges):
+    """The published files; {token: id}. ValueError where there are more tokens than there is room for."""
+    tokens = list(dict.fromkeys([*alphabet, *map("".join, merges)]))
+    if len(tokens) > FIRST_SPECIAL:
+        raise ValueError(f"{len(tokens)} tokens; the text vocabulary has room for {FIRST_SPECIAL}")
+    vocabulary = {token: number for number, token in enumerate(tokens)}
+    write_files(folder, vocabulary, merges, FIRST_SPECIAL)
     return vocabulary
 
 
