@@ -7,33 +7,41 @@ import pytest
 from mlx_qwen3tts.server.waiting import first_ended, within
 
 
-@pytest.mark.parametrize("turns", range(4))
-def test_who_is_cancelled_while_something_comes_does_not_wait_on(turns):
+@pytest.mark.parametrize("seconds", [60, None])
+def test_who_is_cancelled_in_the_moment_in_which_something_comes_hears_of_it(seconds):
     """`asyncio.wait_for` before Python 3.12 gives what came, as if nobody had cancelled."""
 
     async def run():
         coming = asyncio.get_running_loop().create_future()
+        reading = asyncio.ensure_future(within(coming, seconds))
+        await asyncio.sleep(0)
+        coming.set_result(None)
+        reading.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await reading
 
-        async def receive():
-            await coming
-            for _ in range(turns):
-                await asyncio.sleep(0)
+    asyncio.run(run())
 
-        async def read():
-            while True:
-                await within(receive(), None)
+
+def test_the_first_to_end_ends_the_others():
+    async def run():
+        ended = []
+
+        async def wait():
+            try:
                 await asyncio.Event().wait()
+            finally:
+                ended.append(True)
 
         async def fail():
-            await asyncio.sleep(0)
-            coming.set_result(None)
             raise ValueError
 
-        [done] = await first_ended(read(), fail())
+        [done] = await first_ended(wait(), fail(), wait())
+        assert len(ended) == 2
         with pytest.raises(ValueError):
             done.result()
 
-    asyncio.run(asyncio.wait_for(run(), 20))
+    asyncio.run(run())
 
 
 def test_what_does_not_come_in_time_is_cancelled():
