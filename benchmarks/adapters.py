@@ -10,8 +10,6 @@ Otherwise espeak-ng speaks as in `benchmarks.tuning`, 8 clips to learn from and 
 on 16 other sentences with the x-vector of one clip, with the mean x-vector, and with what `tune lora --vector` keeps.
 """
 
-import argparse
-import json
 import statistics
 import tempfile
 import time
@@ -20,7 +18,7 @@ from pathlib import Path
 import mlx.core as mx
 import numpy as np
 
-from benchmarks.tuning import Bench, activations, beyond, drawn
+from benchmarks.tuning import Bench, activations, arguments, kept, measure
 from mlx_qwen3tts import Qwen3TTS
 from mlx_qwen3tts.tuning import lora
 from mlx_qwen3tts.tuning.data import Clip
@@ -113,30 +111,13 @@ class Adapters(Bench):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--inside", type=int, default=10, metavar="N")
-    parser.add_argument("--outside", type=int, default=6, metavar="N")
-    parser.add_argument("--seed", type=int, default=79, help="of the voices and their sentences")
-    parser.add_argument("--only", nargs="+", metavar="NAME")
-    parser.add_argument("--iters", type=int, default=50)
-    parser.add_argument("--json", type=Path)
-    parser.add_argument("--cost", metavar="MODEL")
-    parser.add_argument("--dtype", default="float32")
-    parser.add_argument("--clips", type=int, default=4)
-    parser.add_argument("--seconds", type=float, default=10)
-    parser.add_argument("--frames", type=int, default=96)
-    options = parser.parse_args()
+    options = arguments(__doc__, 79, 96).parse_args()
     if options.cost:
         cost(options)
         return
-    results = json.loads(options.json.read_text()) if options.json and options.json.exists() else {}
+    results = kept(options.json)
     with tempfile.TemporaryDirectory() as work:
-        bench = Adapters(Path(work), options)
-        for name, speaker in {**drawn(options.inside, options.seed), **beyond(options.outside, options.seed)}.items():
-            if name not in results and (options.only is None or name in options.only):
-                results[name] = bench.voice(name, speaker)
-                if options.json:
-                    options.json.write_text(json.dumps(results, indent=1))
+        measure(Adapters(Path(work), options), results, options)
     inside = [row["figures"] for name, row in results.items() if name.startswith("in")]
     if inside:
         ratio = statistics.median(row["kept"]["distance"] / row["one clip"]["distance"] for row in inside)

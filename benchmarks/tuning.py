@@ -364,38 +364,55 @@ def activations(config, shape, frames, size, recompute):
     return total
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def arguments(doc, seed, frames):
+    """A parser of what benchmarks of voices and of a step's cost have in common."""
+    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", type=Path, metavar="FILE")
     parser.add_argument("--inside", type=int, default=10, metavar="N")
     parser.add_argument("--outside", type=int, default=6, metavar="N")
-    parser.add_argument("--seed", type=int, default=78)
+    parser.add_argument("--seed", type=int, default=seed, help="of the voices and their sentences")
     parser.add_argument("--only", nargs="+", metavar="NAME")
     parser.add_argument("--iters", type=int, default=50)
-    parser.add_argument("--anchor", type=float)
-    parser.add_argument("--gates", action="store_true")
     parser.add_argument("--cost", metavar="MODEL")
     parser.add_argument("--dtype", default="float32")
     parser.add_argument("--clips", type=int, default=4)
     parser.add_argument("--seconds", type=float, default=10)
-    parser.add_argument("--frames", type=int, default=128)
+    parser.add_argument("--frames", type=int, default=frames)
+    return parser
+
+
+def kept(file):
+    """{name: results} of a file, which need not be there yet."""
+    return json.loads(file.read_text()) if file and file.exists() else {}
+
+
+def measure(bench, results, options):
+    """Measure the voices that results lack, and keep each in options.json as it comes."""
+    voices = {**drawn(options.inside, options.seed), **beyond(options.outside, options.seed)}
+    for name, speaker in voices.items():
+        if name not in results and (options.only is None or name in options.only):
+            results[name] = bench.voice(name, speaker)
+            if options.json:
+                options.json.write_text(json.dumps(results, indent=1))
+
+
+def main():
+    parser = arguments(__doc__, 78, 128)
+    parser.add_argument("--anchor", type=float)
+    parser.add_argument("--gates", action="store_true")
     options = parser.parse_args()
     if options.cost:
         cost(options)
         return
     if options.json is None:
         parser.error("--json FILE keeps what is measured")
-    results = json.loads(options.json.read_text()) if options.json.exists() else {}
+    results = kept(options.json)
     with tempfile.TemporaryDirectory() as work:
         bench = Bench(Path(work), options)
         if options.gates:
             report(bench, results)
-            return
-        voices = {**drawn(options.inside, options.seed), **beyond(options.outside, options.seed)}
-        for name, speaker in voices.items():
-            if name not in results and (options.only is None or name in options.only):
-                results[name] = bench.voice(name, speaker)
-                options.json.write_text(json.dumps(results, indent=1))
+        else:
+            measure(bench, results, options)
 
 
 if __name__ == "__main__":
