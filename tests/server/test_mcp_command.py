@@ -2,7 +2,6 @@
 
 import asyncio
 import base64
-import contextlib
 import importlib.util
 import json
 import os
@@ -18,6 +17,7 @@ import pytest
 from mlx_qwen3tts import Library, mcp
 from mlx_qwen3tts.desktop.client import Client
 from mlx_qwen3tts.server import tools
+from tests.server.leaving import given_up
 
 TEXT = "Hello there."
 START = {"protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": {"name": "test", "version": "1"}}
@@ -117,12 +117,7 @@ def test_a_call_that_is_given_up_frees_the_servers_row(options, served, tmp_path
 
     async def leave():
         async with protocol.Client(tools.server(tools.Tools(asking, tmp_path))) as client:
-            speaking = asyncio.ensure_future(client.call_tool("speak", {"text": TEXT, "voice": "anna"}))
-            while not server.engine.running:
-                await asyncio.sleep(0.01)
-            speaking.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await speaking
+            await given_up(client, server, TEXT)
             while server.engine.load:
                 await asyncio.sleep(0.01)
 

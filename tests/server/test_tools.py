@@ -2,7 +2,6 @@
 
 import asyncio
 import base64
-import contextlib
 import importlib.util
 import io
 import json
@@ -22,6 +21,7 @@ from mlx_qwen3tts.server import tools
 from mlx_qwen3tts.server.guard import Guard
 from mlx_qwen3tts.server.mcp import Inside, Mount
 from mlx_qwen3tts.server.settings import Settings
+from tests.server.leaving import given_up
 
 TEXT = "Hello there."
 JSON_RPC = {"jsonrpc": "2.0", "id": 1, "method": "tools/list"}
@@ -199,12 +199,7 @@ def test_who_leaves_gives_the_row_back(served, speech, mode):
         own = mode == "in one process"
         to = tools.server(tools.Tools(Inside(server), speech)) if own else f"{url}/mcp"
         async with mcp.Client(to, mode="legacy" if own else mode) as client:
-            asking = asyncio.ensure_future(client.call_tool("speak", {"text": TEXT, "voice": "anna"}))
-            while not server.engine.running:
-                await asyncio.sleep(0.01)
-            asking.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await asking
+            await given_up(client, server, TEXT)
 
     asyncio.run(asyncio.wait_for(leave(), 30))
     for _ in range(300):

@@ -29,6 +29,7 @@ from mlx_qwen3tts.tuning.lessons import Form, Lessons
 from mlx_qwen3tts.tuning.lora import LoraFit, LoraOptions, check_speakers, matrices_of
 from mlx_qwen3tts.tuning.spoken import SpokenFit, together
 from mlx_qwen3tts.tuning.takes import Take, Takes
+from tests.tuning.stopping import stopped_at
 
 NAME = "tune-0b6"
 FIGURES = Figures(loss=2.0, norm=10.0, distance=3.0, cosine=0.9, pitch=0.1, length=0.0, ended=4, of=4)
@@ -391,18 +392,10 @@ def test_the_command(tune, recorded, tmp_path):
 
 
 @pytest.mark.usefixtures("cheap")
-def test_stopped_by_ctrl_c(tune, tmp_path, monkeypatch):
+def test_stopped_by_ctrl_c(tune, tmp_path):
     assert tune("--iters", 4).status == 0
     whole = read_adapter(tmp_path / "lora")
-    chosen = Fit.chosen
-
-    def stop(self, step):
-        if step == 3:
-            raise KeyboardInterrupt
-        return chosen(self, step)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Fit, "chosen", stop)
+    with stopped_at(3):
         ran = tune("--iters", 4, "--overwrite")
     assert (
         ran.status == 130 and "interrupted at step 3: what spoke best so far, of step 2, is kept; --resume" in ran.err

@@ -16,9 +16,9 @@ from mlx_qwen3tts.tuning import judge
 from mlx_qwen3tts.tuning import vector as fitting
 from mlx_qwen3tts.tuning.data import Clip, read_data
 from mlx_qwen3tts.tuning.doubts import outliers, speakers, transcripts
-from mlx_qwen3tts.tuning.fit import Fit
 from mlx_qwen3tts.tuning.judge import Figures, against, pitch
 from mlx_qwen3tts.tuning.takes import Take
+from tests.tuning.stopping import stopped_at
 
 ASSET = Path(__file__).parents[1] / "assets" / "unheard.jsonl"
 SMALL = ("--iters", 4, "--batch-size", 2, "--predictor-frames", 24, "--steps-per-eval", 2, "--save-every", 2)
@@ -112,19 +112,11 @@ def figures(**changes):
 
 
 @pytest.mark.usefixtures("still")
-def test_stopped_by_ctrl_c(tune, tmp_path, monkeypatch):
+def test_stopped_by_ctrl_c(tune, tmp_path):
     """The best so far is a voice; the same command with --resume gives what an undisturbed run gives."""
     assert tune().status == 0
     whole = Voice.load(tmp_path / "voice.safetensors")
-    chosen = Fit.chosen
-
-    def stop(self, step):
-        if step == 3:
-            raise KeyboardInterrupt
-        return chosen(self, step)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Fit, "chosen", stop)
+    with stopped_at(3):
         ran = tune("--consent", "given")
     assert (
         ran.status == 130 and "interrupted at step 3: the best so far, of step 2, is kept unheard; --resume" in ran.err
