@@ -3,10 +3,13 @@ by."""
 
 import copy
 import functools
+import json
+from pathlib import Path
 
 import librosa
 import torch
 import torch.nn.functional as F
+from safetensors.torch import load_file
 from torch import nn
 
 from .espeak import RATE, SAMPLES_PER_FRAME
@@ -70,6 +73,20 @@ def config(decoder=192, latent=128, filters=8, hidden=96):
 def build(settings):
     settings = {k: v for k, v in copy.deepcopy(settings).items() if k not in ("architectures", "model_type")}
     return Qwen3TTSTokenizerV2Model(Qwen3TTSTokenizerV2Config(**settings))
+
+
+def load(folder):
+    """The codec of a folder, in the official layout or in this package's."""
+    settings = json.loads((Path(folder) / "config.json").read_text())
+    in_mlx = settings.pop("conv_layout", None) == "mlx"
+    model, tensors = build(settings), load_file(Path(folder) / "model.safetensors")
+    if in_mlx:
+        for name, module in model.named_modules():
+            if isinstance(module, (nn.Conv1d, nn.ConvTranspose1d)):
+                key, transposed = f"{name}.weight", isinstance(module, nn.ConvTranspose1d)
+                tensors[key] = tensors[key].permute(*((2, 0, 1) if transposed else (0, 2, 1)))
+    model.load_state_dict({name: value.float().contiguous() for name, value in tensors.items()})
+    return model
 
 
 def encode(model, sound):
@@ -185,6 +202,15 @@ class Quantiser(nn.Module):
         for book in self.books:
             book.start(residual)
             residual = residual - book.codebook[torch.cdist(residual, book.codebook).argmin(1)]
+
+    @torch.no_grad()
+    def take(self, model):
+        """Take the codebooks of a codec that is trained already: the inverse of `export`."""
+        chain = model.encoder.quantizer.acoustic_residual_vector_quantizer.layers
+        for book, layer in zip(self.books, chain, strict=True):
+            book.codebook.copy_(layer.codebook.embed)
+            book.usage.fill_(1.0)
+            book.total.copy_(book.codebook)
 
     def forward(self, model, latents, periods=None, continuous=False):
         """What latents [B, hidden, N] become: quantised vectors [B, 2 SIZE, N] with a straight-through gradient, codes

@@ -144,6 +144,8 @@ class Corpus:
         self.sound = np.load(folder / ("locked.npy" if locked else "sound.npy"), mmap_mode="r")
         if locked:
             self.periods = np.load(folder / "periods.npy")
+        phones = folder / "phones.npy"  # where the corpus was made with them, two a frame
+        self.phones = np.load(phones).reshape(-1, 2) if phones.is_file() else None
         index = json.loads((folder / "index.json").read_text())
         self.speakers, self.utterances = index["speakers"], index["utterances"]
         names = ("f0", "formants", "tilt", "pace")
@@ -169,6 +171,10 @@ class Corpus:
     def pitch(self, utterance):
         """Periods in each frame, int64 [frames]; of a corpus with locked pitch."""
         return self.periods[self.starts[utterance] : self.starts[utterance + 1]].astype(np.int64)
+
+    def phones_of(self, utterance):
+        """Numbers of the phones of both halves of each frame, uint8 [frames, 2]."""
+        return self.phones[self.starts[utterance] : self.starts[utterance + 1]]
 
     def samples(self, utterance):
         """float32 [samples]."""

@@ -1,11 +1,12 @@
 """Stages 2 and 3: the codec's decoder.
 
     python -m training.decoder WORK --from spectra [--minutes 30]
-    python -m training.decoder WORK --from codes [--minutes 60]
+    python -m training.decoder WORK --from codes [--minutes 60] [--start CODEC]
 
 From spectra it runs beside the encoder's training, when there are no codes yet: a linear layer of 64 takes the place of
 the quantised vectors. Then a least-squares fit from quantised vectors to that layer's outputs is folded into the first
-convolution, and training goes on from codes. Writes WORK/decoder.pt. Gate: the spectral loss on held-out voices.
+convolution, and training goes on from codes. With --start it goes on from the decoder of that folder instead, and the
+fit is to the vectors that its own codec would make. Writes WORK/decoder.pt. Gate: the spectral loss on held-out voices.
 """
 
 import random
@@ -29,14 +30,16 @@ GATE = 1.3
 class Vocoder(nn.Module):
     """The decoder with a linear layer over spectra before it."""
 
-    def __init__(self):
+    def __init__(self, start=None):
+        """start: the folder of a codec whose decoder this is."""
         super().__init__()
-        self.codec = codec.build(codec.config())
+        self.codec = codec.load(start) if start else codec.build(codec.config())
         self.spectra = nn.Conv1d(1120 + codec.PERIODS, 2 * codec.SIZE, 1)
         self.low = nn.Conv1d(codec.config()["decoder_config"]["decoder_dim"] // 4, 1, 5, padding=2)
         self.register_buffer("mean", torch.zeros(1120, 1))
         self.register_buffer("deviation", torch.ones(1120, 1))
-        initialise(self.codec.decoder)
+        if not start:
+            initialise(self.codec.decoder)
         with torch.no_grad():  # half of what it says at first is the pitch
             self.spectra.weight[:, :1120].normal_(0, (2 * 1120) ** -0.5)
             self.spectra.weight[:, 1120:].normal_(0, 2**-0.5)
@@ -113,8 +116,11 @@ def prepare(model, utterances):
 
 
 @torch.no_grad()
-def take_over(model, work, utterances):
-    """Put encoder and codebooks of WORK/encoder.pt in, and fold a fit of the bottleneck to them into `pre_conv`."""
+def take_over(model, work, utterances, before):
+    """Put encoder and codebooks of WORK/encoder.pt in, and fold a fit to what `pre_conv` has read before into it.
+
+    before: what that was, [B, 2 SIZE, N] of sounds [B, 1920 N] and periods [B, N].
+    """
     trained = torch.load(Path(work) / "encoder.pt", weights_only=False)["keep"]["model"]
     taken = {
         k.removeprefix("codec."): v
@@ -131,7 +137,7 @@ def take_over(model, work, utterances):
     into, out = [], []
     for sound, periods, code in zip(*(rows.split(40) for rows in drawn), strict=True):
         into.append(model.codec.decoder.quantizer.decode(code).transpose(1, 2).flatten(0, 1))
-        out.append(model.bottleneck(sound, periods).transpose(1, 2).flatten(0, 1))
+        out.append(before(sound, periods).transpose(1, 2).flatten(0, 1))
     into, out = torch.cat(into), torch.cat(out)
     ones = torch.cat([into, torch.ones(len(into), 1)], 1)
     fit = torch.linalg.lstsq(ones, out).solution
@@ -142,21 +148,40 @@ def take_over(model, work, utterances):
     convolution.weight.copy_(torch.einsum("oik,ji->ojk", convolution.weight, fit[:-1]))
 
 
+def own_vectors(start):
+    """What the decoder of a folder reads, for `take_over`: its own codec's vectors, with the pitch that is known."""
+    of_start = codec.load(start).eval()
+
+    def before(sound, periods):
+        codes = of_start.encode(sound, torch.ones_like(sound, dtype=int)).audio_codes
+        codes = torch.stack(
+            [torch.cat([pitch[:, None], row[:, 1:]], 1) for pitch, row in zip(periods, codes, strict=True)]
+        )
+        return of_start.decoder.quantizer.decode(codes.transpose(1, 2))
+
+    return before
+
+
 def main():
     options_parser = parser(minutes=60)
     options_parser.add_argument("--from", dest="source", choices=("spectra", "codes"), required=True)
+    options_parser.add_argument("--start", help="folder of a codec to go on from; then there is no stage from spectra")
     options = arguments(options_parser)
+    if options.start and options.source != "codes":
+        options_parser.error("--start goes on from codes")
     if options.device == "cpu":
         snake.use()
     train, valid = Utterances(options.work, "train", "between"), Utterances(options.work, "valid")
-    model = Vocoder()
+    model = Vocoder(options.start)
     from_codes = options.source == "codes"
     name = "decoder" if from_codes else "vocoder"
     path = Path(options.work)
     if not (path / f"{name}.pt").is_file():
-        if from_codes:
+        if options.start:
+            take_over(model, path, train, own_vectors(options.start))
+        elif from_codes:
             model.load_state_dict(torch.load(path / "vocoder.pt", weights_only=False)["keep"]["model"])
-            take_over(model, path, train)
+            take_over(model, path, train, model.bottleneck)
         else:
             prepare(model, train)
     model.to(options.device).train()
@@ -179,16 +204,18 @@ def main():
     def validate():
         hidden = codec.decode_low(model.codec, told(*held))
         out = codec.decode_rest(model.codec, hidden)
-        return {"valid": codec.spectral_loss(out, held[0]), "valid_low": model.low_loss(hidden, held[0])}
+        return {"valid": codec.spectral_loss(out, held[0])} | (
+            {} if options.start else {"valid_low": model.low_loss(hidden, held[0])}
+        )
 
     generator = random.Random(6)
     for step in stage:
         drawn = [rows.to(options.device) for rows in train.draw(generator)]
         # At first the low band alone, at its own rate: how pitch becomes periods is learnt there in minutes, and hardly
-        # ever from the whole sound.
+        # ever from the whole sound. A decoder that goes on knows it.
         early = not from_codes and step < LOW_FIRST
         hidden = codec.decode_low(model.codec, told(*drawn, NOISE))
-        loss = model.low_loss(hidden, drawn[0])
+        loss = 0.0 if options.start else model.low_loss(hidden, drawn[0])
         if not early:
             loss = codec.spectral_loss(codec.decode_rest(model.codec, hidden), drawn[0]) + 0.5 * loss
         loss.backward()

@@ -22,15 +22,12 @@ from pathlib import Path
 import numpy as np
 
 from ..corpus import draw
-from ..espeak import RATE as SAMPLE_RATE
-from ..espeak import SAMPLES_PER_FRAME
 from ..lock import locked
 from .codec import folder as codec_folder
 from .codec import name as codec_name
 from .config import PACKAGE
-from .inventory import NUMBER
 from .packing import bits_for, pack, unpack
-from .phones import Talking, data_folder
+from .phones import FRAME, Talking, data_folder
 from .texts import Decks
 
 VOICES = 40  # of a shard
@@ -39,7 +36,6 @@ VECTORS = 2  # of them with a speaker vector
 ROUNDS = 6
 TRAINED = 1320
 SEED = 1
-FRAME = SAMPLES_PER_FRAME / SAMPLE_RATE
 SPLITS = ("valid", "test")
 CODES = 256
 SPEAKER = "speaker.safetensors"  # in WORK/codec
@@ -74,17 +70,13 @@ class Ear:
         import torch
         from safetensors.torch import load_file, save_file
 
-        from ..codec import build
+        from ..codec import load
         from ..mels import mel
         from ..official import Qwen3TTSSpeakerEncoder, Qwen3TTSSpeakerEncoderConfig
 
         torch.set_num_threads(1)
         self.torch, self.mel = torch, mel
-        inside = codec_folder(work)
-        settings = json.loads((inside / "config.json").read_text())
-        shipped = settings.pop("conv_layout", None) == "mlx"
-        self.codec = build(settings).eval()
-        self._fill(self.codec.encoder, load_file(inside / "model.safetensors"), "encoder.", shipped)
+        self.codec = load(codec_folder(work)).eval()
         about = json.loads((PACKAGE / "config.json").read_text())["speaker_encoder_config"]
         self.speaker = Qwen3TTSSpeakerEncoder(Qwen3TTSSpeakerEncoderConfig(**about)).eval()
         trained = Path(work) / "codec" / "speaker_encoder.pt"
@@ -117,10 +109,8 @@ def record(said, speaker, ear):
     sound, periods = locked(said.sound, 0.9 * speaker.f0, 1.4 * speaker.f0)
     codes = ear.codes(sound)
     codes[:, 0] = periods  # which is known
-    times = np.arange(said.frames) * FRAME
-    phones = [[NUMBER[n] for n in said.at(times + part * FRAME)[0]] for part in (0.25, 0.75)]
-    _, places = said.at(times + 0.5 * FRAME)
-    return codes, np.array(phones, np.uint8).T, places.astype(np.uint8)
+    _, places = said.at((np.arange(said.frames) + 0.5) * FRAME)
+    return codes, said.halves(), places.astype(np.uint8)
 
 
 def make(name, decks, talking, ear, speakers):

@@ -17,6 +17,7 @@ from .inventory import NUMBER, PAUSE, named
 SYNCHRONOUS, PHONE_EVENTS, IPA = 2, 1, 2
 PHONE, PACE, UTF8 = 7, 1, 1
 MOST = 120  # frames of an utterance
+FRAME = SAMPLES_PER_FRAME / RATE  # seconds
 
 
 class _Id(ctypes.Union):
@@ -58,6 +59,11 @@ class Said:
         which = np.searchsorted(self.starts, seconds, side="right") - 1
         names = [self.phones[k] if k >= 0 else PAUSE for k in which]
         return names, self.places[which.clip(0)]
+
+    def halves(self):
+        """The phones' numbers in the middle of both halves of every frame, uint8 [frames, 2]."""
+        times = np.arange(2 * self.frames) * (FRAME / 2) + FRAME / 4
+        return np.array([NUMBER[name] for name in self.at(times)[0]], np.uint8).reshape(-1, 2)
 
     def spoken(self):
         """The phones without the pauses."""

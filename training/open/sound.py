@@ -3,8 +3,9 @@
     python -m training.open sound WORK --texts ROOT [--each 2]
 
 The codec that is shipped has heard 103 words, and does not know all phones (`resynthesis` says how far). All voices say
-`each` sentences of at most 64 frames. 40 voices are made at a time and appended to sound.npy, locked.npy and
-periods.npy; index.json, written after them, says how much of these counts, so a run that was stopped goes on.
+`each` sentences of at most 64 frames. 40 voices are made at a time and appended to sound.npy, locked.npy, periods.npy
+and phones.npy (two a frame, which `encoder` learns to tell); index.json, written after them, says how much of these
+counts, so a run that was stopped goes on.
 """
 
 import json
@@ -75,6 +76,7 @@ def main(options):
     samples = sum(row[3] for row in known["utterances"])
     files = [Growing(folder / name, np.int16, samples) for name in ("sound.npy", "locked.npy")]
     files.append(Growing(folder / "periods.npy", np.uint8, known["frames"]))
+    files.append(Growing(folder / "phones.npy", np.uint8, 2 * known["frames"]))
     decks, started = Decks.kept(options.work, options.texts), time.monotonic()
     with tempfile.TemporaryDirectory() as data:
         talking = Talking(data_folder(data))
@@ -87,7 +89,7 @@ def main(options):
             for number, text, sound, *_ in made:
                 known["utterances"].append([number, text, start, len(sound)])
                 start += len(sound)
-            for file, column in zip(files, (2, 3, 4), strict=True):
+            for file, column in zip(files, (2, 3, 4, 5), strict=True):
                 file.add(np.concatenate([row[column] for row in made]))
             known |= {"voices": part.stop, "frames": files[2].count}
             partial = index.with_suffix(".partial")
@@ -97,7 +99,7 @@ def main(options):
 
 
 def say(number, about, decks, talking, each):
-    """Rows (voice, text, samples, samples with locked pitch, periods) of one voice; samples in 16 bits."""
+    """Rows (voice, text, samples, samples with locked pitch, periods, phones) of one voice; samples in 16 bits."""
     speaker, split = about["speaker"], about["split"]
     talking.use(speaker)
     count, tries = numbers(number, split, each)
@@ -107,5 +109,5 @@ def say(number, about, decks, talking, each):
         if said is not None and said.spoken() and said.frames <= LONGEST:
             fixed, periods = locked(said.sound, 0.9 * speaker.f0, 1.4 * speaker.f0)
             sounds = [(sound.clip(-1, 1) * 32767).astype(np.int16) for sound in (said.sound, fixed)]
-            found.append((number, text, *sounds, periods.astype(np.uint8)))
+            found.append((number, text, *sounds, periods.astype(np.uint8), said.halves().ravel()))
     return found
