@@ -15,14 +15,15 @@ import sys
 from pathlib import Path
 
 from ..__main__ import MODULES
+from .codec import FOLDER
+from .config import PACKAGE
 
 # (stage, whether it needs torch, minutes of a stage of the closed recipe that works in WORK/codec), in order.
 STAGES = (
     ("judge", True, None),
     ("sound", False, None),
-    ("encoder", True, 60),
-    ("vocoder", True, 60),
-    ("decoder", True, 120),
+    ("encoder", True, 40),
+    ("decoder", True, 90),
     ("codec", True, None),
     ("resynthesis", False, None),
     ("mels", True, 0),
@@ -34,6 +35,7 @@ STAGES = (
     ("export", False, None),
     ("evaluate", False, None),
 )
+STARTED = ("encoder", "decoder")  # those that go on from the shipped codec
 OTHERS = ("profile", "pack")
 OWN = tuple(name for name, _, minutes in STAGES if minutes is None)
 TEXTS = ("judge", "sound", "resynthesis", "corpus", "evaluate")  # those that read the texts
@@ -58,6 +60,7 @@ def command(stage, torch, minutes, options):
         return line + (["--texts", str(options.texts)] if stage in TEXTS else [])
     module, *more = MODULES.get(stage, (stage,))
     line = [python, "-m", f"training.{module}", str(options.work / "codec"), *more]
+    line += ["--start", str(PACKAGE / FOLDER)] if stage in STARTED else []
     line += (
         ["--threads", str(options.threads), "--cpu-time"] if options.cpu_time else ["--threads", str(options.threads)]
     )

@@ -2,13 +2,17 @@
 
     python -m training.open codec WORK
 
-From there `resynthesis`, `corpus`, `export` and `evaluate` take it; without it they take the shipped one.
+From there `resynthesis`, `corpus`, `export` and `evaluate` take it; without it they take the shipped one. As long as
+there is no decoder.pt the decoder is the shipped one, and of use for nothing: but the codes are those of encoder.pt, so
+that `corpus` can run beside the stage `decoder`.
 """
 
 import hashlib
 import json
 import shutil
 from pathlib import Path
+
+from safetensors import safe_open
 
 from .config import PACKAGE
 
@@ -22,8 +26,13 @@ def folder(work):
 
 
 def name(work):
-    """The hash of the codec's weights, of which codes are made."""
-    return hashlib.sha256((folder(work) / "model.safetensors").read_bytes()).hexdigest()
+    """The hash of the encoder's weights, of which codes are made."""
+    found = hashlib.sha256()
+    with safe_open(folder(work) / "model.safetensors", "np") as file:
+        for key in sorted(file.keys()):
+            if key.startswith("encoder."):
+                found.update(key.encode() + file.get_tensor(key).tobytes())
+    return found.hexdigest()
 
 
 def add_options(options):
@@ -36,10 +45,20 @@ def main(options):
 
     from .. import codec
     from ..decoder import Vocoder
+    from ..encoder import Quantised
 
     work = Path(options.work) / "codec"
-    model = Vocoder()
-    model.load_state_dict(torch.load(work / "decoder.pt", weights_only=False, map_location="cpu")["keep"]["model"])
+
+    def kept(name):
+        return torch.load(work / f"{name}.pt", weights_only=False, map_location="cpu")["keep"]["model"]
+
+    if (work / "decoder.pt").is_file():
+        model = Vocoder()
+        model.load_state_dict(kept("decoder"))
+    else:
+        model, trained = Quantised(PACKAGE / FOLDER), kept("encoder")
+        model.load_state_dict({k: v for k, v in trained.items() if not k.startswith("phones.")})
+        model.quantiser.export(model.codec)
     out = work / FOLDER
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir()

@@ -34,6 +34,18 @@ def turned(x, cosines, sines):
     return torch.cat([one * cosines - other * sines, other * cosines + one * sines], -1)
 
 
+def attend(q, k, v):
+    """Causal attention; q, k, v [B, heads, T, D].
+
+    On a CPU torch's own takes six times as long backward as these products do, at the hundred positions of a row.
+    """
+    if q.device.type != "cpu":
+        return F.scaled_dot_product_attention(q, k, v, is_causal=True)
+    length = q.shape[2]
+    future = torch.full((length, length), float("-inf"), dtype=q.dtype, device=q.device).triu(1)
+    return torch.softmax(q @ k.transpose(2, 3) * q.shape[-1] ** -0.5 + future, -1) @ v
+
+
 class Attention(nn.Module):
     def __init__(self, size):
         super().__init__()
@@ -53,7 +65,7 @@ class Attention(nn.Module):
         q, k = turned(q, *rotate), turned(k, *rotate)
         share = self.heads // self.kv
         k, v = (y[:, :, None].expand(-1, -1, share, -1, -1).flatten(1, 2) for y in (k, v))
-        out = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+        out = attend(q, k, v)
         return self.o_proj(out.transpose(1, 2).reshape(batch, length, -1))
 
 
