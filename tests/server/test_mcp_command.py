@@ -137,15 +137,16 @@ def test_on_stdio_it_answers_every_line_at_once_and_prints_nothing_else(tmp_path
     with started(tmp_path) as process:
         half = b'{"jsonrpc": "2.0", "id": 3, "method": "tools/call", "params": {"text": "\\ud800"}}\n'
         endless = b"x" * (stdio.LINE + 1)
-        for sent in (line(1, "initialize", START), b"not JSON\n", b"\n", half, endless, b"\n", line(2, "tools/list", {})):
+        wrong = (b"not JSON\n", b"\n", half, endless, b"\n")
+        for sent in (line(1, "initialize", START), *wrong, line(2, "tools/list", {})):
             process.stdin.write(sent)
         process.stdin.flush()
         told = [json.loads(process.stdout.readline()) for _ in range(5)]
         answers = {answer["id"]: answer for answer in told if "result" in answer}
         assert answers[1]["result"]["serverInfo"]["name"] == "mlx_qwen3tts"
         assert len(answers[2]["result"]["tools"]) == 5
-        wrong = [(answer["id"], answer["error"]["code"]) for answer in told if "error" in answer]
-        assert wrong == [(None, -32700), (3, -32600), (None, -32700)]
+        errors = [(answer["id"], answer["error"]["code"]) for answer in told if "error" in answer]
+        assert errors == [(None, -32700), (3, -32600), (None, -32700)]
         process.send_signal(signal.SIGTERM)  # with stdin still open
         out, err = process.communicate(timeout=20)
         assert process.returncode == 143 and out == b"", err
