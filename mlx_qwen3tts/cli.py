@@ -344,12 +344,17 @@ def _open_closed() -> None:
         sys.stderr = open(os.devnull, "w")  # noqa: SIM115, for as long as the program runs
 
 
-def _fail(error: QwenTTSError | OSError) -> NoReturn:
+def tell(error: QwenTTSError | OSError) -> None:
+    """What is wrong, on stderr, where a command goes on with something else; it exits with 2 at its end."""
     if os.environ.get("MLX_QWEN3TTS_TRACEBACK"):
         raise error
     note("error: " + " ".join(str(error).split()))
     if pointer := getattr(error, "pointer", None):  # a place in an expression, which needs its own lines
         note(pointer)
+
+
+def _fail(error: QwenTTSError | OSError) -> NoReturn:
+    tell(error)
     sys.exit(2)
 
 

@@ -196,6 +196,35 @@ def test_what_cannot_be_searched(refused, files):
     assert refused("mark", "detect", "marked.wav", "--key", "") == "key is empty; give any text"
 
 
+@pytest.mark.parametrize("way", ["detect", "show"])
+def test_a_file_that_cannot_be_read_is_named_and_the_others_are_searched(command, files, way):
+    given = ("none.wav", "marked.wav", "notes.txt", "plain.flac")
+    ran = command("mark", way, *given, "--key", "k")
+    missing, text = ran.lines
+    assert ran.status == 2 and missing == "error: audio none.wav: no such file"
+    assert text.startswith("error: audio notes.txt cannot be read: ")
+    heads = [line for line in ran.out.splitlines() if not line.startswith(" ")]
+    assert [head.partition(":")[0] for head in heads] == ["marked.wav", "plain.flac"]
+    ran = command("mark", way, *given, "--key", "k", "--json")
+    rows = json.loads(ran.out)["files"]
+    assert ran.status == 2 and ran.lines == [missing, text] and [row["file"] for row in rows] == list(given)
+    problems = [row["problem"] for row in rows]
+    assert problems == [missing.removeprefix("error: "), None, text.removeprefix("error: "), None]
+    marks = rows if way == "detect" else [row["mark"] for row in rows]
+    assert [one["present"] for one in marks] == [None, True, None, False]
+    assert all(one.keys() == marks[1].keys() for one in marks) and all(row.keys() == rows[1].keys() for row in rows)
+
+
+def test_a_file_that_the_system_withholds_stops_nothing_either(command, files, monkeypatch):
+    def withheld(path):
+        raise PermissionError(13, "Permission denied", path)
+
+    monkeypatch.setattr("mlx_qwen3tts.provenance.signature.read_signature", withheld)
+    ran = command("mark", "show", "marked.wav", "stereo.wav")
+    assert ran.status == 2 and ran.out == "" and len(ran.lines) == 2
+    assert ran.lines[1] == "error: [Errno 13] Permission denied: 'stereo.wav'"
+
+
 def test_show(command, files):
     ran = command("mark", "show", "marked.wav", "short.wav", "--key", "k")
     assert ran.status == 0, ran.err
