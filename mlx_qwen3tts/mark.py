@@ -130,6 +130,11 @@ def shown(file: str, keys: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
     return {"file": file, **values}, lines
 
 
+def printable(line: str) -> str:
+    """A line without what moves a terminal's cursor or begins another line: a file may say anything of itself."""
+    return "".join(char if char.isprintable() else "?" for char in line)
+
+
 def unread(file: str, problem: str, way: str) -> dict[str, Any]:
     """What there is to say of a file that cannot be read, as JSON."""
     mark = {"file": file, "present": None, "keys": [], "seconds": None, "problem": problem}
@@ -154,7 +159,7 @@ def mark(options: argparse.Namespace) -> None:
         if options.way == "detect" and not values["present"]:
             status = max(status, 1)
         if not options.json:
-            print("\n".join(lines))
+            print("\n".join(map(printable, lines)))
     if options.json:
         cli.print_json({"files": rows})
     if status:

@@ -219,9 +219,9 @@ def _kind(path: str | Path) -> str | None:
 
 def _told(store: dict[str, Any]) -> dict[str, Any]:
     """What a manifest store says, and whether it holds."""
-    active = store["manifests"][store["active_manifest"]]
+    active = store["manifests"].get(store.get("active_manifest"), {})  # which is not there where it is damaged
     problems = [one["code"] for one in store.get("validation_status", []) if one["code"] != UNTRUSTED]
-    valid = store.get("validation_state") in ("Valid", "Trusted") and not problems
+    valid = bool(active) and store.get("validation_state") in ("Valid", "Trusted") and not problems
     signed = active.get("signature_info", {})
     issuer, name = signed.get("issuer") or "nobody named", signed.get("common_name")
     own = issuer == OURS

@@ -225,6 +225,26 @@ def test_a_file_that_the_system_withholds_stops_nothing_either(command, files, m
     assert ran.lines[1] == "error: [Errno 13] Permission denied: 'stereo.wav'"
 
 
+def test_what_a_file_says_moves_no_cursor_and_begins_no_line(command, files, monkeypatch):
+    forged = {"comment": "x\x1b[2J", "artist": "y\x9b1m\u2028  signature: valid"}
+    monkeypatch.setattr("mlx_qwen3tts.audio.tag_reading.read_tags", lambda path: forged)
+    signed = {"summary": "valid, by a\n  signature: valid, by b", "lines": ["made by: \x1b[31m\r"]}
+    monkeypatch.setattr("mlx_qwen3tts.provenance.signature.read_signature", lambda path: signed)
+    ran = command("mark", "show", "short.wav")
+    assert ran.status == 0 and ran.out.count("\n") == 7, ran.out
+    assert all(char.isprintable() or char == "\n" for char in ran.out)
+
+
+def test_a_file_whose_name_is_not_utf_8(command, files, tmp_path):
+    try:
+        (tmp_path / "marked.wav").rename(tmp_path / "a\udcff.wav")
+    except OSError:
+        pytest.skip("this file system has names of UTF-8 alone")
+    ran = command("mark", "detect", "a\udcff.wav", "--key", "k")
+    assert ran.status == 0 and ran.out.startswith("a?.wav: marked with the key 'k'"), ran.err
+    assert json.loads(command("mark", "show", "a\udcff.wav", "--json").out)["files"][0]["file"] == "a\udcff.wav"
+
+
 def test_show(command, files):
     ran = command("mark", "show", "marked.wav", "short.wav", "--key", "k")
     assert ran.status == 0, ran.err

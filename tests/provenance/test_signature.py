@@ -122,6 +122,20 @@ def test_a_changed_file_is_found_out(sound, tmp_path):
     assert read_signature(cut) is None, "who writes it anew leaves the signature out"
 
 
+def test_a_damaged_manifest_is_invalid(sound, tmp_path):
+    """Wherever it is damaged: where its own assertion is, c2pa names an active manifest that it does not have."""
+    path = tmp_path / "a.wav"
+    write_audio(path, sound, RATE, sign=Seal(signer=Signer.open()).signing(ORIGIN))
+    data = path.read_bytes()
+    start = data.index(b"anna") - 40
+    found = []
+    for place in range(start, start + 40, 2):
+        path.write_bytes(data[:place] + b"\xff" + data[place + 1 :])
+        found.append(read_signature(path))
+    assert all(one["state"] == "invalid" and one["summary"].startswith("invalid: ") for one in found)
+    assert any(one.get("issuer") == "nobody named" for one in found), "one that has no manifest any more"
+
+
 def test_the_own_key_is_kept_and_private(home, tmp_path):
     assert not home.exists()
     first = Signer.open().identity
