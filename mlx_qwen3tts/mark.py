@@ -163,7 +163,8 @@ def mark(options: argparse.Namespace) -> None:
     if options.json:
         cli.print_json({"files": rows})
     if status:
-        sys.stdout.flush()
+        if sys.stdout:  # None where it is closed
+            sys.stdout.flush()
         sys.exit(status)
 
 

@@ -11,7 +11,6 @@ import asyncio
 import contextlib
 import json
 import os
-import sys
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any, TypeVar, cast
@@ -173,10 +172,10 @@ def diverted() -> Iterator[int]:
     """A descriptor of what stdout is; within the block stdout itself is stderr. It stays open: a thread may still write
     to it."""
     descriptor = os.dup(1)
-    sys.stdout.flush()
+    print(end="", flush=True)  # there is no sys.stdout where it was closed, which print does not mind
     os.dup2(2, 1)
     try:
         yield descriptor
     finally:
-        sys.stdout.flush()
+        print(end="", flush=True)
         os.dup2(descriptor, 1)

@@ -245,6 +245,13 @@ def test_a_file_whose_name_is_not_utf_8(command, files, tmp_path):
     assert json.loads(command("mark", "show", "a\udcff.wav", "--json").out)["files"][0]["file"] == "a\udcff.wav"
 
 
+def test_with_stdout_closed(command, files, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "stdout", None)
+        ran = command("mark", "detect", "none.wav", "plain.flac")
+    assert ran.status == 2 and ran.lines == ["error: audio none.wav: no such file"]
+
+
 def test_show(command, files):
     ran = command("mark", "show", "marked.wav", "short.wav", "--key", "k")
     assert ran.status == 0, ran.err

@@ -122,6 +122,20 @@ def test_an_answer_that_nobody_reads_ends_the_input():
     os.close(write_out)
 
 
+def test_what_is_printed_meanwhile_goes_to_stderr(capfd, monkeypatch):
+    os.write(1, b"before\n")
+    with stdio.diverted() as descriptor:
+        os.write(1, b"meanwhile\n")  # as print does, and what is written in C
+        os.write(descriptor, b"an answer\n")
+    os.write(1, b"behind\n")
+    os.close(descriptor)
+    assert capfd.readouterr() == ("before\nan answer\nbehind\n", "meanwhile\n")
+    monkeypatch.setattr("sys.stdout", None)  # as it is where it was closed
+    with stdio.diverted() as descriptor:
+        pass
+    os.close(descriptor)
+
+
 def test_a_client_that_reads_nothing_holds_up_no_end():
     reading, writing = os.pipe()
 
