@@ -11,9 +11,9 @@ An event is a line of JSON, behind it as many bytes of further JSON and of a pay
 answered by the event `error`, then the connection is closed: clients wait for the end of the sound otherwise. The
 protocol has no keys. What is not an event ends the connection, so no web page can speak through it with a request.
 
-A client may close its side once it has asked: what it has asked for in full is spoken to the end. One that has left
-looks the same to a reader, and nothing but writing tells the two apart: who has left answers what comes with a reset.
-Sound is written all the time. Where there is none yet, `ping` is, every LOOK seconds.
+A client may close its side once it has asked: what it has asked for in full is spoken to the end. To a reader, one that
+has left looks the same. Only a write tells the two apart, because the machine of who has left answers it with a reset.
+Sound is such a write; where none comes, for a text that waits, `ping` is sent every LOOK seconds.
 """
 
 from __future__ import annotations
@@ -107,7 +107,7 @@ class Session:
         self.server, self.reader, self.writer = server, reader, writer
         self.todo = asyncio.Queue[Callable[[], Awaitable[None]] | None]()  # None: the client sends no more
         self.written: Written | None = None  # between synthesize-start and synthesize-stop
-        self.unended = asyncio.Event()  # whether the client sends no more, and that is before the end of `written`
+        self.unended = asyncio.Event()  # set where the client sends no more, and `written` has no end
         self.busy, self.turn, self.sent = False, asyncio.Lock(), 0.0  # turn: to write; sent: when, on the loop's clock
 
     async def run(self) -> None:

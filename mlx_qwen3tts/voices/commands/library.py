@@ -8,7 +8,7 @@ from typing import Any
 
 from ... import cli
 from ...errors import InvalidValue, VoiceNotFound
-from ..metadata import RECORDING
+from ..metadata import RECORDING, recording_of
 from .shared import (
     Command,
     add_library,
@@ -88,7 +88,7 @@ def add(options: Namespace) -> None:
     def made(source: str) -> Voice:
         if encoder is None or source not in sounds:
             return lookup.voice(source)
-        vector, told = encoder.encode(source, options.prepare), {RECORDING: Path(source).name}
+        vector, told = encoder.encode(source, options.prepare), {RECORDING: recording_of(source)}
         return Voice(vector, source_model=encoder.source, other=told)
 
     with cli.bar("adding", "voice", total=len(named)) as advance:
