@@ -14,11 +14,13 @@ import signal
 import sys
 import threading
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NoReturn
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, NoReturn, TypeVar
 
-from .errors import InvalidValue, QwenTTSError
+from .errors import AudioError, InvalidValue, QwenTTSError, VoiceError
 
+F = TypeVar("F")
+R = TypeVar("R")
 MODEL = "mlx_model"  # what --model is where nobody says, and what convert writes
 SPOKEN = ("--text", "--instruct", "--ref-text")  # options whose value is not a file
 # What there is to type, and what it does in a few words.
@@ -344,12 +346,33 @@ def _open_closed() -> None:
         sys.stderr = open(os.devnull, "w")  # noqa: SIM115, for as long as the program runs
 
 
-def _fail(error: QwenTTSError | OSError) -> NoReturn:
+def tell(error: QwenTTSError | OSError) -> None:
+    """What is wrong, on stderr, where a command goes on with something else; it exits with 2 at its end."""
     if os.environ.get("MLX_QWEN3TTS_TRACEBACK"):
         raise error
     note("error: " + " ".join(str(error).split()))
     if pointer := getattr(error, "pointer", None):  # a place in an expression, which needs its own lines
         note(pointer)
+
+
+def each(files: Iterable[F], work: Callable[[F], R], advance: Callable[[float], object]) -> list[R]:
+    """What work gives of every file. All that cannot be used are named, not the first alone, then the command exits
+    with 2. advance: of a bar, called with 1 for each file that is done."""
+    made, unusable = [], False
+    for file in files:
+        try:
+            made.append(work(file))
+            advance(1)
+        except (AudioError, VoiceError, OSError) as error:
+            tell(error)
+            unusable = True
+    if unusable:
+        sys.exit(2)
+    return made
+
+
+def _fail(error: QwenTTSError | OSError) -> NoReturn:
+    tell(error)
     sys.exit(2)
 
 

@@ -77,11 +77,9 @@ def embed(options: argparse.Namespace) -> None:
 
             vectors, source = listen(options.workers, options.model, options.audio, options.prepare, advance)
         else:
-            encoder, vectors = SpeakerEncoder.from_pretrained(options.model), []
+            encoder = SpeakerEncoder.from_pretrained(options.model)
             source = encoder.source
-            for audio in options.audio:
-                vectors.append(encoder.encode(audio, options.prepare))
-                advance(1)
+            vectors = cli.each(options.audio, lambda audio: encoder.encode(audio, options.prepare), advance)
     result = {"output": [str(file) for file in files], "dimension": vectors[0].shape[0]}
     metadata = {"source_model": source}
     if options.average and len(vectors) > 1:

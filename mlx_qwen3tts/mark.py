@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from . import cli
+from .errors import QwenTTSError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -25,7 +26,9 @@ EXAMPLES = """\
 def build_parser() -> argparse.ArgumentParser:
     options = cli.parser("mark", __doc__, EXAMPLES)
     ways = options.add_subparsers(dest="way", metavar="WAY", required=True, parser_class=cli.Parser)
-    detect = ways.add_parser("detect", help="look for the mark; exit status 1 where a file has none")
+    detect = ways.add_parser(
+        "detect", help="look for the mark; exit status 1 where a file has none, 2 where one is unreadable"
+    )
     show = ways.add_parser("show", help="print tags, mark and signature")
     for way in (detect, show):
         way.add_argument("files", nargs="+", metavar="FILE", help="any sound that can be read")
@@ -41,8 +44,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    options = build_parser().parse_args(arguments)
-    cli.run(detect if options.way == "detect" else show, options)
+    cli.run(mark, build_parser().parse_args(arguments))
 
 
 def keys_of(options: argparse.Namespace) -> list[str]:
@@ -108,39 +110,62 @@ def row(file: str, found: Sequence[Found], short: str) -> dict[str, Any]:
     return {"file": file, "present": present, "keys": keys, "seconds": seconds, "problem": short or None}
 
 
-def detect(options: argparse.Namespace) -> None:
-    keys, rows = keys_of(options), []
-    for file in options.files:
-        found, short = search(file, keys)
-        rows.append(row(file, found, short))
-        if not options.json:
-            print(f"{file}: {told(found, short)}")
-    if options.json:
-        cli.print_json({"files": rows})
-    if not all(one["present"] for one in rows):
-        sys.stdout.flush()
-        sys.exit(1)
+def detected(file: str, keys: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
+    """(the mark of a file as JSON, the same for people)."""
+    found, short = search(file, keys)
+    return row(file, found, short), [f"{file}: {told(found, short)}"]
 
 
-def show(options: argparse.Namespace) -> None:
+def shown(file: str, keys: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
+    """(all that a file says as JSON, the same for people)."""
     from .audio.tag_reading import read_tags
     from .provenance.origin import read_comment
     from .provenance.signature import read_signature
 
-    keys, rows = keys_of(options), []
+    found, short = search(file, keys)
+    tags, signature = read_tags(file), read_signature(file)
+    origin = read_comment(tags.get("comment", ""))
+    values = {"tags": tags, "origin": origin, "mark": row(file, found, short), "signature": signature, "problem": None}
+    lines = [file, *tag_lines(tags, origin), f"  mark: {told(found, short)}", *signed_lines(signature)]
+    return {"file": file, **values}, lines
+
+
+def printable(line: str) -> str:
+    """A line without what moves a terminal's cursor or begins another line: a file may say anything of itself."""
+    return "".join(char if char.isprintable() else "?" for char in line)
+
+
+def unread(file: str, problem: str, way: str) -> dict[str, Any]:
+    """What there is to say of a file that cannot be read, as JSON."""
+    mark = {"file": file, "present": None, "keys": [], "seconds": None, "problem": problem}
+    if way == "detect":
+        return mark
+    return {"file": file, "tags": {}, "origin": None, "mark": mark, "signature": None, "problem": problem}
+
+
+def mark(options: argparse.Namespace) -> None:
+    """Report on every file. Exit status 2 where one cannot be read, else 1 where one is looked for a mark and has
+    none."""
+    keys, rows, status = keys_of(options), [], 0
     for file in options.files:
-        found, short = search(file, keys)
-        tags, signature = read_tags(file), read_signature(file)
-        origin = read_comment(tags.get("comment", ""))
-        rows.append(
-            {"file": file, "tags": tags, "origin": origin, "mark": row(file, found, short), "signature": signature}
-        )
+        try:
+            values, lines = (detected if options.way == "detect" else shown)(file, keys)
+        except (QwenTTSError, OSError) as error:
+            cli.tell(error)
+            rows.append(unread(file, " ".join(str(error).split()), options.way))
+            status = 2
+            continue
+        rows.append(values)
+        if options.way == "detect" and not values["present"]:
+            status = max(status, 1)
         if not options.json:
-            print(
-                "\n".join([file, *tag_lines(tags, origin), f"  mark: {told(found, short)}", *signed_lines(signature)])
-            )
+            print("\n".join(map(printable, lines)))
     if options.json:
         cli.print_json({"files": rows})
+    if status:
+        if sys.stdout:  # None where it is closed
+            sys.stdout.flush()
+        sys.exit(status)
 
 
 def tag_lines(tags: dict[str, str], origin: dict[str, Any] | None) -> list[str]:

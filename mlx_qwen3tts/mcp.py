@@ -7,14 +7,13 @@ import asyncio
 import contextlib
 import importlib.util
 import os
-import threading
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from . import cli
-from .errors import InvalidValue, MissingExtra, QwenTTSError, install_hint
-from .server.settings import Settings
+from .errors import MissingExtra, QwenTTSError, install_hint
+from .server.settings import Settings, check_speech
 
 if TYPE_CHECKING:
     from .desktop.client import Client
@@ -115,8 +114,7 @@ def mcp(options: argparse.Namespace) -> None:
     for name in NEEDED:
         if importlib.util.find_spec(name) is None:
             raise MissingExtra(f"mcp needs {name}: {install_hint('mcp')}")
-    if options.output.expanduser().exists() and not options.output.expanduser().is_dir():
-        raise InvalidValue(f"--output {options.output} is not a folder", param="output")
+    check_speech(options.output, "output")
     from .desktop.client import Client
 
     client = None
@@ -127,43 +125,17 @@ def mcp(options: argparse.Namespace) -> None:
 
 async def on_stdio(options: argparse.Namespace, client: Client | None) -> None:
     """Answer on stdin and stdout until stdin ends. Whatever else is printed meanwhile goes to stderr."""
-    from mcp.server.stdio import stdio_server
+    from .server import stdio, tools
 
-    from .server import tools
-
-    asking, incoming = Asking(options, client), cast("Any", lines(0))
+    asking = Asking(options, client)
     server = tools.server(tools.Tools(asking, options.output))
     try:
         cli.note(f"ready: tools on stdin and stdout; speech is kept in {options.output}")
-        async with stdio_server(incoming) as streams:
+        async with stdio.transport() as streams:
             await server.run(*streams, server.create_initialization_options())
     finally:
         await asking.close()
     cli.note("stopped")
-
-
-async def lines(descriptor: int) -> AsyncIterator[str]:
-    """The lines of a descriptor, read by a thread that keeps nobody from ending: a signal comes through at once."""
-    loop, read = asyncio.get_running_loop(), asyncio.Queue[bytes]()
-
-    def pump() -> None:
-        data = b"."
-        while data:
-            try:
-                data = os.read(descriptor, 1 << 16)
-            except OSError:
-                data = b""
-            with contextlib.suppress(RuntimeError):  # the loop has ended
-                loop.call_soon_threadsafe(read.put_nowait, data)
-
-    threading.Thread(target=pump, name="mlx_qwen3tts stdin", daemon=True).start()
-    held = b""
-    while data := await read.get():
-        *whole, held = (held + data).split(b"\n")
-        for line in whole:
-            yield line.decode("utf-8", "replace")
-    if held:
-        yield held.decode("utf-8", "replace")
 
 
 if __name__ == "__main__":

@@ -85,19 +85,20 @@ def texts(options: argparse.Namespace) -> Iterator[str]:
 
         yield from (one for one in (sentences if options.interactive else pieces)(text) if one.strip())
         return
-    from .synthesis.pieces import sentences
+    from .synthesis.pieces import overfull, pieces, sentences
 
     at_once, held, any_text = sys.stdin is not None and sys.stdin.isatty(), "", False
     for piece in files.read_stdin():
         *whole, held = [held + piece] if at_once else sentences(held + piece) or [""]
         if at_once:
             whole, held = [held], ""
-        for sentence in whole:
-            if sentence.strip():
+        parts, held = overfull(held)  # of a text that never ends a sentence
+        for part in [*(part for sentence in whole for part in pieces(sentence)), *parts]:
+            if part.strip():
                 any_text = True
-                yield sentence
+                yield part
     if held.strip():
-        yield held
+        yield from pieces(held)
     elif not any_text:
         raise InvalidValue("text is empty")
 

@@ -20,7 +20,7 @@ from urllib.parse import quote
 from . import cli
 from .audio.formats import CONTENT_TYPES
 from .errors import InvalidValue, MissingExtra, OutputError, install_hint
-from .server.settings import Settings
+from .server.settings import Settings, check_speech
 
 log = logging.getLogger(f"{__package__}.serve")  # also where it runs as __main__
 
@@ -109,8 +109,7 @@ def settings(options: argparse.Namespace) -> Settings:
     if options.wyoming is not None and key is not None and not options.wyoming_without_key:
         message = "--wyoming: that protocol knows no keys, so whoever reaches its port may speak without --api-key"
         raise InvalidValue(f"{message}; add --wyoming-without-key if that is meant", param="wyoming")
-    if options.mcp_output.expanduser().exists() and not options.mcp_output.expanduser().is_dir():
-        raise InvalidValue(f"--mcp-output {options.mcp_output} is not a folder", param="mcp_output")
+    check_speech(options.mcp_output, "mcp_output")
     for origin in options.allow_origin:
         if origin in ("*", "null"):
             raise InvalidValue(f"--allow-origin {origin} would let every page in; name one", param="allow_origin")

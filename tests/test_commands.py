@@ -390,6 +390,27 @@ def test_embedding_a_recording(suffix, command, checkpoint, tmp_path, model):
         assert np.load("v.npy").shape == (64,) and np.load("v.npy").dtype == np.float32
 
 
+@pytest.mark.parametrize(
+    ("run", "more"),
+    [
+        (("embed",), ("--output", "made/", "--model")),
+        (("voices", "measure"), ("--output", "made.csv")),
+        (("voices", "add"), ("--library", "made", "--model")),
+    ],
+    ids=["embed", "measure", "add"],
+)
+def test_all_files_that_cannot_be_used_are_named(run, more, command, checkpoint, tmp_path):
+    (tmp_path / "text.wav").write_text("Not a sound.")
+    good = [recording(tmp_path / "good.wav", 1, 3.1)] if "measure" not in run else []  # which compiles for seconds
+    model = [checkpoint("base")] if more[-1] == "--model" else []
+    before = sorted(tmp_path.rglob("*"))
+    ran = command(*run, "none.wav", *good, "text.wav", *more, *model)
+    missing, text = ran.lines
+    assert ran.status == 2 and ran.out == "" and missing == "error: audio none.wav: no such file"
+    assert text.startswith("error: audio text.wav cannot be read: ")
+    assert sorted(tmp_path.rglob("*")) == before, "something was left behind"
+
+
 def test_several_recordings_to_a_folder(command, refused, checkpoint, tmp_path):
     audio = [recording(tmp_path / f"{name}.wav", i, 3.1) for i, name in enumerate("abc")]
     run = ("embed", "--model", checkpoint("base"), *audio, "--output")

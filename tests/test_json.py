@@ -37,6 +37,11 @@ def test_numbers_that_json_cannot_hold_are_refused_by_their_place():
     assert json_text({"ü": [1]}, ensure_ascii=False, separators=(",", ":")) == '{"ü":[1]}'
 
 
+def test_a_name_that_is_not_utf_8_can_be_written_and_read_again():
+    text = json_text({"file": "ü\udcff"}, ensure_ascii=False)
+    assert text == '{"file": "ü\\udcff"}' and json.loads(text.encode()) == {"file": "ü\udcff"}
+
+
 def test_reports_have_null_for_an_undefined_figure(capsys):
     cli.print_json({"spread": math.nan, "scores": {"anna": math.inf}})
     assert strict(capsys.readouterr().out) == {"spread": None, "scores": {"anna": None}}

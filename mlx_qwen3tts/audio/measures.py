@@ -187,8 +187,13 @@ def write_csv(path: str | Path, rows: Iterable[Mapping[str, str | float]]) -> No
     writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
     writer.writeheader()
     writer.writerows(kept)
+    try:
+        data = text.getvalue().encode(encoding)
+    except UnicodeEncodeError as error:
+        name = next(cell for new in added for cell in new.values() if error.object[error.start] in cell)
+        raise InvalidValue(f"labels {path}: {name!r} is not UTF-8; rename the file") from None
     with whole_file(path) as temporary:
-        temporary.write_bytes(text.getvalue().encode(encoding))
+        temporary.write_bytes(data)
 
 
 def _same(old: Mapping[str, str], new: Mapping[str, str]) -> bool:

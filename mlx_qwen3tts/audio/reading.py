@@ -8,10 +8,11 @@ either side of 128. Floats are within ±1 already.
 
 import io
 import math
+import os
 import tempfile
 from numbers import Integral
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import mlx.core as mx
 import numpy as np
@@ -103,6 +104,11 @@ def open_recording(source: str | Path | bytes) -> "soundfile.SoundFile":
     return file
 
 
+def native(path: str | Path) -> Any:
+    """A path as soundfile takes it, whose types know nothing of bytes: a name need not be UTF-8."""
+    return str(path) if os.name == "nt" else os.fsencode(path)
+
+
 def _open(source: str | Path | bytes) -> "soundfile.SoundFile":
     """What libsndfile opens, itself or after a converter."""
     import soundfile
@@ -111,7 +117,7 @@ def _open(source: str | Path | bytes) -> "soundfile.SoundFile":
     raw = path is not None and path.suffix.lower() == ".raw"  # soundfile asks for the rate of what has this extension
     try:
         if path is not None and not raw:
-            return soundfile.SoundFile(str(path))
+            return soundfile.SoundFile(native(path))
         return soundfile.SoundFile(io.BytesIO(path.read_bytes() if path else source))  # pyright: ignore[reportArgumentType]  (bytes, where it has no path)
     except soundfile.LibsndfileError as error:
         problem = error

@@ -23,7 +23,9 @@ def json_text(
     """
 
     def dumped(what: Any) -> str:
-        return json.dumps(what, allow_nan=False, indent=indent, ensure_ascii=ensure_ascii, separators=separators)
+        text = json.dumps(what, allow_nan=False, indent=indent, ensure_ascii=ensure_ascii, separators=separators)
+        # Halves of characters, as names of files have them that are not UTF-8, stay escaped, or nothing could write it.
+        return text if ensure_ascii else text.encode(errors="backslashreplace").decode()
 
     try:
         return dumped(value)

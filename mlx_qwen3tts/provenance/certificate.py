@@ -16,6 +16,7 @@ from ..errors import InvalidValue
 OURS = "mlx_qwen3tts, self-signed"  # the organisation in certificates that are made here
 NAME = "identity not verified"
 YEARS = 10
+KEYS = "C2PA takes keys of RSA, Ed25519 and the curves P-256, P-384 and P-521"
 C2PA_SIGNING = "1.3.6.1.4.1.62558.2.1"  # the extended key usage for claims of C2PA
 
 
@@ -33,21 +34,30 @@ class Identity:
 def read_identity(certificate: Path, key: Path) -> Identity:
     """The Identity of two PEM files, which may be the same. InvalidValue for what is not one, or does not fit."""
     from cryptography import x509
+    from cryptography.exceptions import UnsupportedAlgorithm
     from cryptography.hazmat.primitives import serialization
 
+    told, secret = _read(certificate, "sign_certificate"), _read(key, "sign_key")
     try:
-        chain = x509.load_pem_x509_certificates(_read(certificate, "sign_certificate"))
-    except ValueError as error:
-        raise InvalidValue(f"{certificate} has no certificate in PEM: {error}", param="sign_certificate") from None
+        chain = x509.load_pem_x509_certificates(told)
+    except ValueError:  # whose words are for programmers
+        message = f"{certificate} has no certificate in PEM, or one that is damaged"
+        raise InvalidValue(message, param="sign_certificate") from None
     try:
-        private = serialization.load_pem_private_key(_read(key, "sign_key"), password=None)
+        private = serialization.load_pem_private_key(secret, password=None)
     except TypeError:
         message = f"{key} is locked with a password; openssl pkey -in {key} -out OPEN writes it without one"
         raise InvalidValue(message, param="sign_key") from None
-    except ValueError as error:
-        raise InvalidValue(f"{key} has no private key in PEM: {error}", param="sign_key") from None
+    except ValueError:
+        raise InvalidValue(f"{key} has no private key in PEM, or one that is damaged", param="sign_key") from None
+    except UnsupportedAlgorithm:
+        raise InvalidValue(f"{key}: {KEYS}", param="sign_key") from None
     first, form = chain[0], (serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
-    if first.public_key().public_bytes(*form) != private.public_key().public_bytes(*form):
+    try:
+        public = first.public_key()
+    except (ValueError, UnsupportedAlgorithm):
+        raise InvalidValue(f"{certificate}: {KEYS}", param="sign_certificate") from None
+    if public.public_bytes(*form) != private.public_key().public_bytes(*form):
         raise InvalidValue(f"{key} is not the key of the certificate {certificate}", param="sign_key")
     now = datetime.datetime.now(datetime.timezone.utc)
     if not first.not_valid_before_utc <= now <= first.not_valid_after_utc:
@@ -79,9 +89,7 @@ def _algorithm(private: Any, key: Path) -> str:
     curves = {"secp256r1": "es256", "secp384r1": "es384", "secp521r1": "es512"}
     if isinstance(private, ec.EllipticCurvePrivateKey) and private.curve.name in curves:
         return curves[private.curve.name]
-    raise InvalidValue(
-        f"{key}: C2PA takes keys of RSA, Ed25519 and the curves P-256, P-384 and P-521", param="sign_key"
-    )
+    raise InvalidValue(f"{key}: {KEYS}", param="sign_key")
 
 
 def make_identity() -> bytes:

@@ -116,6 +116,7 @@ class Signer:
 
 
 OWN = "signing.pem"
+ANEW = "move it away, and a new one is made"
 
 
 def manifest(origin: Origin | None) -> dict[str, Any]:
@@ -141,10 +142,13 @@ def _given(value: Any) -> Any:
 
 
 def own_identity(place: Path) -> Identity:
-    """The identity that this program keeps, made now where there is none. Only its user can read it."""
+    """The identity that this program keeps, made now where there is none. Only its user can read it.
+
+    InvalidValue for what lies there and cannot sign, OutputError where nothing can be kept.
+    """
     try:
         place.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        if not place.exists():
+        if not os.path.lexists(place):
             descriptor, name = tempfile.mkstemp(dir=place.parent)  # with mode 0600
             try:
                 with os.fdopen(descriptor, "wb") as file:
@@ -153,11 +157,18 @@ def own_identity(place: Path) -> Identity:
                     os.link(name, place)
             finally:
                 os.unlink(name)
+        if not place.is_file():  # a pipe would be waited for
+            raise InvalidValue(f"{place} is not a regular file; {ANEW}", param="sign")
         if place.stat().st_mode & 0o077:
             raise InvalidValue(f"{place} has a private key that others can read; chmod 600 it", param="sign")
-        return read_identity(place, place)
+    except FileExistsError:
+        raise OutputError(f"cannot keep a certificate in {place}: {place.parent} is not a folder") from None
     except OSError as error:
         raise OutputError(f"cannot keep a certificate in {place}: {error.strerror or error}") from None
+    try:
+        return read_identity(place, place)
+    except InvalidValue as error:
+        raise InvalidValue(f"{error}; {ANEW}", param="sign") from None
 
 
 def read_signature(path: str | Path) -> dict[str, Any] | None:
@@ -208,9 +219,9 @@ def _kind(path: str | Path) -> str | None:
 
 def _told(store: dict[str, Any]) -> dict[str, Any]:
     """What a manifest store says, and whether it holds."""
-    active = store["manifests"][store["active_manifest"]]
+    active = store["manifests"].get(store.get("active_manifest"), {})  # which is not there where it is damaged
     problems = [one["code"] for one in store.get("validation_status", []) if one["code"] != UNTRUSTED]
-    valid = store.get("validation_state") in ("Valid", "Trusted") and not problems
+    valid = bool(active) and store.get("validation_state") in ("Valid", "Trusted") and not problems
     signed = active.get("signature_info", {})
     issuer, name = signed.get("issuer") or "nobody named", signed.get("common_name")
     own = issuer == OURS

@@ -26,7 +26,7 @@ from ..errors import InvalidValue, OutputError
 from ..files.json_text import json_text
 from ..files.output import whole_file
 from ..voices.library.rights import check_consent
-from ..voices.metadata import RECORDING
+from ..voices.metadata import RECORDING, recording_of
 from ..voices.voice import Voice
 from .cues import Cue
 
@@ -109,10 +109,10 @@ def read_original(
     except OSError as error:
         raise OutputError(f"cannot write {folder}: {error.strerror or error}") from None
     for name, (vector, seconds) in heard(source, found, encoder).items():
-        told = {RECORDING: Path(source).name, "speaker": name, "seconds": f"{seconds:.1f}"}
+        told = {RECORDING: recording_of(source), "speaker": name, "seconds": f"{seconds:.1f}"}
         Voice(vector, source_model=encoder.source, other=told, **rights).save(folder / f"{name}.safetensors")
     _write(folder / CAST, {name: str(folder / f"{name}.safetensors") for name in found.speakers})
-    _write(folder / TURNS, {RECORDING: Path(source).name, **asked, "turns": [asdict(turn) for turn in found.turns]})
+    _write(folder / TURNS, {RECORDING: recording_of(source), **asked, "turns": [asdict(turn) for turn in found.turns]})
     return Original(tuple(found.turns), folder / CAST, True)
 
 

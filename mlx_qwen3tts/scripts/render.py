@@ -13,6 +13,7 @@ import numpy as np
 from .. import checks
 from ..audio.level import BOOK_LEVEL, HIGHEST, gain, together
 from ..audio.long import Chapter, check_long, write_long
+from ..audio.reading import native
 from ..errors import InvalidValue
 from ..files.output import check_folder, check_not_read, check_writable
 from ..provenance.origin import Origin
@@ -291,5 +292,5 @@ class Track:
                 continue
             peak = self.entries[number]["checks"]["peak"]
             factor = self.gains[self.pieces[number].part.voice]
-            samples, _ = soundfile.read(str(self.manifest.place(self.words[number])), dtype="float32")
+            samples, _ = soundfile.read(native(self.manifest.place(self.words[number])), dtype="float32")
             yield samples * np.float32(min(factor, HIGHEST / peak) if peak and factor != 1 else 1.0)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..errors import InvalidValue
 from ..voices import FOLDER
 
 if TYPE_CHECKING:
@@ -37,3 +38,19 @@ class Settings:
     media_root: Path | None = None
     speech: Path = Path("~/mlx_qwen3tts/speech")
     url_hosts: tuple[str, ...] = ()
+
+
+def check_speech(folder: Path, param: str) -> None:
+    """InvalidValue for what cannot be Settings.speech. param: the option that names it."""
+    option = f"--{param.replace('_', '-')} {folder}"
+    try:
+        place = folder.expanduser().absolute()
+    except RuntimeError:
+        raise InvalidValue(f"{option}: there is no such user", param=param) from None
+    try:
+        str(place).encode()
+    except UnicodeEncodeError:
+        message = f"{str(place)!r} is not UTF-8, as the answers are that name it; choose another folder"
+        raise InvalidValue(message, param=param) from None
+    if place.exists() and not place.is_dir():
+        raise InvalidValue(f"{option} is not a folder", param=param)

@@ -10,6 +10,10 @@
 An event is a line of JSON, behind it as many bytes of further JSON and of a payload as the line says. A mistake is
 answered by the event `error`, then the connection is closed: clients wait for the end of the sound otherwise. The
 protocol has no keys. What is not an event ends the connection, so no web page can speak through it with a request.
+
+A client may close its side once it has asked: what it has asked for in full is spoken to the end. To a reader, one that
+has left looks the same. Only a write tells the two apart, because the machine of who has left answers it with a reset.
+Sound is such a write; where none comes, for a text that waits, `ping` is sent every LOOK seconds.
 """
 
 from __future__ import annotations
@@ -27,6 +31,7 @@ from wyoming.audio import AudioChunk, AudioStart, AudioStop
 from wyoming.error import Error
 from wyoming.event import Event, Eventable, async_write_event
 from wyoming.info import Attribution, Info, TtsProgram, TtsVoice
+from wyoming.ping import Ping
 from wyoming.tts import SynthesizeStopped
 
 from .. import __version__
@@ -34,7 +39,7 @@ from ..errors import InvalidValue, QwenTTSError, UnsupportedValue, WrongType
 from ..synthesis.languages import language_code
 from . import asking, shelf
 from .answers import error_body, status_of
-from .speaking import Flow, called, speaking
+from .speaking import Flow, called, speaking, unless
 from .waiting import first_ended, within
 from .written import Written
 
@@ -48,6 +53,7 @@ LINE, DATA, PAYLOAD = 64 << 10, 1 << 20, 64 << 10  # bytes of an event's line, o
 # Seconds to wait for the first event, within a text or for who does not read, and with nothing to do.
 FIRST, PAUSE, IDLE = 10.0, 120.0, 600.0
 CONNECTIONS, WAITING = 64, 16  # at once; texts of one connection that wait
+LOOK = 1.0  # seconds without sound after which a client that sends no more is looked for
 GRACE = 1.0  # seconds to send the rest of what was spoken when the server stops
 WIDTH, CHANNELS = 2, 1  # bytes of a sample
 SOURCE = Attribution("Qwen3-TTS", "https://github.com/QwenLM/Qwen3-TTS")
@@ -99,12 +105,13 @@ class Session:
 
     def __init__(self, server: Server, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.server, self.reader, self.writer = server, reader, writer
-        self.todo: asyncio.Queue[Callable[[], Awaitable[None]]] = asyncio.Queue(WAITING)
+        self.todo = asyncio.Queue[Callable[[], Awaitable[None]] | None]()  # None: the client sends no more
         self.written: Written | None = None  # between synthesize-start and synthesize-stop
-        self.busy, self.turn = False, asyncio.Lock()  # turn: to write
+        self.unended = asyncio.Event()  # set where the client sends no more, and `written` has no end
+        self.busy, self.turn, self.sent = False, asyncio.Lock(), 0.0  # turn: to write; sent: when, on the loop's clock
 
     async def run(self) -> None:
-        """Answer until the client leaves, which gives its row back, or makes a mistake."""
+        """Answer until all is said, or the client leaves, which gives its row back, or makes a mistake."""
         done = await first_ended(self._read(), self._speak())
         with contextlib.suppress(OSError):  # it has left
             try:
@@ -117,7 +124,7 @@ class Session:
     # In
 
     async def _read(self) -> None:
-        """Take events in until no more come."""
+        """Take events in until no more come, then see to it that there is somebody to hear what was asked for."""
         patience = FIRST
         while True:
             reading = asyncio.ensure_future(read_event(self.reader))
@@ -129,12 +136,19 @@ class Session:
                 reading.cancel()
             event = reading.result()
             if event is None:
-                return
-            if event.type == "describe":  # at once: a script may close its side when it has asked
+                break
+            if event.type == "describe":  # at once, while others are being spoken for
                 await self._send(await info(self.server))
             else:
                 self._take(event)
             patience = IDLE if self.written is None else PAUSE
+        if self.written is not None:
+            self.unended.set()
+        self.todo.put_nowait(None)
+        while True:  # until all is said
+            await asyncio.sleep(LOOK)
+            if asyncio.get_running_loop().time() - self.sent >= LOOK:
+                await self._send(Ping())
 
     def _take(self, event: Event) -> None:
         """Have spoken what an event asks for. Other types are passed over, as servers of this protocol do."""
@@ -145,8 +159,8 @@ class Session:
             if self.written is not None:
                 raise InvalidValue("synthesize-start came in the middle of a text; send synthesize-stop first")
             asked = self._asked(event.data, "text")
-            self.written = Written(self.server, lambda: asked)
-            self._later(partial(self._stream, self.written, asked))
+            self.written, self.unended = Written(self.server, lambda: asked), asyncio.Event()
+            self._later(partial(self._stream, self.written, asked, self.unended))
         elif event.type in ("synthesize-chunk", "synthesize-stop"):
             if self.written is None:
                 raise InvalidValue(f"{event.type} came without synthesize-start")
@@ -160,7 +174,7 @@ class Session:
             self.written.take(text)
 
     def _later(self, answer: Callable[[], Awaitable[None]]) -> None:
-        if self.todo.full():
+        if self.todo.qsize() >= WAITING:
             raise InvalidValue(f"more than {WAITING} events wait to be answered")
         self.todo.put_nowait(answer)
 
@@ -177,8 +191,7 @@ class Session:
     # Out
 
     async def _speak(self) -> None:
-        while True:
-            answer = await self.todo.get()
+        while (answer := await self.todo.get()) is not None:
             self.busy = True
             await answer()
             self.busy = False
@@ -189,13 +202,19 @@ class Session:
                 await within(async_write_event(event.event(), self.writer), PAUSE)
             except asyncio.TimeoutError:
                 raise ConnectionAbortedError("it reads nothing any more") from None
+            self.sent = asyncio.get_running_loop().time()
 
     async def _whole(self, asked: asking.Asked) -> None:
         self.server.engine.check_room()
         await self._utter(await self.server.prepare(asked), None, first=True)
         await self._send(AudioStop())
 
-    async def _stream(self, written: Written, asked: asking.Asked) -> None:
+    async def _stream(self, written: Written, asked: asking.Asked, unended: asyncio.Event) -> None:
+        if not await unless(unended.wait(), self._segments(written, asked)):
+            raise InvalidValue("the text ended without synthesize-stop", param="text")
+
+    async def _segments(self, written: Written, asked: asking.Asked) -> bool:
+        """Speak a text as it is written; True at its end."""
         self.server.engine.check_room()
         await self.server.prepare(asked)  # so that a voice that is not there is refused before the first word
         async for segment, number, seed in written.segments():
@@ -204,6 +223,7 @@ class Session:
             await self._utter([await written.request(segment)], seed, first=number == 0)
         await self._send(AudioStop())
         await self._send(SynthesizeStopped())
+        return True
 
     async def _utter(self, requests: list[Request], seed: int | None, first: bool) -> None:
         """Send the sound of Requests; first: with a beginning, once there is sound and no more error to expect."""

@@ -92,6 +92,17 @@ def sentences(text: str, language: str | None = None) -> list[str]:
     return made
 
 
+def overfull(sentence: str, limit: int = LIMIT) -> tuple[list[str], str]:
+    """(parts of a sentence that still comes, each of a piece's length; what is held of it until more comes). Together
+    they are what there is of it; it is cut as `pieces` cuts, and held where it is not longer than two of them."""
+    parts, most = [], max(1, limit * LETTERS[written_in(sentence)] // LETTERS[USUAL])
+    while len(sentence) > 2 * most:
+        cut = max(sentence.rfind(mark, 1, most + 1) for mark in " \n")
+        parts.append(sentence[: cut if cut > 0 else most])
+        sentence = sentence[len(parts[-1]) :]
+    return parts, sentence
+
+
 def _parts(sentence: str, most: int) -> list[str]:
     """A sentence in parts of at most so many characters, cut at the last space before it where there is one."""
     parts: list[str] = []

@@ -6,6 +6,7 @@ stays as it is.
 
 import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, NoReturn
 
 from ..errors import InvalidValue, VoiceError, WrongType
@@ -28,6 +29,11 @@ class ReadOnly(dict[str, Any]):
 
     def __reduce__(self) -> tuple[object, ...]:  # a dict's own fills an empty one
         return ReadOnly, (dict(self),)
+
+
+def recording_of(path: str | Path) -> str:
+    """What RECORDING says of a file: its name, with a question mark for what is not UTF-8 in it."""
+    return Path(path).name.encode(errors="replace").decode()
 
 
 def taken_apart(metadata: Mapping[str, str]) -> dict[str, Any]:

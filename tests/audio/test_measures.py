@@ -152,6 +152,14 @@ def test_real_recordings(shared):
 
 # The CSV of labels
 
+
+def test_a_name_that_a_table_cannot_hold_is_refused(tmp_path):
+    path = tmp_path / "labels.csv"
+    with pytest.raises(InvalidValue, match=r"labels\.csv: 'rec/\\udcff\.wav' is not UTF-8; rename the file"):
+        write_csv(path, [ANNA, row("rec/\udcff.wav", dict.fromkeys(MEASURES, 1.0))])
+    assert not path.exists()
+
+
 ANNA = row("rec/anna.wav", dict.fromkeys(MEASURES, 1.0))
 BEN = row("rec/ben.wav", dict.fromkeys(MEASURES, 2.0) | {"f0_median": None})
 

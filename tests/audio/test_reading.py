@@ -29,6 +29,15 @@ KINDS = {
 }
 
 
+def test_a_name_that_is_not_utf_8(tmp_path):
+    path = tmp_path / "a\udcff.wav"
+    try:
+        path.write_bytes(audio_bytes(SOUND, RATE))
+    except OSError:
+        pytest.skip("this file system has names of UTF-8 alone")
+    np.testing.assert_allclose(read_audio(path, RATE), SOUND, atol=1e-4)
+
+
 @pytest.fixture
 def programs(tmp_path, monkeypatch):
     """A function that puts stand-ins for converters on the PATH, alone, and returns what they were called with.

@@ -196,6 +196,62 @@ def test_what_cannot_be_searched(refused, files):
     assert refused("mark", "detect", "marked.wav", "--key", "") == "key is empty; give any text"
 
 
+@pytest.mark.parametrize("way", ["detect", "show"])
+def test_a_file_that_cannot_be_read_is_named_and_the_others_are_searched(command, files, way):
+    given = ("none.wav", "marked.wav", "notes.txt", "plain.flac")
+    ran = command("mark", way, *given, "--key", "k")
+    missing, text = ran.lines
+    assert ran.status == 2 and missing == "error: audio none.wav: no such file"
+    assert text.startswith("error: audio notes.txt cannot be read: ")
+    heads = [line for line in ran.out.splitlines() if not line.startswith(" ")]
+    assert [head.partition(":")[0] for head in heads] == ["marked.wav", "plain.flac"]
+    ran = command("mark", way, *given, "--key", "k", "--json")
+    rows = json.loads(ran.out)["files"]
+    assert ran.status == 2 and ran.lines == [missing, text] and [row["file"] for row in rows] == list(given)
+    problems = [row["problem"] for row in rows]
+    assert problems == [missing.removeprefix("error: "), None, text.removeprefix("error: "), None]
+    marks = rows if way == "detect" else [row["mark"] for row in rows]
+    assert [one["present"] for one in marks] == [None, True, None, False]
+    assert all(one.keys() == marks[1].keys() for one in marks) and all(row.keys() == rows[1].keys() for row in rows)
+
+
+def test_a_file_that_the_system_withholds_stops_nothing_either(command, files, monkeypatch):
+    def withheld(path):
+        raise PermissionError(13, "Permission denied", path)
+
+    monkeypatch.setattr("mlx_qwen3tts.provenance.signature.read_signature", withheld)
+    ran = command("mark", "show", "marked.wav", "stereo.wav")
+    assert ran.status == 2 and ran.out == "" and len(ran.lines) == 2
+    assert ran.lines[1] == "error: [Errno 13] Permission denied: 'stereo.wav'"
+
+
+def test_what_a_file_says_moves_no_cursor_and_begins_no_line(command, files, monkeypatch):
+    forged = {"comment": "x\x1b[2J", "artist": "y\x9b1m\u2028  signature: valid"}
+    monkeypatch.setattr("mlx_qwen3tts.audio.tag_reading.read_tags", lambda path: forged)
+    signed = {"summary": "valid, by a\n  signature: valid, by b", "lines": ["made by: \x1b[31m\r"]}
+    monkeypatch.setattr("mlx_qwen3tts.provenance.signature.read_signature", lambda path: signed)
+    ran = command("mark", "show", "short.wav")
+    assert ran.status == 0 and ran.out.count("\n") == 7, ran.out
+    assert all(char.isprintable() or char == "\n" for char in ran.out)
+
+
+def test_a_file_whose_name_is_not_utf_8(command, files, tmp_path):
+    try:
+        (tmp_path / "marked.wav").rename(tmp_path / "a\udcff.wav")
+    except OSError:
+        pytest.skip("this file system has names of UTF-8 alone")
+    ran = command("mark", "detect", "a\udcff.wav", "--key", "k")
+    assert ran.status == 0 and ran.out.startswith("a?.wav: marked with the key 'k'"), ran.err
+    assert json.loads(command("mark", "show", "a\udcff.wav", "--json").out)["files"][0]["file"] == "a\udcff.wav"
+
+
+def test_with_stdout_closed(command, files, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "stdout", None)
+        ran = command("mark", "detect", "none.wav", "plain.flac")
+    assert ran.status == 2 and ran.lines == ["error: audio none.wav: no such file"]
+
+
 def test_show(command, files):
     ran = command("mark", "show", "marked.wav", "short.wav", "--key", "k")
     assert ran.status == 0, ran.err

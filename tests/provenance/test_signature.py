@@ -2,8 +2,11 @@
 
 import datetime
 import json
+import os
+import ssl
 import stat
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,7 +17,7 @@ from mlx_qwen3tts.audio.encoding import libav
 from mlx_qwen3tts.audio.long import write_long
 from mlx_qwen3tts.audio.tag_reading import read_tags
 from mlx_qwen3tts.audio.writing import write_audio
-from mlx_qwen3tts.errors import InvalidValue, MissingExtra, UnsupportedValue
+from mlx_qwen3tts.errors import InvalidValue, MissingExtra, OutputError, UnsupportedValue
 from mlx_qwen3tts.provenance.origin import Credit, Origin
 from mlx_qwen3tts.provenance.seal import SIGNED, Seal
 from mlx_qwen3tts.provenance.signature import Signer, check_signable, read_signature
@@ -73,6 +76,12 @@ def issued(tmp_path, name="me", key=None, days=30, **changes):
     return certificate, private
 
 
+def strange_curve(certificate):
+    """A certificate in PEM for a key of a curve that nobody knows: the number of P-384 is changed."""
+    p_384, unknown = bytes.fromhex("06052b81040022"), bytes.fromhex("06052b81040062")
+    return ssl.DER_cert_to_PEM_cert(ssl.PEM_cert_to_DER_cert(certificate).replace(p_384, unknown))
+
+
 @pytest.mark.parametrize("kind", SIGNED)
 def test_a_file_is_signed_and_checked(sound, tmp_path, kind):
     signer, path = Signer.open(), tmp_path / f"a.{kind}"
@@ -113,6 +122,20 @@ def test_a_changed_file_is_found_out(sound, tmp_path):
     assert read_signature(cut) is None, "who writes it anew leaves the signature out"
 
 
+def test_a_damaged_manifest_is_invalid(sound, tmp_path):
+    """Wherever it is damaged: where its own assertion is, c2pa names an active manifest that it does not have."""
+    path = tmp_path / "a.wav"
+    write_audio(path, sound, RATE, sign=Seal(signer=Signer.open()).signing(ORIGIN))
+    data = path.read_bytes()
+    start = data.index(b"anna") - 40
+    found = []
+    for place in range(start, start + 40, 2):
+        path.write_bytes(data[:place] + b"\xff" + data[place + 1 :])
+        found.append(read_signature(path))
+    assert all(one["state"] == "invalid" and one["summary"].startswith("invalid: ") for one in found)
+    assert any(one.get("issuer") == "nobody named" for one in found), "one that has no manifest any more"
+
+
 def test_the_own_key_is_kept_and_private(home, tmp_path):
     assert not home.exists()
     first = Signer.open().identity
@@ -121,10 +144,53 @@ def test_the_own_key_is_kept_and_private(home, tmp_path):
     home.chmod(0o644)
     with pytest.raises(InvalidValue, match="others can read; chmod 600"):
         Signer.open()
-    home.chmod(0o600)
-    home.write_text("no key")
-    with pytest.raises(InvalidValue, match="has no certificate in PEM"):
+
+
+OWN = {
+    "nothing": (lambda file, kept: file.write_text(""), "has no certificate in PEM"),
+    "something else": (lambda file, kept: file.write_bytes(bytes(range(256))), "has no certificate in PEM"),
+    "the key alone": (lambda file, kept: file.write_bytes(kept.partition(b"-----BEGIN CERT")[0]), "has no certificate"),
+    "no key": (
+        lambda file, kept: file.write_bytes(kept[kept.index(b"-----BEGIN CERT") :]),
+        "has no private key in PEM",
+    ),
+    "a folder": (lambda file, kept: file.mkdir(), "is not a regular file"),
+    "a pipe": (lambda file, kept: os.mkfifo(file), "is not a regular file"),
+    "a link to nothing": (lambda file, kept: file.symlink_to("nowhere"), "is not a regular file"),
+}
+
+
+@pytest.mark.parametrize("what", OWN)
+def test_what_lies_in_the_place_of_the_own_key_and_is_none(home, refused, checkpoint, what):
+    Signer.open()
+    kept, (put, message) = home.read_bytes(), OWN[what]
+    home.unlink()
+    put(home, kept)
+    if home.is_file():
+        home.chmod(0o600)
+    with pytest.raises(InvalidValue) as caught:
         Signer.open()
+    assert (caught.value.param, caught.value.code) == ("sign", "invalid_value")
+    told = refused("generate", "--model", checkpoint("base"), "--sign", "Hello.")
+    assert told == str(caught.value) and told.startswith(f"{home} {message}")
+    assert told.endswith("; move it away, and a new one is made") and "cryptography" not in told
+
+
+def test_an_own_key_that_cannot_be_read_or_kept(home, monkeypatch):
+    Signer.open()
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "read_bytes", lambda self: raises(PermissionError(13, "Permission denied")))
+        with pytest.raises(InvalidValue, match=r"^cannot read .*signing\.pem: Permission denied; move it away"):
+            Signer.open()
+    home.unlink()
+    home.parent.rmdir()
+    home.parent.write_text("")
+    with pytest.raises(OutputError, match=r"cannot keep a certificate in .*: .*/mlx_qwen3tts is not a folder$"):
+        Signer.open()
+
+
+def raises(error):
+    raise error
 
 
 def test_a_certificate_of_the_users(sound, tmp_path, command):
@@ -142,13 +208,18 @@ def test_certificates_that_cannot_sign(tmp_path):
     locked = issued(tmp_path, "locked", password=b"secret")
     old = issued(tmp_path, "old", days=10)
     web = issued(tmp_path, "web", usage=False)
+    strange = issued(tmp_path, "strange")
+    strange[0].write_text(strange_curve(strange[0].read_text()))
     (tmp_path / "empty.pem").write_text("")
     for given, message in (
         ((certificate, foreign), "is not the key of the certificate"),
         (locked, "is locked with a password"),
         (old, "is valid from .* alone"),
         (web, "cannot be signed with"),
-        ((tmp_path / "none.crt", key), "cannot read .*none.crt: No such file"),
+        (strange, "strange.crt: C2PA takes keys of RSA"),
+        ((tmp_path / "none.crt", key), "^cannot read .*none.crt: No such file"),
+        ((tmp_path, key), "^cannot read .*: Is a directory"),
+        ((certificate, tmp_path), "^cannot read .*: Is a directory"),
         ((tmp_path / "empty.pem", key), "has no certificate in PEM"),
         ((certificate, tmp_path / "empty.pem"), "has no private key in PEM"),
         ((certificate, None), "--sign-certificate needs --sign-key too"),

@@ -4,7 +4,6 @@ import asyncio
 import base64
 import importlib.util
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -16,7 +15,7 @@ import pytest
 
 from mlx_qwen3tts import Library, mcp
 from mlx_qwen3tts.desktop.client import Client
-from mlx_qwen3tts.server import tools
+from mlx_qwen3tts.server import stdio, tools
 from tests.server.leaving import given_up
 
 TEXT = "Hello there."
@@ -128,42 +127,52 @@ def line(number, method, params):
     return json.dumps({"jsonrpc": "2.0", "id": number, "method": method, "params": params}).encode() + b"\n"
 
 
-def test_on_stdio_it_answers_at_once_and_prints_nothing_else(tmp_path):
-    command = [sys.executable, "-m", "mlx_qwen3tts.mcp", "--model", "nowhere", "--server", "none", "--output", tmp_path]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
-        process.stdin.write(line(1, "initialize", START) + b"not JSON\n" + line(2, "tools/list", {}))
+def started(folder):
+    """The command in a process of its own, without a model."""
+    command = [sys.executable, "-m", "mlx_qwen3tts.mcp", "--model", "nowhere", "--server", "none", "--output", folder]
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+
+def test_on_stdio_it_answers_every_line_at_once_and_prints_nothing_else(tmp_path):
+    with started(tmp_path) as process:
+        half = b'{"jsonrpc": "2.0", "id": 3, "method": "tools/call", "params": {"text": "\\ud800"}}\n'
+        endless = b"x" * (stdio.LINE + 1)
+        wrong = (b"not JSON\n", b"\n", half, endless, b"\n")
+        for sent in (line(1, "initialize", START), *wrong, line(2, "tools/list", {})):
+            process.stdin.write(sent)
         process.stdin.flush()
-        told = {}
-        while len(told) < 2:
-            answer = json.loads(process.stdout.readline())
-            told[answer["id"]] = answer
-        assert told[1]["result"]["serverInfo"]["name"] == "mlx_qwen3tts" and len(told[2]["result"]["tools"]) == 5
+        told = [json.loads(process.stdout.readline()) for _ in range(5)]
+        answers = {answer["id"]: answer for answer in told if "result" in answer}
+        assert answers[1]["result"]["serverInfo"]["name"] == "mlx_qwen3tts"
+        assert len(answers[2]["result"]["tools"]) == 5
+        errors = [(answer["id"], answer["error"]["code"]) for answer in told if "error" in answer]
+        assert errors == [(None, -32700), (3, -32600), (None, -32700)]
         process.send_signal(signal.SIGTERM)  # with stdin still open
         out, err = process.communicate(timeout=20)
         assert process.returncode == 143 and out == b"", err
 
 
-def test_it_ends_with_stdin(monkeypatch):
-    read, write = os.pipe()
-
-    async def take():
-        os.write(write, b"one\ntw")
-        found = []
-        async for one in mcp.lines(read):
-            found.append(one)
-            if one == "one":
-                os.write(write, "o\nthrée".encode())
-                os.close(write)
-        return found
-
-    assert asyncio.run(take()) == ["one", "two", "thrée"]
-    os.close(read)
+def test_it_ends_with_who_reads_it(tmp_path):
+    with started(tmp_path) as process:
+        process.stdin.write(line(1, "initialize", START))
+        process.stdin.flush()
+        assert process.stdout.readline()
+        process.stdout.close()
+        process.stdin.write(line(2, "tools/list", {}))
+        process.stdin.flush()  # and stays open
+        assert process.wait(20) == 0
+        err = process.stderr.read().decode().splitlines()
+        assert err == [f"ready: tools on stdin and stdout; speech is kept in {tmp_path}", "stopped"]
 
 
 def test_what_it_refuses_before_it_starts(command, tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     ran = command("mcp", "--output", "file")
     assert ran.status == 2 and ran.lines == ["error: --output file is not a folder"]
+    ran = command("mcp", "--output", "speech\udcff")
+    assert ran.status == 2 and ran.err.startswith("error: ") and "is not UTF-8, as the answers are" in ran.err
+    ran = command("mcp", "--output", "~nobody-of-that-name/x")
+    assert ran.status == 2 and ran.lines == ["error: --output ~nobody-of-that-name/x: there is no such user"]
     ran = command("mcp", "--server", "ftp://x")
     assert ran.status == 2 and "neither http://HOST:PORT nor unix:PATH" in ran.err
     find = importlib.util.find_spec

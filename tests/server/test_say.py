@@ -16,6 +16,7 @@ from mlx_qwen3tts.audio import player
 from mlx_qwen3tts.desktop.client import Client, ServerError
 from mlx_qwen3tts.errors import InvalidValue
 from mlx_qwen3tts.server.settings import Settings
+from mlx_qwen3tts.synthesis.pieces import LIMIT
 
 
 @pytest.fixture(scope="module")
@@ -99,6 +100,25 @@ def test_stdin_flows(command, url, aloud, monkeypatch):
     assert order == ["read", "First sentence.", "read", "Second sentence.", "Third"]
     monkeypatch.setattr("mlx_qwen3tts.files.text.read_stdin", lambda: iter(["", " "]))
     assert command("say", "--server", url).lines == ["error: text is empty"]
+
+
+def test_stdin_that_never_ends_a_sentence_is_spoken_in_parts(command, url, aloud, monkeypatch):
+    """Two pieces of it are held at most, or its end would be looked for again in all of it with whatever comes."""
+    order, text, word = [], "one two\nthree " * 2000, "x" * 5000
+
+    def read_stdin():
+        for start in range(0, len(text), 1000):
+            order.append("")
+            yield text[start : start + 1000]
+        yield f". {word}. The end."
+
+    monkeypatch.setattr("mlx_qwen3tts.files.text.read_stdin", read_stdin)
+    monkeypatch.setattr(say.Served, "speak", lambda self, text, *_: order.append(text) or iter([np.zeros(9)]))
+    assert command("say", "--server", url).status == 0
+    while_it_came = [part for part in order[:30] if part]
+    assert len("".join(while_it_came)) > 15_000 and max(map(len, order)) <= LIMIT
+    assert all(part.split()[-1] in ("one", "two", "three") for part in while_it_came)
+    assert "".join("".join(order).split()) == "".join(f"{text}.{word}.Theend.".split())
 
 
 def test_without_a_server_it_speaks_by_itself(command, folder, tmp_path, served):

@@ -11,7 +11,7 @@ import pytest
 from wyoming.audio import AudioChunk, AudioStart, AudioStop
 from wyoming.client import AsyncTcpClient
 from wyoming.error import Error
-from wyoming.event import Event
+from wyoming.event import Event, async_read_event, async_write_event
 from wyoming.info import Describe, Info
 from wyoming.tts import Synthesize, SynthesizeChunk, SynthesizeStart, SynthesizeStop, SynthesizeStopped, SynthesizeVoice
 
@@ -193,6 +193,85 @@ def test_who_leaves_gives_the_row_back(served, ports, monkeypatch):
 
     asyncio.run(leave())
     assert not spoken_for(server)
+
+
+async def closed_after(port, *asked):
+    """The events for a client that closes its side of the connection once it has asked, up to the end."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    for event in asked:
+        await async_write_event(event.event(), writer)
+    writer.write_eof()
+    found = []
+    while (event := await asyncio.wait_for(async_read_event(reader), 30)) is not None:
+        found.append(event)
+    writer.close()
+    return found
+
+
+def test_a_client_that_closes_its_side_hears_all_that_it_asked_for_in_full(port):
+    whole = Synthesize(text=TEXT, voice=ANNA)
+    written = SynthesizeStart(voice=ANNA), SynthesizeChunk(TEXT)
+    events = asyncio.run(closed_after(port, whole, *written, SynthesizeStop()))
+    end = next(number for number, event in enumerate(events) if AudioStop.is_type(event.type)) + 1
+    assert len(sound_of(events[:end])) and len(sound_of(events[end:-1]))
+    assert SynthesizeStopped.is_type(events[-1].type)
+    events = asyncio.run(closed_after(port, whole, *written))  # and not the one that has no end
+    assert len(sound_of(events[:end])) and [event.type for event in events[end:]] == ["error"]
+    assert "without synthesize-stop" in Error.from_event(events[-1]).text
+
+
+def test_a_text_without_an_end_is_dropped_while_it_is_spoken(served, ports):
+    async def ask():
+        reader, writer = await asyncio.open_connection("127.0.0.1", ports["served"].getsockname()[1])
+        for event in (SynthesizeStart(voice=ANNA), SynthesizeChunk("Hello, the weather is fine. It is")):
+            await async_write_event(event.event(), writer)
+        assert AudioStart.is_type((await async_read_event(reader)).type)
+        writer.write_eof()
+        while not Error.is_type((await asyncio.wait_for(async_read_event(reader), 30)).type):
+            pass
+        assert await async_read_event(reader) is None
+        writer.close()
+
+    asyncio.run(ask())
+    assert not spoken_for(served[1])
+
+
+def test_who_leaves_before_the_first_sound_is_not_spoken_for(served, ports, monkeypatch):
+    """While it waits, too, though nothing has been written to it yet."""
+    port, server = ports["served"].getsockname()[1], served[1]
+    monkeypatch.setattr(server.engine, "max_batch", 1)
+    monkeypatch.setattr(wyoming, "LOOK", 0.05)
+
+    async def leave():
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        await async_write_event(Synthesize(text=TEXT, voice=ANNA).event(), writer)
+        writer.write_eof()
+        heard = asyncio.ensure_future(reader.read(-1))
+        while not server.engine.running:
+            await asyncio.sleep(0.01)
+        async with AsyncTcpClient("127.0.0.1", port) as waiting:
+            await waiting.write_event(Synthesize(text=TEXT, voice=ANNA).event())
+            while server.engine.load < 2:
+                await asyncio.sleep(0.01)
+        while server.engine.load == 2:
+            await asyncio.sleep(0.01)
+        assert server.engine.running and not heard.done(), "who has closed its side alone is still heard"
+        heard.cancel()
+        writer.close()
+
+    asyncio.run(asyncio.wait_for(leave(), 20))
+    assert not spoken_for(server)
+
+
+def test_who_has_gone_costs_two_pieces_of_sound(served, ports):
+    async def leave():
+        async with AsyncTcpClient("127.0.0.1", ports["served"].getsockname()[1]) as client:
+            await client.write_event(Synthesize(text=TEXT, voice=ANNA).event())
+
+    before = served[1].engine.counts["frames"]
+    asyncio.run(leave())
+    assert not spoken_for(served[1])
+    assert served[1].engine.counts["frames"] - before < 60
 
 
 def test_a_writer_that_stops_is_let_go(served, ports, monkeypatch):

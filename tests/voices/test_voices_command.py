@@ -237,6 +237,17 @@ def test_several_files_at_once(command, refused, checkpoint, tmp_path):
     assert "unknown option --bogus" in refused("voices", "add", "--bogus", "finn", "dora.wav")
 
 
+def test_a_recording_whose_name_is_not_utf_8(command, checkpoint, tmp_path):
+    recording(tmp_path / "a.wav", 1, 3.1)
+    try:
+        (tmp_path / "a.wav").rename(tmp_path / "a\udcff.wav")
+    except OSError:
+        pytest.skip("this file system has names of UTF-8 alone")
+    ran = command("voices", "add", "anna", "a\udcff.wav", "--model", checkpoint("base"), "--library", "kept")
+    assert ran.status == 0, ran.err
+    assert Library(tmp_path / "kept")["anna"].other["recording"] == "a?.wav"
+
+
 def test_another_name(command, refused, library):
     assert answer(command, "rename", "s0_e0", "anna")["output"] == "voices/anna.safetensors"
     assert library["anna"].embedding.tolist() == X[0].tolist() and "s0_e0" not in library

@@ -38,11 +38,8 @@ def measure_recordings(options: Namespace) -> None:
 
     check_csv(options.output)
     check_not_read(options.output, *options.audio)
-    rows = []
     with cli.bar("measuring", "recording", total=len(options.audio)) as advance:
-        for audio in options.audio:
-            rows.append(row(audio, measure(audio)))
-            advance(1)
+        rows = cli.each(options.audio, lambda audio: row(audio, measure(audio)), advance)
     write_csv(options.output, rows)
     columns = list(rows[0])[1:]
     table = [columns, *([str(entry[column]) for column in columns] for entry in rows)]

@@ -8,7 +8,7 @@ from typing import Any
 
 from ... import cli
 from ...errors import InvalidValue, VoiceNotFound
-from ..metadata import RECORDING
+from ..metadata import RECORDING, recording_of
 from .shared import (
     Command,
     add_library,
@@ -83,17 +83,18 @@ def add(options: Namespace) -> None:
         way_out = "--overwrite (in Python overwrite=True) replaces it"
         raise NameTaken(f"library {library.folder} has a voice {taken[0]!r} already; {way_out}")
     encoder = encoder_of(options) if sounds else None
-    lookup, voices = lookup_of(options, library), {}
+    lookup = lookup_of(options, library)
+
+    def made(source: str) -> Voice:
+        if encoder is None or source not in sounds:
+            return lookup.voice(source)
+        vector, told = encoder.encode(source, options.prepare), {RECORDING: recording_of(source)}
+        return Voice(vector, source_model=encoder.source, other=told)
+
     with cli.bar("adding", "voice", total=len(named)) as advance:
-        for name, source in named.items():
-            if encoder is not None and source in sounds:
-                vector, told = encoder.encode(source, options.prepare), {RECORDING: Path(source).name}
-                voices[name] = Voice(vector, source_model=encoder.source, other=told)
-            else:
-                voices[name] = lookup.voice(source)
-            advance(1)
+        voices = cli.each(named.values(), made, advance)
     added = []
-    for name, voice in voices.items():
+    for name, voice in zip(named, voices, strict=True):
         path = library.add(name, voice, overwrite=options.overwrite, **tags)
         cli.note(f"{name}: {voice.dimension} dimensions, norm {voice.norm:.2f}, kept in {path}")
         added.append({"name": name, "output": str(path), **library.info(name)})
