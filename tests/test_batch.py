@@ -27,9 +27,9 @@ def test_rows_are_the_single_runs(model, name, how):
     tts = model(name)
     voices = [vector(tts.embedding_dim, seed) for seed in (1, 2, 1)]
     languages, seeds = ["english", "auto", "chinese"], [7, 8, 9]
-    rows = tts.generate_batch(TEXTS, voices, languages=languages, seeds=seeds, max_tokens=40, **how)
+    rows = tts.generate_batch(TEXTS, voices, languages=languages, seeds=seeds, max_tokens=24, **how)
     for row, text, voice, language, seed in zip(rows, TEXTS, voices, languages, seeds, strict=True):
-        same(row, tts.generate(text, voice, language=language, seed=seed, max_tokens=40, **how))
+        same(row, tts.generate(text, voice, language=language, seed=seed, max_tokens=24, **how))
         assert row.stats["seed"] == seed and row.stats["frames"] == len(row.codes)
 
 
@@ -37,7 +37,7 @@ def test_rows_of_every_kind_go_together(model, tmp_path):
     """In context, by vector, in both layouts: prompts of very different lengths."""
     tts = model("base")
     voices = [tts.clone(recording(tmp_path / "a.wav", 1, 2.3), ref_text="one two"), vector(64, 1), vector(64, 2)]
-    modes, how = ["streaming", "full", "streaming"], {"greedy": True, "max_tokens": 20}
+    modes, how = ["streaming", "full", "streaming"], {"greedy": True, "max_tokens": 12}
     rows = tts.generate_batch(TEXTS, voices, text_modes=modes, **how)
     for row, text, voice, mode in zip(rows, TEXTS, voices, modes, strict=True):
         same(row, tts.generate(text, voice, text_mode=mode, **how))
@@ -110,7 +110,7 @@ def test_what_has_ended_leaves_the_batch(model, calls):
 
 def test_the_next_text_joins_when_one_has_ended(model, calls):
     tts, done = model("base-ends"), []
-    how = {"seeds": list(range(6)), "max_tokens": 60}
+    how = {"seeds": list(range(6)), "max_tokens": 40}
     rows = tts.generate_batch(TEXTS * 2, vector(64, 1), batch_size=2, done=lambda i, s: done.append((i, s)), **how)
     assert max(calls) == 2 and calls.count(1) >= 4, "at most two at once, and those that join are prefilled alone"
     assert sorted(number for number, _ in done) == list(range(6)), "each is told of once"

@@ -14,6 +14,7 @@ from mlx_qwen3tts.errors import InvalidValue, WrongType
 from mlx_qwen3tts.files import configuration
 from mlx_qwen3tts.files.configuration import Setting, settings
 from mlx_qwen3tts.generate import build_parser
+from mlx_qwen3tts.scripts import cost
 from mlx_qwen3tts.serve import build_parser as serve_parser
 from mlx_qwen3tts.serve import settings as serve_settings
 
@@ -105,7 +106,7 @@ def test_a_user_who_has_configured_types_the_text_alone(write, command, tmp_path
     assert ran.status == 0 and (tmp_path / "out.flac").is_file(), ran.err
 
 
-def test_the_configured_voice_narrates_where_nobody_else_does(write, command, tmp_path):
+def test_the_configured_voice_narrates_where_nobody_else_does(write, command, tmp_path, monkeypatch):
     shelf = Library(tmp_path / "shelf")
     for seed, name in enumerate(("low", "high")):
         shelf.add(name, vector(192, seed), consent="not-needed")
@@ -122,7 +123,7 @@ def test_the_configured_voice_narrates_where_nobody_else_does(write, command, tm
     assert narrator("--model", "miniature") == "low"
     another = ("--model", str(miniature_elsewhere(tmp_path)))
     assert "nobody is named who speaks" in narrator(*another)
-    short = ("--max-tokens", "3", "--seed", "1")
+    short = ("--max-tokens", "3", "--seed", "1", "--dtype", "float32")
     for ran in (
         command("script", "render", "play.txt", "--output", "play.wav", *short),
         command("dub", "film.srt", "--output", "film.wav", *short),
@@ -132,8 +133,9 @@ def test_the_configured_voice_narrates_where_nobody_else_does(write, command, tm
         [piece] = json.loads((tmp_path / f"{name}.wav.manifest.json").read_text())["pieces"]
         assert piece["voice"] == "low"
     assert "nobody is named" in command("dub", "film.srt", "--output", "other.wav", *another).err
-    cost = json.loads(command("script", "check", "play.txt", "--calibrate", "--json").out)["computing"]
-    assert cost["measured"] == "measured now", "with the configured model"
+    monkeypatch.setattr(cost, "FRAMES", 5)
+    told = json.loads(command("script", "check", "play.txt", "--calibrate", "--dtype", "float32", "--json").out)
+    assert told["computing"]["measured"] == "measured now", "with the configured model"
 
 
 def test_a_server_passes_over_a_configured_voice_that_is_a_file(write, command, tmp_path, capfd, monkeypatch):

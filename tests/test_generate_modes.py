@@ -189,9 +189,10 @@ def test_a_cut_text_is_status_3_where_that_is_asked_for(command, base, checkpoin
     (tmp_path / "lines.txt").write_text("One.\nTwo.")
     batch = ("--text-file", "lines.txt", "--batch-size", "2")
     for run in (("Hello.",), ("Hello.", "--stream"), batch):
+        run = (*run, "--max-tokens", "4")
         assert command(*base, *run).status == 0
         ran = command(*base, *run, "--strict", "--json")
-        assert ran.status == 3 and ran.out.count("length") == (2 if run is batch else 1)
+        assert ran.status == 3 and ran.out.count("length") == (2 if "--batch-size" in run else 1)
         assert "was cut" in ran.err and "error" not in ran.err
     assert len(list(Path("out").iterdir())) == 2 and Path("out.wav").is_file(), "all of it is written"
     ends = ("generate", "--model", checkpoint("base-ends"), "--embedding", "voice.npy", "--max-tokens", "80", *SEED)
@@ -252,6 +253,7 @@ def lines(tmp_path):
 
 
 def test_a_line_a_text(command, base, lines):
+    base = (*base, "--max-tokens", "9")
     ran = command(*base, *lines, "--output", "spoken", "--codes-output", "codes", "--json")
     assert ran.status == 0, ran.err
     names = ["0001", "0002", "0003"]
@@ -346,6 +348,7 @@ class FakeDevice:
                 self.tick()
             except self.CallbackStop:
                 break
+            time.sleep(0.001)  # twenty times as fast as a real one, and the processor is for who speaks
         self.finished()
 
     def close(self):
@@ -409,7 +412,7 @@ def test_without_a_device_there_is_a_way_out(refused, base, monkeypatch):
 
 def test_long_sound_needs_no_more_memory_than_short(model):
     decoder, peaks = model("base").codec.decoder, []
-    for frames in (100, 700):
+    for frames in (100, 300):
         codes = mx.zeros((frames, 16), mx.int32)
         mx.eval(decode(decoder, codes[:25]))
         mx.synchronize()

@@ -52,6 +52,10 @@ class Source:
     def tree(self) -> ast.Module:
         return ast.parse(self.code, str(self.path))
 
+    @cached_property
+    def nodes(self) -> list[ast.AST]:
+        return list(ast.walk(self.tree))
+
     @property
     def inside(self) -> bool:
         return self.path.parts[0] == PACKAGE and self.path.suffix == ".py"
@@ -71,7 +75,7 @@ class Source:
 
     def imports(self) -> Iterator[tuple[int, str]]:
         """(line, module or name below the package) of all that is imported from it, at whatever depth of the code."""
-        for node in ast.walk(self.tree):
+        for node in self.nodes:
             if isinstance(node, ast.Import):
                 found = [alias.name.split(".") for alias in node.names]
             elif isinstance(node, ast.ImportFrom):
@@ -92,7 +96,7 @@ def private(name: str) -> bool:
 def defined(source: Source) -> set[str]:
     """The private names that a file makes: functions, classes, variables, attributes."""
     found = set()
-    for node in ast.walk(source.tree):
+    for node in source.nodes:
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
             found.add(node.name)
         elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
@@ -106,7 +110,7 @@ def used(source: Source) -> Iterator[tuple[int, str]]:
     """(line, private name) of what is imported, taken as an attribute, or named in a string, as monkeypatch does."""
     for line, target in source.imports():
         yield from ((line, name) for name in target.split(".") if private(name))
-    for node in ast.walk(source.tree):
+    for node in source.nodes:
         if isinstance(node, ast.Attribute) and private(node.attr):
             yield node.lineno, node.attr
         elif isinstance(node, ast.Constant) and isinstance(node.value, str):
@@ -198,16 +202,22 @@ def private_names(files: list[Source]) -> Iterator[str]:
 RULES = (top_files, short_files, one_way, private_names)
 
 
+@pytest.fixture(scope="module")
+def ours():
+    """All of this repository, read and parsed once."""
+    return sources(ROOT)
+
+
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.__name__)
-def test_the_house_is_in_order(rule):
-    findings = list(rule(sources(ROOT)))
+def test_the_house_is_in_order(rule, ours):
+    findings = list(rule(ours))
     assert not findings, "\n".join(findings)
 
 
-def test_all_of_it_is_read():
-    read = {source.path.as_posix() for source in sources(ROOT)}
+def test_all_of_it_is_read(ours):
+    read = {source.path.as_posix() for source in ours}
     assert {f"{PACKAGE}/voices/algebra.py", "tests/test_house.py", "docs/refresh.py", "README.md"} <= read
-    assert {source.room for source in sources(ROOT) if source.inside} >= {*ROOMS, "commands", "cli", *EVERYBODYS}
+    assert {source.room for source in ours if source.inside} >= {*ROOMS, "commands", "cli", *EVERYBODYS}
 
 
 COMMAND = "def build_parser(): ...\ndef main(): ...\n"

@@ -34,7 +34,7 @@ def revised(monkeypatch):
 
 def test_a_function_has_the_first_word(model):
     """The voice of the first frame is the function's too."""
-    tts, how = model("base"), {"seed": 5, "max_tokens": 20}
+    tts, how = model("base"), {"seed": 5, "max_tokens": 9}
     assert (codes(tts.generate(TEXT, A, morph=lambda s: B, **how)) == codes(tts.generate(TEXT, B, **how))).all()
 
 
@@ -90,7 +90,7 @@ def test_the_cache_holds_what_a_prefill_with_the_new_voice_would(model):
 
 
 def test_a_voice_changes_over_the_time_it_is_given(model, revised):
-    tts, how = model("base"), {"seed": 5, "max_tokens": 40, "greedy": True}
+    tts, how = model("base"), {"seed": 5, "max_tokens": 24, "greedy": True}
     plain, other = (codes(tts.generate(TEXT, v, **how)) for v in (A, B))
     slow, fast = (codes(tts.generate(TEXT, A, morph=B, morph_seconds=s, **how)) for s in (30, 0.1))
     assert (slow != plain).any() and (fast != slow).any() and (fast != other).any()
@@ -98,13 +98,13 @@ def test_a_voice_changes_over_the_time_it_is_given(model, revised):
     told = tts.generate(
         TEXT, A, morph=lambda s: seconds.append(s) or (1 - min(1, s / 0.8)) * A + min(1, s / 0.8) * B, **how
     )
-    assert np.allclose(seconds, FRAME * np.arange(len(seconds))) and len(seconds) >= 39
+    assert np.allclose(seconds, FRAME * np.arange(len(seconds))) and len(seconds) >= 23
     assert (codes(told) == codes(tts.generate(TEXT, A, morph=Voice(B), morph_seconds=0.8, **how))).all()
 
 
 def test_how_long_it_takes_by_default(model):
     """Three and a half frames for each token of the text."""
-    tts, how = model("base"), {"seed": 5, "max_tokens": 30}
+    tts, how = model("base"), {"seed": 5, "max_tokens": 16}
     tokens = len(tts.tokenizer.assistant(TEXT)[1])
     timed = tts.generate(TEXT, A, morph=B, morph_seconds=3.5 * tokens * FRAME, **how)
     assert (codes(tts.generate(TEXT, A, morph=B, **how)) == codes(timed)).all()

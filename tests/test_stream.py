@@ -23,11 +23,19 @@ def collect(stream):
     return [np.concatenate([np.array(getattr(chunk, name)) for chunk in chunks]) for name in ("codes", "audio")]
 
 
+HOW = {"seed": 5, "max_tokens": 34}
+
+
+@pytest.fixture(scope="module")
+def wholes(model):
+    """What `generate` makes of TEXT, greedy and sampled."""
+    return {greedy: model("base").generate(TEXT, vector(64, 1), **HOW, greedy=greedy) for greedy in (True, False)}
+
+
 @pytest.mark.parametrize("chunks", [(1,), (1, 2, 4, 8, 12), (7, 3), (100,)], ids=str)
 @pytest.mark.parametrize("greedy", [True, False])
-def test_a_stream_is_the_speech(model, chunks, greedy):
-    tts, how = model("base"), {"seed": 5, "max_tokens": 32, "greedy": greedy}
-    whole = tts.generate(TEXT, vector(64, 1), **how)
+def test_a_stream_is_the_speech(model, wholes, chunks, greedy):
+    tts, how, whole = model("base"), {**HOW, "greedy": greedy}, wholes[greedy]
     stream = tts.stream(TEXT, vector(64, 1), chunks=chunks, **how)
     sizes, parts = [], ([], [])
     for chunk in stream:
@@ -38,9 +46,9 @@ def test_a_stream_is_the_speech(model, chunks, greedy):
     assert (np.concatenate(parts[0]) == np.array(whole.codes)).all()
     assert np.abs(np.concatenate(parts[1]) - np.array(whole.audio)).max() <= 1e-5
     schedule = itertools.chain(chunks, itertools.repeat(chunks[-1]))
-    assert sizes[:-1] == [size for size, _ in zip(schedule, sizes[:-1], strict=False)] and sum(sizes) == 31
+    assert sizes[:-1] == [size for size, _ in zip(schedule, sizes[:-1], strict=False)] and sum(sizes) == 33
     assert stream.finish_reason == whole.finish_reason == "length"
-    assert stream.stats["frames"] == 31 and 0 < stream.stats["first_audio"] <= stream.stats["elapsed"]
+    assert stream.stats["frames"] == 33 and 0 < stream.stats["first_audio"] <= stream.stats["elapsed"]
     assert stream.stats["largest_gap"] <= stream.stats["elapsed"] and stream.stats["seed"] == 5
 
 
@@ -116,15 +124,14 @@ def test_a_consumer_that_stops_after_a_chunk_has_caused_three_frames_at_most(mod
 
 
 @pytest.mark.parametrize("frame", [1, 16, 17, 32])  # sound is made 16 frames at a time
-def test_ctrl_c_in_a_callback_loses_no_frame(model, frame):
+def test_ctrl_c_in_a_callback_loses_no_frame(model, wholes, frame):
     def interrupt(frames):
         if frames == frame:
             raise KeyboardInterrupt
 
-    tts, how = model("base"), {"seed": 5, "max_tokens": 40}
-    whole = tts.generate(TEXT, vector(64, 1), **how)
+    whole = wholes[False]
     with pytest.raises(Interrupted) as stopped:
-        tts.generate(TEXT, vector(64, 1), progress=interrupt, **how)
+        model("base").generate(TEXT, vector(64, 1), progress=interrupt, **HOW)
     made = stopped.value.speech
     assert len(made.codes) == frame == made.stats["frames"] and made.finish_reason == "interrupted"
     assert (np.array(made.codes) == np.array(whole.codes)[:frame]).all()

@@ -239,7 +239,7 @@ def test_faults_in_good_utterances_are_found(recorded):
 
 def test_generate_marks_what_failed_by_its_exit_status(command, tmp_path, monkeypatch):
     (tmp_path / "lines.txt").write_text("Hello.\nYes.\n")
-    say = ("generate", "--model", "miniature", "--guard", "--json", "--voice", VOICE)
+    say = ("generate", "--model", "miniature", "--dtype", "float32", "--guard", "--json", "--voice", VOICE)
     ran = command(*say, "Hello.")
     told = json.loads(ran.out)
     assert ran.status == 0 and told["failed"] is None and told["attempts"] == [{"seed": told["seed"], "failed": None}]

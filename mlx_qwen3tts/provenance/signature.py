@@ -5,7 +5,7 @@ and its signature covers the file's bytes: who changes one of them breaks it. Wh
 without a signature, which says nothing.
 
 The certificate is the user's, or one that this program makes for itself. The latter is self-signed: it shows that the
-file has not been changed since, and not by whom it was made.
+file has not been changed since, and does not show who signed it.
 """
 
 from __future__ import annotations
@@ -233,7 +233,7 @@ def _told(store: dict[str, Any]) -> dict[str, Any]:
     ]
     kinds = [action["digitalSourceType"] for action in actions if "digitalSourceType" in action]
     if valid:
-        summary = "valid, self-signed: the file is as it was signed, and by whom, nobody has verified"
+        summary = "valid, self-signed: the file is unchanged since it was signed; who signed it is not verified"
         if not own:
             trusted = store.get("validation_state") == "Trusted"
             whose = "" if trusted else ", whose certificate was not checked against any list"

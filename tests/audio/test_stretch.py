@@ -201,7 +201,7 @@ def test_ctrl_c_keeps_what_was_spoken_at_its_rate(tts, vector):
 
 def test_the_command_has_a_rate(command, refused, tmp_path, vector):
     np.save(tmp_path / "v.npy", vector)
-    how = ("--model", "miniature", "--embedding", "v.npy", "--seed", 1, "--max-tokens", 8)
+    how = ("--model", "miniature", "--dtype", "float32", "--embedding", "v.npy", "--seed", 1, "--max-tokens", 5)
     (tmp_path / "lines.txt").write_text("Hello.\nZebra.\n")
     batch = ("--text-file", "lines.txt", "--batch-size", 2, "--output", "out", "--codes-output", "codes")
     with warnings.catch_warnings():

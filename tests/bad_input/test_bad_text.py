@@ -66,10 +66,17 @@ SPOKEN = [
     "a\ufe0f\u200b",
     "ends here " * 30,
 ]
+ODDEST = (SPOKEN[0], SPOKEN[3])
 
 
-@pytest.mark.parametrize("name", KINDS)
-@pytest.mark.parametrize("text", SPOKEN)
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        pytest.param(name, text, marks=[] if name == "base" or text in ODDEST else pytest.mark.thorough)
+        for name in KINDS
+        for text in SPOKEN
+    ],
+)
 def test_texts_that_are_spoken_as_they_are(name, text, command, speak, model):
     ran = command("generate", *speak(name), "--text", text)
     assert ran.status == 0 and soundfile.info("out.wav").frames == 2 * 1920
@@ -81,12 +88,18 @@ def test_texts_that_are_spoken_as_they_are(name, text, command, speak, model):
 
 
 @pytest.mark.parametrize("text", SPOKEN)
-def test_control_strings_in_instruction_and_reference_text(text, model, command, speak, checkpoint, audio):
+def test_control_strings_in_an_instruction_are_text(text, model):
     tts = model("voice-design")
     ids = tts.tokenizer.instruct(text)
     start, end = tts.config.im_start_token_id, tts.config.im_end_token_id
     assert [i for i in ids if i >= start - 1] == [start, end]
     assert ids[0] == start and ids[-2] == end
+
+
+@pytest.mark.parametrize(
+    "text", [pytest.param(text, marks=[] if text in ODDEST else pytest.mark.thorough) for text in SPOKEN]
+)
+def test_control_strings_in_instruction_and_reference_text(text, command, speak, checkpoint, audio):
     assert command("generate", *speak("voice-design"), "--instruct", text, "Hello.").status == 0
     clone = ("--model", checkpoint("base"), "--ref-audio", audio, "--ref-text", text, *SHORT)
     assert command("generate", *clone, "Hello.").status == 0

@@ -10,6 +10,7 @@ from mlx_qwen3tts.checkpoint import hub
 from mlx_qwen3tts.synthesis import watch
 
 VOICES = hub.SHIPPED["miniature"] / "voices"
+MODEL = ("--model", "miniature", "--dtype", "float32")
 PLAY = "# One two\n\nANNA: Hello.\n\nthen: five.\n\nBEN: [rate: 1.5] Hello."
 
 
@@ -28,7 +29,7 @@ def test_render_and_check(command, tmp_path, files):
     ran = command("script", "check", "play.txt", "--voices", "voices.json")
     assert "4 lines in 4 pieces, some 0:04\nline 5: 'then' before a colon is spoken" in ran.out
 
-    render = ("script", "render", "play.txt", "--voices", "voices.json", "--model", "miniature", "--json")
+    render = ("script", "render", "play.txt", "--voices", "voices.json", *MODEL, "--json")
     ran = command(*render, "--output", "play.wav")
     told = json.loads(ran.out)
     assert ran.status == 0 and (told["spoken"], told["missing"], told["cut"]) == (4, 0, [])
@@ -49,18 +50,7 @@ def test_render_and_check(command, tmp_path, files):
 
 def test_a_line_that_fails_the_guard(command, tmp_path, files, monkeypatch):
     monkeypatch.setattr(watch, "LETTERS", 0.01)  # no speech has that many frames
-    render = (
-        "script",
-        "render",
-        "play.txt",
-        "--voices",
-        "voices.json",
-        "--model",
-        "miniature",
-        "--lines",
-        "3",
-        "--json",
-    )
+    render = ("script", "render", "play.txt", "--voices", "voices.json", *MODEL, "--lines", "3", "--json")
     ran = command(*render, "--output", "a.wav")
     assert ran.status == 3 and json.loads(ran.out)["failed"] == [{"line": 3, "failed": "too_short"}]
     assert (

@@ -100,7 +100,10 @@ def home(curt, tmp_path_factory, speech, ports):
 def shelf(model, library, serving, tmp_path_factory):
     """A client of a server with a library of its own, which has the three voices, and the Server."""
     folder = tmp_path_factory.mktemp("shelf") / "voices"
-    with serving(model("base"), Settings(library=folder)) as (url, server), httpx.Client(base_url=url) as client:
+    with (
+        serving(model("base"), Settings(library=folder, max_batch=2)) as (url, server),
+        httpx.Client(base_url=url) as client,
+    ):
         for name in library:
             server.voices.library.add(name, library[name])
         yield client, server
@@ -122,13 +125,13 @@ def ending_url(model, tmp_path_factory):
     """The address of a server whose random weights end by themselves, for clients that cannot say how long."""
     voices = Library(tmp_path_factory.mktemp("ending") / "voices")
     voices.add("anna", vector(model("base-ends").embedding_dim, 0), consent="not-needed")
-    with running(model("base-ends"), Settings(library=voices.folder)) as (address, _):
+    with running(model("base-ends"), Settings(library=voices.folder, max_batch=2)) as (address, _):
         yield address
 
 
 @pytest.fixture(scope="session")
 def speaking_url(tmp_path_factory):
     """The address of a server that speaks: the miniature."""
-    settings = Settings(library=tmp_path_factory.mktemp("speaking") / "voices")
+    settings = Settings(library=tmp_path_factory.mktemp("speaking") / "voices", max_batch=2)
     with running(Qwen3TTS.from_pretrained("miniature", dtype="float32"), settings, "miniature") as (address, _):
         yield address

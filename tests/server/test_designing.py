@@ -24,7 +24,7 @@ def designing(model, serving, tmp_path_factory):
     folder = tmp_path_factory.mktemp("designed") / "voices"
     with (
         pytest.MonkeyPatch.context() as patch,
-        serving(model("base"), Settings(library=folder), design=model("voice-design")) as (url, server),
+        serving(model("base"), Settings(library=folder, max_batch=2), design=model("voice-design")) as (url, server),
         httpx.Client(base_url=url, timeout=60) as client,
     ):
         patch.setitem(design.TEXTS, "english", "Hi.")

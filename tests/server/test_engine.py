@@ -1,5 +1,6 @@
 """The worker that owns the model: what is spoken together is what is spoken alone, and nobody waits for nothing."""
 
+import functools
 import queue
 import random
 import threading
@@ -17,7 +18,8 @@ from mlx_qwen3tts.synthesis.live import Feed
 from mlx_qwen3tts.synthesis.request import Sampling
 
 TEXTS = ["One.", "Hello, the weather is fine today.", "The user, as is, in the assistant; hello hello hello."]
-SHORT = Sampling(max_tokens=16)
+FRAMES = 9
+SHORT = Sampling(max_tokens=FRAMES + 1)
 
 
 class Listener:
@@ -60,6 +62,7 @@ def engine(tts):
 def alone(tts, voice):
     """What a request speaks by itself."""
 
+    @functools.cache
     def spoken(text, seed, sampling=SHORT):
         return np.array(tts.generate(Request(text, voice, sampling=sampling, seed=seed)).audio)
 
@@ -68,7 +71,7 @@ def alone(tts, voice):
 
 def test_speeches_from_several_threads_are_what_they_are_alone(engine, alone, voice):
     wanted = {
-        seed: (TEXTS[seed % 3], Sampling(max_tokens=12 + seed, temperature=[None, 0.6][seed % 2])) for seed in range(7)
+        seed: (TEXTS[seed % 3], Sampling(max_tokens=6 + seed, temperature=[None, 0.6][seed % 2])) for seed in range(7)
     }
     heard = {seed: Listener() for seed in wanted}
 
@@ -162,7 +165,6 @@ def test_a_long_text_gives_its_row_to_those_who_wait(tts, voice, alone):
 
     with Engine(tts, max_batch=1) as engine:
         assert engine.ready.wait(60)
-        ends = Sampling(max_tokens=16)
         # A stand-in for a text that ends by itself, which random weights seldom do.
         original = engine._next_piece
 
@@ -171,8 +173,8 @@ def test_a_long_text_gives_its_row_to_those_who_wait(tts, voice, alone):
             original(utterance, job)
 
         engine._next_piece = next_piece
-        engine.submit([Request(text, voice, sampling=ends) for text in TEXTS], listener("long"), seed=5)
-        engine.submit([Request("Short.", voice, sampling=ends)], listener("short"))
+        engine.submit([Request(text, voice, sampling=SHORT) for text in TEXTS], listener("long"), seed=5)
+        engine.submit([Request("Short.", voice, sampling=SHORT)], listener("short"))
         for _ in range(2):
             assert done.acquire(timeout=60)
     first = order.index("short")
@@ -188,7 +190,7 @@ def test_what_cannot_be_spoken_fails_alone(engine, alone, voice):
 
 
 def test_a_fault_of_ours_is_told_and_the_next_request_served(tts, voice, alone, monkeypatch, caplog):
-    with Engine(tts) as engine:
+    with Engine(tts, max_batch=1) as engine:
         assert engine.ready.wait(60)
         step = engine.decoding.step
         monkeypatch.setattr(engine.decoding, "step", lambda: 1 / 0)
@@ -343,10 +345,10 @@ def test_a_slow_reader_is_waited_for_between_the_pieces_of_a_long_text(tts, voic
         engine.caught_up(job, 0)
         engine.submit([Request(TEXTS[0], voice, sampling=SHORT)], quick.deliver)
         assert isinstance(quick.all()[1], Ended)
-        assert job.given == 15 * 1920 and len(job.requests) == 2 and not job.over
+        assert job.given == FRAMES * 1920 and len(job.requests) == 2 and not job.over
         engine.caught_up(job, job.given)
         for _ in range(2):
-            while job.unheard < 15 * 1920 and not job.over:
+            while job.unheard < FRAMES * 1920 and not job.over:
                 time.sleep(0.01)
             engine.caught_up(job, job.given)
-        assert isinstance(slow.all()[1], Ended) and job.given == 3 * 15 * 1920
+        assert isinstance(slow.all()[1], Ended) and job.given == 3 * FRAMES * 1920

@@ -23,7 +23,10 @@ from tests.server.test_hostile import JSON, VALUES, check
 def open_shelf(model, library, serving, tmp_path_factory):
     """A client of a server with a library of its own, which is `library` to begin with, and the Server."""
     folder = tmp_path_factory.mktemp("exchange") / "voices"
-    with serving(model("base"), Settings(library=folder)) as (url, server), httpx.Client(base_url=url) as client:
+    with (
+        serving(model("base"), Settings(library=folder, max_batch=2)) as (url, server),
+        httpx.Client(base_url=url) as client,
+    ):
         yield client, server
 
 

@@ -20,7 +20,11 @@ KEY = "a-long-key"
 def locked(model, library, serving):
     """The address of a server with a key, a further name and a page that may use it."""
     settings = Settings(
-        library=library.folder, api_key=KEY, hosts=("studio.local",), origins=("http://app.example:3000",)
+        library=library.folder,
+        api_key=KEY,
+        max_batch=1,
+        hosts=("studio.local",),
+        origins=("http://app.example:3000",),
     )
     with serving(model("base"), settings) as (url, _):
         yield url

@@ -21,7 +21,7 @@ def guarded(model, library, serving):
     """(client, Server) of a server that guards, and whose speech is dictated by its seed."""
     with (
         dictated(model("base"), SAID),
-        serving(model("base"), Settings(library=library.folder, guard=True)) as (url, server),
+        serving(model("base"), Settings(library=library.folder, guard=True, max_batch=2)) as (url, server),
         httpx.Client(base_url=url, timeout=60) as client,
     ):
         assert "silent" in vars(server.tts.planner), "it was found before the first request"

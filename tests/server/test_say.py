@@ -21,8 +21,11 @@ from mlx_qwen3tts.synthesis.pieces import LIMIT
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """A model whose speech ends soon."""
-    return write_checkpoint(tmp_path_factory.mktemp("short") / "short", eos_gain=2.6)
+    """A model whose speech has few frames."""
+    made = write_checkpoint(tmp_path_factory.mktemp("short") / "short", eos_gain=2.6)
+    sampling = made / "generation_config.json"
+    sampling.write_text(json.dumps(json.loads(sampling.read_text()) | {"max_new_tokens": 12}))
+    return made
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,7 @@
 
 from benchmarks.serve import Soak
 
-SECONDS = 4
+SECONDS = 2
 
 
 def test_a_storm_leaves_nothing_behind(served):

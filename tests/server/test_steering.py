@@ -25,7 +25,8 @@ from mlx_qwen3tts.synthesis.steering import Course, Steering
 TEXT = "Hello there, the weather is fine; we'll walk to the old harbour, you and I."
 A, B = Voice(vector(64, 1)), Voice(vector(64, 2))
 FRAME, SAMPLES = 0.08, 1920
-SAMPLING = Sampling(max_tokens=24)
+FRAMES = 15
+SAMPLING = Sampling(max_tokens=FRAMES + 1)
 LEAD = 0.4  # seconds
 
 
@@ -73,7 +74,7 @@ def steered(engine, voice, seconds=LEAD, **how):
     """(the samples of a speech whose voice was steered in the middle, from which frame on)."""
     heard = Heard(engine, lead=LEAD, **how).held()
     frame = engine.steer(heard.job, voice, seconds).result(60)
-    assert 1 < frame < 23
+    assert 1 < frame < FRAMES
     return heard.rest(), frame
 
 
@@ -207,7 +208,8 @@ def test_a_designed_voice_has_nothing_to_steer(model):
 # Over HTTP
 
 SPEECH = {
-    "input": TEXT, "voice": "anna", "seed": 3, "max_new_tokens": 24, "response_format": "pcm", "stream_format": "audio",
+    "input": TEXT, "voice": "anna", "seed": 3, "max_new_tokens": FRAMES + 1, "response_format": "pcm",
+    "stream_format": "audio",
 }  # fmt: skip
 
 
@@ -233,7 +235,7 @@ def test_a_running_speech_is_steered_and_made_again(client, url, gate):
         sound = next(parts)
         steer = f"{url}/v1/audio/speech/{running.headers['x-request-id']}/steer"
         told = httpx.post(steer, json={"voice": "anna*0.2 + ben*0.8", "seconds": 0.3}).json()
-        assert told["object"] == "audio.speech.steer" and 0 < told["frame"] < 23
+        assert told["object"] == "audio.speech.steer" and 0 < told["frame"] < FRAMES
         gate.set()
         assert told["at"] == pytest.approx(told["frame"] * FRAME) and told["seconds"] == 0.3
         sound += b"".join(parts)

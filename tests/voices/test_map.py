@@ -63,12 +63,12 @@ def test_the_same_each_time_and_mirrored_with_its_voices():
 
 def test_ten_thousand_voices_do_not_take_long():
     random = np.random.default_rng(1)
-    X = random.standard_normal((10000, 36), np.float32) @ random.standard_normal((36, 1024), np.float32)
+    X = random.standard_normal((10000, 36), np.float32) @ random.standard_normal((36, 512), np.float32)
     X += random.standard_normal(X.shape, np.float32)
     begin = time.process_time()  # which does not count what else the machine does
     made = project(mx.array(X))
     mx.eval(made.points)
-    assert time.process_time() - begin < 5  # 0.7 s of one core
+    assert time.process_time() - begin < 5  # 0.4 s of one core
     X -= X.mean(axis=0)
     variances = np.linalg.eigvalsh(X.T @ X)[::-1]
     np.testing.assert_allclose(made.shares, variances[:2] / variances.sum(), rtol=1e-4)
