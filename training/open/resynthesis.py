@@ -1,11 +1,13 @@
-"""Whether the closed miniature's codec and speaker encoder know all phones of English.
+"""Whether the codec knows all phones of English, and the speaker encoder the codec.
 
     python -m training.open resynthesis WORK [--count 120]
 
 Unheard voices say unheard sentences, the codec gives them back, and the judge hears both. Writes WORK/resynthesis.json:
 phone errors as spoken and as given back, with natural pitch and with the locked one that the talker learns; the phones
-that are heard worst; errors along the utterance, as the codec was trained on 64 frames at most; and how well a linear
-layer reads pitch and vocal tract off the vectors. Gates: both.
+that are heard worst; errors along the utterance, as the codec was trained on 64 frames at most; how well a linear
+layer reads pitch and vocal tract off the vectors; and how many voices are found again by the vector of what the codec
+gives back. Gates: the errors, the vectors, the voices; without the last two the stages `mels`, `echoes` and `speaker`
+are needed.
 """
 
 import json
@@ -31,7 +33,8 @@ from .listener import Listener
 from .phones import Talking, data_folder
 from .texts import Decks
 
-WORST, EXPLAINED = 0.10, 0.9  # phone errors of the codec above those as spoken; of pitch and formants by the vectors
+# Phone errors of the codec above those as spoken; of pitch and formants by the vectors; of voices found again.
+WORST, EXPLAINED, FOUND = 0.10, 0.9, 0.9
 FIRST = 20_000_000  # of the texts' numbers
 NATURAL = 4  # of so many utterances one is given back with its natural pitch too
 ENOUGH = 3  # seconds of a recording whose vector is asked
@@ -49,7 +52,7 @@ def main(options):
     model, codec = Qwen3TTS.from_pretrained(PACKAGE, dtype="float32"), Codec(codec_folder(work))
     listen = Listener(work / "judge.safetensors")
     errors, total, seen = Counter(), Counter(), Counter()
-    wrong, swapped, late, vectors, features = Counter(), Counter(), Counter(), [], []
+    wrong, swapped, late, vectors, again, features = Counter(), Counter(), Counter(), [], [], []
     started, count = time.monotonic(), 0
     for number in range(options.count):
         if options.seconds is not None and time.monotonic() - started > options.seconds:
@@ -82,12 +85,14 @@ def main(options):
                     wrong[one] += one != other
                     swapped[one, other] += one != other
         if len(said.sound) >= ENOUGH * RATE:
-            vectors.append(np.array(model.embed((said.sound, RATE)), np.float32))
+            for into, sound in ((vectors, said.sound), (again, sounds["locked"])):
+                into.append(np.array(model.embed((sound, RATE)), np.float32))
             features.append(speaker.features())
     rates = {name: count / total[name] for name, count in errors.items()}
     worst = sorted(((wrong[p] / n, n, p) for p, n in seen.items() if n >= 10), reverse=True)[:15]
     along = {place: late[place, True] / max(1, late[place, True] + late[place, False]) for place in ("early", "late")}
     explained = read_off(np.array(vectors), np.array(features))
+    found = found_again(np.array(again), np.array(vectors))
     result = {
         "utterances": count,
         "phones": total["spoken"],
@@ -96,6 +101,7 @@ def main(options):
         "worst": [(p, round(r, 3), n) for r, n, p in worst],
         "swapped": [(*pair, n) for pair, n in swapped.most_common(25)],
         "explained": explained,
+        "found_again": [found, len(vectors)],
     }
     (work / "resynthesis.json").write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n")
     print(json.dumps(result, ensure_ascii=False))
@@ -107,6 +113,14 @@ def main(options):
         sys.exit(
             f"resynthesis: the vectors tell pitch and formants to {explained}; train the speaker encoder on these texts"
         )
+    if found < FOUND * len(vectors):
+        sys.exit(f"resynthesis: {found} of {len(vectors)} voices are found again; train the speaker encoder")
+
+
+def found_again(again, known):
+    """How many rows of `again` [N, D] are nearest, by cosine, to the row of `known` that is their own."""
+    one, other = (rows / np.linalg.norm(rows, axis=1, keepdims=True) for rows in (again, known))
+    return int(((one @ other.T).argmax(1) == np.arange(len(known))).sum())
 
 
 def read_off(vectors, features, parts=5):
