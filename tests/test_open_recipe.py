@@ -14,6 +14,7 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
+from mlx_qwen3tts.checkpoint.codec import Codec
 from mlx_qwen3tts.checkpoint.folder import ModelFolder
 from mlx_qwen3tts.checkpoint.weights import parameters
 from mlx_qwen3tts.networks.config import ModelConfig
@@ -494,6 +495,13 @@ def test_the_exported_folder_is_a_checkpoint_with_the_same_voices(data, bpe, tmp
     assert mx.array_equal(folder.codec.encode(sound), shipped.codec.encode(sound))
 
 
+def test_the_phones_of_both_halves_of_each_frame():
+    said = Said(np.zeros(3 * 1920, np.float32), ["k", "ə", PAUSE], np.array([0.03, 0.09, 0.2]), np.array([0, 1, 2]))
+    names = [[PAUSE, "k"], ["ə", "ə"], ["ə", PAUSE]]  # in the middle of halves of 40 ms: 0.02, 0.06, 0.10, …
+    assert said.halves().tolist() == [[NUMBER[name] for name in row] for row in names]
+    assert said.halves().dtype == np.uint8
+
+
 def test_the_plan_runs_each_stage_once_with_its_python(tmp_path):
     ran, fails = [], {"training.decoder"}
 
@@ -582,6 +590,24 @@ elif kind == "logits":
         codes = batch["following"].flatten(0, 1)[chosen]
         rest = talker.rest(hidden.flatten(0, 1)[chosen], codes)
         np.savez(work / "logits.npz", x=x, first=talker.codec_head(hidden), rest=rest, codes=codes, chosen=chosen)
+elif kind == "codec":
+    from training import codec, encoder
+    model = encoder.Quantised(sys.argv[3], 4).eval()
+    sound = torch.from_numpy(np.load(work / "sound.npy"))[None]
+    with torch.no_grad():
+        quantised, codes, *_ = model.quantiser(model.codec, codec.encode(model.codec, sound))
+        assert model.told_phones(quantised).shape == (1, 4, codes.shape[1], 2)
+        before = (model.readout(quantised) - codec.targets(sound)).abs().mean()
+        model.fit(sound, sound)
+        assert (model.readout(quantised) - codec.targets(sound)).abs().mean() < 0.5 * before
+        again = codec.load(sys.argv[3]).eval()
+        model.quantiser.export(again)
+        ones = torch.ones_like(sound, dtype=int)
+        assert torch.equal(again.encode(sound, ones).audio_codes[0][:, 1:], codes[0][:, 1:])
+        made = codec.decode_low(again, again.decoder.quantizer.decode(codes.transpose(1, 2)))
+        made = codec.decode_rest(again, made)[0].clamp(-1, 1)
+    np.savez(work / "heard.npz", codes=codes[0], made=made)
+if kind == "logits":
     torch.manual_seed(3)
     model = judge.Judge().eval()
     judge.save(model, work, 0.5)
@@ -597,6 +623,19 @@ def in_torch(work, *arguments):
     python = os.environ["QWEN_TTS_PYTHON"]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     subprocess.run([python, "-c", TORCH, str(work), *arguments], check=True, env=environment)
+
+
+@pytest.mark.reference
+def test_the_shipped_codec_is_gone_on_from_as_it_is(tmp_path):
+    """Needs torch: codes and sound of the official classes with the shipped weights are the package's."""
+    sound = np.random.default_rng(0).normal(0, 0.1, 12 * 1920).astype(np.float32)
+    np.save(tmp_path / "sound.npy", sound)
+    in_torch(tmp_path, "codec", str(codec.PACKAGE / codec.FOLDER))
+    package = Codec(codec.PACKAGE / codec.FOLDER)
+    with np.load(tmp_path / "heard.npz") as found:
+        assert np.array_equal(np.array(package.encode(mx.array(sound)))[:, 1:], found["codes"][:, 1:])
+        made = np.array(package.decode(mx.array(found["codes"].astype(np.int32))))
+        assert np.allclose(made, found["made"], atol=1e-3)
 
 
 @pytest.mark.reference
