@@ -249,8 +249,12 @@ def test_codes_of_two_codecs_are_not_mixed(tmp_path):
     shipped = codec.name(tmp_path)
     (tmp_path / "codec" / codec.FOLDER).mkdir(parents=True)
     assert codec.name(tmp_path) == shipped
-    (tmp_path / "codec" / codec.FOLDER / "model.safetensors").write_bytes(b"other")
-    assert codec.name(tmp_path) != shipped
+    own = tmp_path / "codec" / codec.FOLDER / "model.safetensors"
+    for part, same in (("", True), ("decoder.decoder.6.conv.bias", True), ("encoder.downsample.conv.weight", False)):
+        tensors = mx.load(str(codec.PACKAGE / codec.FOLDER / "model.safetensors"))  # codes are the encoder's alone
+        tensors |= {part: tensors[part] + 1} if part else {}
+        mx.save_safetensors(str(own), tensors)
+        assert (codec.name(tmp_path) == shipped) is same
 
 
 @pytest.fixture

@@ -15,8 +15,6 @@ import sys
 from pathlib import Path
 
 from ..__main__ import MODULES
-from .codec import FOLDER
-from .config import PACKAGE
 
 # (stage, whether it needs torch, minutes of a stage of the closed recipe that works in WORK/codec), in order.
 STAGES = (
@@ -60,7 +58,10 @@ def command(stage, torch, minutes, options):
         return line + (["--texts", str(options.texts)] if stage in TEXTS else [])
     module, *more = MODULES.get(stage, (stage,))
     line = [python, "-m", f"training.{module}", str(options.work / "codec"), *more]
-    line += ["--start", str(PACKAGE / FOLDER)] if stage in STARTED else []
+    if stage in STARTED:
+        from .codec import FOLDER, PACKAGE  # which `pack` leaves out
+
+        line += ["--start", str(PACKAGE / FOLDER)]
     line += (
         ["--threads", str(options.threads), "--cpu-time"] if options.cpu_time else ["--threads", str(options.threads)]
     )

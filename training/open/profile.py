@@ -18,7 +18,7 @@ from .config import model_config, weights
 from .inventory import INVENTORY
 from .model import Talker, Teacher, losses, total
 from .prompts import SPARE
-from .talker import PREDICTED, Training, add_options  # noqa: F401  (the options are those of the stage)
+from .talker import PREDICTED, Training, add_options, compiled  # noqa: F401  (the options are those of the stage)
 
 REPEATS = 3
 EPOCH = 60 * 45_000  # frames of 60 hours
@@ -94,7 +94,7 @@ def main(options):
         feed = [made_up(settings, options.frames, length) for length in (48, 72, 96)]
     parts, frames, positions = defaultdict(list), [], []
     kind, low = options.device.partition(":")[0], options.precision == "bfloat16"
-    learn = torch.compile(losses, dynamic=True) if options.compile else losses
+    learn = compiled(talker, options.device) if options.compile else losses
 
     def step(batch):
         batch = {name: value.to(options.device) for name, value in batch.items()}

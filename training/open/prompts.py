@@ -8,7 +8,7 @@ import numpy as np
 from .packing import bits_for, unpack
 
 SPLITS = ("train", "valid", "test")
-FULL = 0.3  # how often a text stands in the prompt whole
+FULL = 0.3  # how often a batch's texts stand in the prompt whole: all of them, as rows are longer with it
 BLENDED = 0.7  # how often an utterance in between gets the blend of its parents' vectors
 AUTO = 0.3  # how often the language is not named
 MULTIPLE = 16  # positions of a batch are a multiple of this, so that few shapes are compiled
@@ -72,9 +72,9 @@ class Prompts:
         chosen = draw.choice(rows, min(len(rows), int(draw.integers(1, 4))), replace=False)
         return self.vectors[chosen].mean(0)
 
-    def row(self, utterance, draw, training):
+    def row(self, utterance, draw, training, full=False):
         """(text ids of the prompt, codec ids of the prompt with -1 for none, text ids that trail, the speaker's place,
-        the first position of the text)."""
+        the first position of the text). full: the whole text is in the prompt."""
         top, talker = self.settings, self.settings["talker_config"]
         pad, bos, eos = (top[f"tts_{name}_token_id"] for name in ("pad", "bos", "eos"))
         if training and draw.random() < AUTO:
@@ -86,7 +86,7 @@ class Prompts:
         text = [*self.role, *[pad] * (len(tag) + 1), bos]
         spoken = [*[-1] * 3, *tag, -1, talker["codec_pad_id"]]
         first = len(text)
-        if training and draw.random() < FULL:
+        if full:
             text += [*words, pad]
             spoken += [talker["codec_pad_id"]] * len(words)
             words = []
@@ -104,7 +104,8 @@ class Prompts:
         """
         draw = np.random.default_rng(seed)
         talker = self.settings["talker_config"]
-        rows = [self.row(u, draw, training) for u in utterances]
+        full = training and draw.random() < FULL
+        rows = [self.row(u, draw, training, full) for u in utterances]
         longest = max(len(row[0]) + self.lengths[u] for row, u in zip(rows, utterances, strict=True))
         shape = len(rows), -(-longest // MULTIPLE) * MULTIPLE
         pad = self.settings["tts_pad_token_id"]

@@ -54,6 +54,20 @@ def tensors(batch):
     return {name: torch.from_numpy(np.asarray(value)) for name, value in batch.items()}
 
 
+def compiled(talker, device):
+    """`losses` with a step that is compiled: as a whole, or on a CPU layer by layer.
+
+    The whole has a graph for every length of a batch's rows, and a CPU's compiler takes minutes for each. A layer's is
+    shared by all of its kind.
+    """
+    if device != "cpu":
+        return torch.compile(losses, dynamic=True)
+    for stack in (talker.model, talker.code_predictor.model):
+        for layer in stack.layers:
+            layer.compile(dynamic=True)
+    return losses
+
+
 class Training:
     """Model, optimizer and data, and a step of it."""
 
@@ -69,7 +83,7 @@ class Training:
         self.order = Order(self.prompts.of("train"), self.prompts.lengths, options.frames)
         held = self.prompts.of("valid")
         self.held = Order(held, self.prompts.lengths, options.frames)
-        self.losses = torch.compile(losses, dynamic=True) if options.compile else losses
+        self.losses = compiled(self.talker, options.device) if options.compile else losses
 
     def new_optimizer(self):
         groups = [
@@ -170,7 +184,7 @@ def main(options):
     feed = training.batches(loop.step, steps)
     seen = int(training.prompts.lengths[training.prompts.of("train")].sum()) / training.order.each  # frames of a step
     for step in loop.run(options.seconds):
-        loop.record(frames=(step + 1) * seen, **training.step(step, next(feed), loop.rate()))
+        loop.record(frames=seen, **training.step(step, next(feed), loop.rate()))
         if (step + 1) % CHECKED == 0:
             loop.note(frames=(step + 1) * seen, **training.valid())
         if step + 1 == asked and (wrong := curve.misses(known, step + 1, loop.means)):
