@@ -519,16 +519,17 @@ def test_the_plan_runs_each_stage_once_with_its_python(tmp_path):
         recipe.run(options, run_one)
     assert [line[3 if line[2] == "training.open" else 2] for line in ran] == [
         "judge",
+        "ear",
         "sound",
         "training.encoder",
         "training.decoder",
     ]
     start = ["--start", str(codec.PACKAGE / "speech_tokenizer")]
-    assert ran[2][3:] == [str(tmp_path / "codec"), *start, "--threads", "2", "--cpu-time", "--minutes", "20.0"]
+    assert ran[3][3:] == [str(tmp_path / "codec"), *start, "--threads", "2", "--cpu-time", "--minutes", "20.0"]
     fails.clear()
     recipe.run(options, run_one)
     assert len(ran) == len(recipe.STAGES) + 1  # the one that failed ran again
-    for line, (name, torch, minutes) in zip(ran[4:], recipe.STAGES[3:], strict=True):
+    for line, (name, torch, minutes) in zip(ran[5:], recipe.STAGES[4:], strict=True):
         assert (line[0] == "torch-python") == torch
         assert ("--texts" in line) == (name in recipe.TEXTS) and (minutes is None) == (line[3] == name)
     told, folder = (ROOT / "training" / "open" / "README.md").read_text(), ROOT / "training"
@@ -610,7 +611,14 @@ elif kind == "codec":
         assert torch.equal(again.encode(sound, ones).audio_codes[0][:, 1:], codes[0][:, 1:])
         made = codec.decode_low(again, again.decoder.quantizer.decode(codes.transpose(1, 2)))
         made = codec.decode_rest(again, made)[0].clamp(-1, 1)
-    np.savez(work / "heard.npz", codes=codes[0], made=made)
+    judge.save(judge.Judge().eval(), work, 0.5)
+    from training.open.ear import Ear
+    listens, heard = Ear(work / "judge.safetensors"), sound.clone().requires_grad_()
+    distance = listens(heard, sound.roll(960, 1))
+    distance.backward()
+    assert distance > 0 and heard.grad.abs().sum() > 0 and listens(sound, sound) == 0
+    *_, last = listens.states(sound)
+    np.savez(work / "heard.npz", codes=codes[0], made=made, scores=listens.judge.out(last)[0])
 if kind == "logits":
     torch.manual_seed(3)
     model = judge.Judge().eval()
@@ -631,7 +639,8 @@ def in_torch(work, *arguments):
 
 @pytest.mark.reference
 def test_the_shipped_codec_is_gone_on_from_as_it_is(tmp_path):
-    """Needs torch: codes and sound of the official classes with the shipped weights are the package's."""
+    """Needs torch: codes and sound of the official classes with the shipped weights are the package's, and the ear that
+    the decoder is taught by hears as the judge does."""
     sound = np.random.default_rng(0).normal(0, 0.1, 12 * 1920).astype(np.float32)
     np.save(tmp_path / "sound.npy", sound)
     in_torch(tmp_path, "codec", str(codec.PACKAGE / codec.FOLDER))
@@ -640,6 +649,7 @@ def test_the_shipped_codec_is_gone_on_from_as_it_is(tmp_path):
         assert np.array_equal(np.array(package.encode(mx.array(sound)))[:, 1:], found["codes"][:, 1:])
         made = np.array(package.decode(mx.array(found["codes"].astype(np.int32))))
         assert np.allclose(made, found["made"], atol=1e-3)
+        assert np.allclose(listener.Listener(tmp_path / "judge.safetensors").scores(sound), found["scores"], atol=0.02)
 
 
 @pytest.mark.reference

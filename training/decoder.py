@@ -166,6 +166,7 @@ def main():
     options_parser = parser(minutes=60)
     options_parser.add_argument("--from", dest="source", choices=("spectra", "codes"), required=True)
     options_parser.add_argument("--start", help="folder of a codec to go on from; then there is no stage from spectra")
+    options_parser.add_argument("--ear", help="recogniser of training.open.ear, whose distance is part of the loss")
     options = arguments(options_parser)
     if options.start and options.source != "codes":
         options_parser.error("--start goes on from codes")
@@ -208,6 +209,10 @@ def main():
             {} if options.start else {"valid_low": model.low_loss(hidden, held[0])}
         )
 
+    if options.ear:
+        from .open.ear import WEIGHT, Ear
+
+        ear = Ear(options.ear).to(options.device)
     generator = random.Random(6)
     for step in stage:
         drawn = [rows.to(options.device) for rows in train.draw(generator)]
@@ -216,13 +221,18 @@ def main():
         early = not from_codes and step < LOW_FIRST
         hidden = codec.decode_low(model.codec, told(*drawn, NOISE))
         loss = 0.0 if options.start else model.low_loss(hidden, drawn[0])
+        more = {}
         if not early:
-            loss = codec.spectral_loss(codec.decode_rest(model.codec, hidden), drawn[0]) + 0.5 * loss
+            made = codec.decode_rest(model.codec, hidden)
+            loss = codec.spectral_loss(made, drawn[0]) + 0.5 * loss
+            if options.ear:
+                more["ear"] = ear(made, drawn[0])
+                loss = loss + WEIGHT * more["ear"]
         loss.backward()
         norm = nn.utils.clip_grad_norm_(trained, 2.0)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-        stage.record(validate, loss=loss, norm=norm)
+        stage.record(validate, loss=loss, norm=norm, **more)
     result = float(validate()["valid"])
     print(f"{name}: {stage.step} steps, loss on held-out voices {result:.3f}")
     if from_codes and result > GATE:

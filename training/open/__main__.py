@@ -19,14 +19,12 @@ from ..__main__ import MODULES
 # (stage, whether it needs torch, minutes of a stage of the closed recipe that works in WORK/codec), in order.
 STAGES = (
     ("judge", True, None),
+    ("ear", True, None),
     ("sound", False, None),
     ("encoder", True, 40),
     ("decoder", True, 90),
     ("codec", True, None),
     ("resynthesis", False, None),
-    ("mels", True, 0),
-    ("echoes", True, 0),
-    ("speaker", True, 30),
     ("corpus", True, None),
     ("gather", False, None),
     ("talker", True, None),
@@ -36,7 +34,7 @@ STAGES = (
 STARTED = ("encoder", "decoder")  # those that go on from the shipped codec
 OTHERS = ("profile", "pack")
 OWN = tuple(name for name, _, minutes in STAGES if minutes is None)
-TEXTS = ("judge", "sound", "resynthesis", "corpus", "evaluate")  # those that read the texts
+TEXTS = ("judge", "ear", "sound", "resynthesis", "corpus", "evaluate")  # those that read the texts
 
 
 def build_parser(stage):
@@ -62,6 +60,7 @@ def command(stage, torch, minutes, options):
         from .codec import FOLDER, PACKAGE  # which `pack` leaves out
 
         line += ["--start", str(PACKAGE / FOLDER)]
+    line += ["--ear", str(options.work / "ear" / "judge.safetensors")] if stage == "decoder" else []
     line += (
         ["--threads", str(options.threads), "--cpu-time"] if options.cpu_time else ["--threads", str(options.threads)]
     )

@@ -32,6 +32,7 @@ WIDTH, BATCH, VOICE = 160, 16, 4  # VOICE: utterances of a voice, one after anot
 REUSED = 2  # steps that hear the same speech, spoilt in another way
 GATE = 0.03
 STEPS, LEARNING = 3000, 2e-3
+SEEDS = 100_000  # numbers of voices between two seeds
 HELD = 10_000_000  # texts and voices from this number on are for the gates alone
 
 
@@ -144,13 +145,16 @@ def add_options(options):
     options.add_argument("--steps", type=int, default=STEPS)
     options.add_argument("--texts", default="/", help="root below which the texts' packages lie")
     options.add_argument("--precision", choices=("float32", "bfloat16"), default="bfloat16")
+    options.add_argument(
+        "--seed", type=int, default=0, help="another makes another judge, of other speech (default: 0)"
+    )
 
 
 def main(options):
     work = Path(options.work)
     decks, talking = Decks.kept(work, options.texts), Talking(data_folder(work))
     torch.set_num_threads(1)
-    torch.manual_seed(0)
+    torch.manual_seed(options.seed)
     model = Judge()
     optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING, weight_decay=0.01)
     loop = Loop("judge", work, {"model": model, "optimizer": optimizer}, options.steps, LEARNING, torch)
@@ -159,10 +163,10 @@ def main(options):
         for group in optimizer.param_groups:
             group["lr"] = loop.rate()
         if step % REUSED == 0 or not rows:
-            first = step // REUSED * BATCH // VOICE
+            first = SEEDS * options.seed + step // REUSED * BATCH // VOICE
             rows = [row for k in range(BATCH // VOICE) for row in speech(talking, decks, first + k)]
         with torch.autocast("cpu", torch.bfloat16, enabled=options.precision == "bfloat16"):
-            ctc, timed = losses(model, rows, random.Random(step))
+            ctc, timed = losses(model, rows, random.Random(SEEDS * options.seed + step))
         (ctc + timed).backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()

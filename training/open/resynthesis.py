@@ -6,8 +6,8 @@ Unheard voices say unheard sentences, the codec gives them back, and the judge h
 phone errors as spoken and as given back, with natural pitch and with the locked one that the talker learns; the phones
 that are heard worst; errors along the utterance, as the codec was trained on 64 frames at most; how well a linear
 layer reads pitch and vocal tract off the vectors; and how many voices are found again by the vector of what the codec
-gives back. Gates: the errors, the vectors, the voices; without the last two the stages `mels`, `echoes` and `speaker`
-are needed.
+gives back. Gates: the errors, the vectors, the voices. Where the last two are missed, the closed recipe's `mels`,
+`echoes` and `speaker` in WORK/codec teach the speaker encoder the new codec.
 """
 
 import json
