@@ -8,6 +8,7 @@ import os
 import pickle
 import random
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import mlx.core as mx
@@ -255,6 +256,18 @@ def test_codes_of_two_codecs_are_not_mixed(tmp_path):
         tensors |= {part: tensors[part] + 1} if part else {}
         mx.save_safetensors(str(own), tensors)
         assert (codec.name(tmp_path) == shipped) is same
+
+
+def test_processes_share_a_corpus(tmp_path):
+    assert corpus.share("1/1") == (0, 1) and corpus.share("2/3") == (1, 3)
+    for text in ("0/2", "3/2", "1", "a/b"):
+        with pytest.raises(ValueError):
+            corpus.share(text)
+    names = ["0001", "valid", "0000", "test", "0010", "0002"]
+    (tmp_path / "corpus").mkdir()
+    with ThreadPoolExecutor(3) as pool:
+        list(pool.map(lambda name: corpus.listed(tmp_path / "corpus", name, {"frames": 1}), names))
+    assert list(corpus.shards(tmp_path)) == ["valid", "test", "0000", "0001", "0002", "0010"]
 
 
 @pytest.fixture

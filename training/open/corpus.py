@@ -7,9 +7,11 @@ holds 40 voices with a few utterances each, 33 shards hold all voices once, and 
 other things: half a corpus has all voices too. Shard `valid` and shard `test` are 40 unheard voices each, that say
 unheard sentences. What a shard keeps: the codes, packed; the two phones of every frame and the character of the text
 that is said in it, both as espeak-ng tells them; and vectors of some utterances by the speaker encoder. Sound is not
-kept. WORK/corpus/index.json lists the shards with the SHA-256 sum of each.
+kept. WORK/corpus/index.json lists the shards with the SHA-256 sum of each. Several processes may make one corpus, each
+its --share of the shards.
 """
 
+import fcntl
 import hashlib
 import io
 import json
@@ -151,6 +153,33 @@ def make(name, decks, talking, ear, speakers):
 def add_options(options):
     options.add_argument("--texts", default="/", help="root below which the texts' packages lie")
     options.add_argument("--rounds", type=int, default=ROUNDS, help="times that every voice is heard")
+    options.add_argument("--share", type=share, default=(0, 1), metavar="K/N", help="the K-th of N processes, from 1")
+
+
+def share(text):
+    """(k, n) of "K/N", k from 0."""
+    part, whole = map(int, text.split("/"))
+    if not 1 <= part <= whole:
+        raise ValueError(text)
+    return part - 1, whole
+
+
+def listed(folder, name, about):
+    """index.json with one more shard; what other processes have written in the meantime stays."""
+    with (folder / "index.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        index = folder / "index.json"
+        known = json.loads(index.read_text()) if index.is_file() else {}
+        known[name] = about
+        partial = folder / "index.partial"
+        partial.write_text(json.dumps({n: known[n] for n in ordered(known)}, indent=1) + "\n")
+        partial.replace(index)
+    return known
+
+
+def ordered(known):
+    """The names of shards in the order in which one process makes them."""
+    return [*(name for name in SPLITS if name in known), *sorted(set(known) - {*SPLITS})]
 
 
 def check(known, codec, folder):
@@ -166,7 +195,8 @@ def main(options):
     known = json.loads(index.read_text()) if index.is_file() else {}
     codec = codec_name(options.work)
     check(known, codec, folder)
-    missing = [name for name in names(options.rounds) if name not in known]
+    own, processes = options.share
+    missing = [name for name in names(options.rounds)[own::processes] if name not in known]
     if not missing:
         return print(
             f"corpus: {len(known)} shards, {sum(s['frames'] for s in known.values()) * FRAME / 3600:.1f} hours"
@@ -185,7 +215,7 @@ def main(options):
             partial = folder / f"{name}.partial"
             partial.write_bytes(written.getvalue())
             partial.replace(folder / f"{name}.npz")
-            known[name] = {
+            about = {
                 "sha256": hashlib.sha256(written.getvalue()).hexdigest(),
                 "bytes": len(written.getvalue()),
                 "codec": codec,
@@ -193,12 +223,10 @@ def main(options):
                 "frames": int(arrays["lengths"].sum(dtype=int)),
                 "seconds": round(time.process_time() - before, 1),
             }
-            partial = index.with_suffix(".partial")
-            partial.write_text(json.dumps(known, indent=1) + "\n")
-            partial.replace(index)
+            known = listed(folder, name, about)
             print(
-                f"corpus: shard {name}, {known[name]['frames'] * FRAME / 60:.0f} minutes, "
-                f"{known[name]['seconds']:.0f} s of CPU, {known[name]['bytes'] / 1e6:.2f} MB",
+                f"corpus: shard {name}, {about['frames'] * FRAME / 60:.0f} minutes, "
+                f"{about['seconds']:.0f} s of CPU, {about['bytes'] / 1e6:.2f} MB",
                 flush=True,
             )
     print(f"corpus: {sum(s['frames'] for s in known.values()) * FRAME / 3600:.1f} hours")
@@ -229,4 +257,4 @@ def shards(work, verify=False):
         data = (folder / f"{name}.npz").read_bytes() if verify else b""
         if verify and hashlib.sha256(data).hexdigest() != about["sha256"]:
             raise ValueError(f"{folder / name}.npz is not what index.json says")
-    return {name: folder / f"{name}.npz" for name in known}
+    return {name: folder / f"{name}.npz" for name in ordered(known)}
