@@ -6,6 +6,8 @@ from ..errors import AudioError
 
 # extension: soundfile's name
 FORMATS = {".wav": "WAV", ".flac": "FLAC", ".mp3": "MP3", ".ogg": "OGG"}
+# of a recording, what a converter reads included
+RECORDINGS = (*FORMATS, ".m4a", ".mp4", ".aac", ".webm", ".wma", ".aif", ".aiff", ".caf", ".opus")
 
 # format: content type. opus is Ogg Opus, pcm is signed 16-bit little-endian, aac is ADTS.
 CONTENT_TYPES = {

@@ -21,14 +21,13 @@ from typing import Any
 
 import numpy as np
 
-from ..audio.formats import FORMATS
+from ..audio.formats import RECORDINGS
 from ..errors import InvalidValue, listed, naming
 
 AUDIO = ("audio", "audio_path", "audio_filepath", "file_name", "wav")  # keys of a recording's path
 TEXT = ("text", "transcript", "transcription", "sentence")
 SPEAKER, LANGUAGE, CODES = "speaker", "language", "audio_codes"
 SPLITS = ("train", "valid", "test")
-SOUNDS = (*FORMATS, ".m4a", ".aac", ".webm", ".wma", ".aif", ".aiff", ".caf", ".opus")
 HELD_OUT, FEW = 0.1, 4  # of the clips; of few clips more, up to FEW, as one or two say little
 
 
@@ -215,7 +214,7 @@ def _table(path: Path) -> Iterator[Clip]:
 
 def _pairs(folder: Path) -> Iterator[Clip]:
     """Recordings with a .txt of the same name beside them."""
-    sounds = sorted(path for path in folder.iterdir() if path.suffix.lower() in SOUNDS)
+    sounds = sorted(path for path in folder.iterdir() if path.suffix.lower() in RECORDINGS)
     if not sounds:
         raise _refused(f"{folder}: has no train.jsonl, no metadata.csv and no recordings")
     without = [path.name for path in sounds if not path.with_suffix(".txt").is_file()]

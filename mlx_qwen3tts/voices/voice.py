@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from .. import checks
-from ..audio.formats import FORMATS
+from ..audio.formats import RECORDINGS
 from ..errors import InvalidValue, QwenTTSError, VoiceError, VoiceNotFound, WrongType, shortened
 from ..files.json_text import json_text
 from ..files.npy import read_npy
@@ -33,7 +33,6 @@ from . import metadata as strings
 SUFFIXES = (".npy", ".safetensors", ".json")
 KEY = "speaker_embedding"
 KEYS = (KEY, "embedding")  # of a JSON object
-SOUNDS = (*FORMATS, ".m4a", ".mp4", ".aac", ".webm", ".wma", ".aif", ".aiff", ".caf", ".opus")
 PICKLES = (".pt", ".pth")
 # For what the official demo saves, a dict, and for a bare tensor.
 UNPICKLE = (
@@ -263,7 +262,7 @@ def check_kind(path: Path | str) -> None:
     """VoiceError, with the way out, for the extension of a recording or a pickle."""
     path = Path(path)
     suffix = path.suffix.lower()
-    if suffix in SOUNDS:
+    if suffix in RECORDINGS:
         message = f"embedding {path}: a recording; clone it with --ref-audio, or make its vector with embed"
         raise VoiceError(message, param="voice")
     if suffix in PICKLES:
