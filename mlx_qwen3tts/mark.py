@@ -137,7 +137,7 @@ def printable(line: str) -> str:
 
 def unread(file: str, problem: str, way: str) -> dict[str, Any]:
     """What there is to say of a file that cannot be read, as JSON."""
-    mark = {"file": file, "present": None, "keys": [], "seconds": None, "problem": problem}
+    mark = row(file, (), problem) | {"present": None}
     if way == "detect":
         return mark
     return {"file": file, "tags": {}, "origin": None, "mark": mark, "signature": None, "problem": problem}

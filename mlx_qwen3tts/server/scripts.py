@@ -25,8 +25,9 @@ from . import labels
 from .answers import error_body
 from .asking import LONGEST_INSTRUCTION, Body
 from .shaping import LONGEST
-from .speaking import Flow, called, speaking, unless
+from .speaking import Flow, called, speaking
 from .speech import gone, ignored, json_body
+from .waiting import unless
 
 if TYPE_CHECKING:
     from .app import Server

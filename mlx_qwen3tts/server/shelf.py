@@ -26,9 +26,10 @@ from ..voices.voice import Voice
 from .answers import Refusal, error_response
 from .asking import Body, shortened_repr
 from .designing import designed
-from .speaking import called, in_turns, unless
+from .speaking import called, in_turns
 from .speech import gone, json_body
 from .voices import Recording
+from .waiting import unless
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Sequence
+from collections.abc import AsyncIterator, Callable, Generator, Sequence
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, TypeVar
 
@@ -121,19 +121,6 @@ async def in_turns(engine: Engine, steps: Generator[None, None, T]) -> T:
     finally:
         await called(engine, steps.close)
     return given[0]
-
-
-async def unless(gone: Awaitable[object], work: Awaitable[T]) -> T | None:
-    """What `work` gives; None, and the work is cancelled, where `gone` is done first."""
-    doing, leaving = asyncio.ensure_future(work), asyncio.ensure_future(gone)
-    try:
-        await asyncio.wait({doing, leaving}, return_when=asyncio.FIRST_COMPLETED)
-        return doing.result() if doing.done() else None
-    finally:
-        for task in (doing, leaving):
-            if not task.done():
-                task.cancel()
-        await asyncio.gather(doing, leaving, return_exceptions=True)
 
 
 class Flow:

@@ -21,7 +21,8 @@ from ..files.json_text import json_text
 from . import asking, labels
 from .answers import Refusal, error_body, status_of
 from .jobs import Ended
-from .speaking import Flow, Listener, paced, speaking, unless
+from .speaking import Flow, Listener, paced, speaking
+from .waiting import unless
 
 if TYPE_CHECKING:
     from .app import Server

@@ -28,7 +28,7 @@ from mcp_types import (
 )
 from pydantic import ValidationError
 
-from .speaking import unless
+from .waiting import unless
 
 T = TypeVar("T")
 LINE = 4 << 20  # bytes of a line; the largest call of a tool has some kB

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Coroutine
+from collections.abc import Awaitable
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -26,9 +26,15 @@ async def within(coming: Awaitable[T], seconds: float | None) -> T:
     return task.result()
 
 
-async def first_ended(*works: Coroutine[Any, Any, None]) -> set[asyncio.Task[None]]:
+async def unless(gone: Awaitable[object], work: Awaitable[T]) -> T | None:
+    """What `work` gives; None, and the work is cancelled, where `gone` is done first."""
+    doing = asyncio.ensure_future(work)
+    return doing.result() if doing in await first_ended(doing, gone) else None
+
+
+async def first_ended(*works: Awaitable[Any]) -> set[asyncio.Future[Any]]:
     """The tasks of these that end first; the others are cancelled, and have ended too."""
-    tasks = [asyncio.ensure_future(work) for work in works]
+    tasks: list[asyncio.Future[Any]] = [asyncio.ensure_future(work) for work in works]
     try:
         done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
     finally:

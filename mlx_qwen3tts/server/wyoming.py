@@ -39,8 +39,8 @@ from ..errors import InvalidValue, QwenTTSError, UnsupportedValue, WrongType
 from ..synthesis.languages import language_code
 from . import asking, shelf
 from .answers import error_body, status_of
-from .speaking import Flow, called, speaking, unless
-from .waiting import first_ended, within
+from .speaking import Flow, called, speaking
+from .waiting import first_ended, unless, within
 from .written import Written
 
 if TYPE_CHECKING:

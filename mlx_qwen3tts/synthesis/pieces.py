@@ -65,7 +65,7 @@ def pieces(text: str, limit: int = LIMIT, language: str | None = None) -> list[s
     the text, by name or by code, whose abbreviations end no sentence; None is that of its script.
     """
     code = written_in(text, language)
-    most = max(1, limit * LETTERS[code] // LETTERS[USUAL])
+    most = _most(limit, code)
     if len(text) <= most:
         return [text]
     made: list[str] = []
@@ -95,20 +95,30 @@ def sentences(text: str, language: str | None = None) -> list[str]:
 def overfull(sentence: str, limit: int = LIMIT) -> tuple[list[str], str]:
     """(parts of a sentence that still comes, each of a piece's length; what is held of it until more comes). Together
     they are what there is of it; it is cut as `pieces` cuts, and held where it is not longer than two of them."""
-    parts, most = [], max(1, limit * LETTERS[written_in(sentence)] // LETTERS[USUAL])
+    parts, most = [], _most(limit, written_in(sentence))
     while len(sentence) > 2 * most:
-        cut = max(sentence.rfind(mark, 1, most + 1) for mark in " \n")
-        parts.append(sentence[: cut if cut > 0 else most])
-        sentence = sentence[len(parts[-1]) :]
+        cut = _cut(sentence, most, " \n")
+        parts.append(sentence[:cut])
+        sentence = sentence[cut:]
     return parts, sentence
+
+
+def _most(limit: int, code: str) -> int:
+    """Characters of a language that weigh `limit`."""
+    return max(1, limit * LETTERS[code] // LETTERS[USUAL])
+
+
+def _cut(sentence: str, most: int, marks: str) -> int:
+    """Where to cut a sentence so that at most so many characters come first: before the last mark, if there is one."""
+    place = max(sentence.rfind(mark, 1, most + 1) for mark in marks)
+    return place if place > 0 else most
 
 
 def _parts(sentence: str, most: int) -> list[str]:
     """A sentence in parts of at most so many characters, cut at the last space before it where there is one."""
     parts: list[str] = []
     while len(sentence) > most:
-        space = sentence.rfind(" ", 1, most + 1)
-        cut = space if space > 0 else most
+        cut = _cut(sentence, most, " ")
         parts.append(sentence[:cut].strip())
         sentence = sentence[cut:].strip()
     return [part for part in [*parts, sentence] if part]

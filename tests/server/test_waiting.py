@@ -7,6 +7,14 @@ import pytest
 from mlx_qwen3tts.server.waiting import first_ended, within
 
 
+async def forever(ended):
+    """Wait for what never comes; `ended` gets an element when that is given up."""
+    try:
+        await asyncio.Event().wait()
+    finally:
+        ended.append(True)
+
+
 @pytest.mark.parametrize("seconds", [60, None])
 def test_who_is_cancelled_in_the_moment_in_which_something_comes_hears_of_it(seconds):
     """`asyncio.wait_for` before Python 3.12 gives what came, as if nobody had cancelled."""
@@ -27,16 +35,10 @@ def test_the_first_to_end_ends_the_others():
     async def run():
         ended = []
 
-        async def wait():
-            try:
-                await asyncio.Event().wait()
-            finally:
-                ended.append(True)
-
         async def fail():
             raise ValueError
 
-        [done] = await first_ended(wait(), fail(), wait())
+        [done] = await first_ended(forever(ended), fail(), forever(ended))
         assert len(ended) == 2
         with pytest.raises(ValueError):
             done.result()
@@ -47,14 +49,7 @@ def test_the_first_to_end_ends_the_others():
 def test_what_does_not_come_in_time_is_cancelled():
     async def run(seconds):
         ended = []
-
-        async def come():
-            try:
-                await asyncio.Event().wait()
-            finally:
-                ended.append(True)
-
-        coming = asyncio.ensure_future(come())
+        coming = asyncio.ensure_future(forever(ended))
         await asyncio.sleep(0)
         with pytest.raises(asyncio.TimeoutError):
             await within(coming, seconds)
