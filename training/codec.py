@@ -80,13 +80,26 @@ def load(folder):
     settings = json.loads((Path(folder) / "config.json").read_text())
     in_mlx = settings.pop("conv_layout", None) == "mlx"
     model, tensors = build(settings), load_file(Path(folder) / "model.safetensors")
+    fill(model, tensors, in_mlx)
+    return model
+
+
+def fill(model, tensors, in_mlx):
+    """Load tensors {name: any floats} into a model. in_mlx: convolutions lie in the order of axes of this package."""
     if in_mlx:
+        tensors = dict(tensors)
         for name, module in model.named_modules():
             if isinstance(module, (nn.Conv1d, nn.ConvTranspose1d)):
                 key, transposed = f"{name}.weight", isinstance(module, nn.ConvTranspose1d)
                 tensors[key] = tensors[key].permute(*((2, 0, 1) if transposed else (0, 2, 1)))
     model.load_state_dict({name: value.float().contiguous() for name, value in tensors.items()})
-    return model
+
+
+def least_squares(into, out):
+    """(matrix [A, B], offset [B], what of `out` they leave [N, B]): the best of `into` [N, A] to `out` [N, B]."""
+    ones = F.pad(into, (0, 1), value=1.0)
+    found = torch.linalg.lstsq(ones, out).solution
+    return found[:-1], found[-1], out - ones @ found
 
 
 def encode(model, sound):

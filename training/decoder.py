@@ -1,7 +1,7 @@
 """Stages 2 and 3: the codec's decoder.
 
     python -m training.decoder WORK --from spectra [--minutes 30]
-    python -m training.decoder WORK --from codes [--minutes 60] [--start CODEC]
+    python -m training.decoder WORK --from codes [--minutes 60] [--start CODEC] [--ear JUDGE]
 
 From spectra it runs beside the encoder's training, when there are no codes yet: a linear layer of 64 takes the place of
 the quantised vectors. Then a least-squares fit from quantised vectors to that layer's outputs is folded into the first
@@ -138,14 +138,13 @@ def take_over(model, work, utterances, before):
     for sound, periods, code in zip(*(rows.split(40) for rows in drawn), strict=True):
         into.append(model.codec.decoder.quantizer.decode(code).transpose(1, 2).flatten(0, 1))
         out.append(before(sound, periods).transpose(1, 2).flatten(0, 1))
-    into, out = torch.cat(into), torch.cat(out)
-    ones = torch.cat([into, torch.ones(len(into), 1)], 1)
-    fit = torch.linalg.lstsq(ones, out).solution
-    explained = 1 - (out - ones @ fit).var(0).sum() / out.var(0).sum()
+    out = torch.cat(out)
+    matrix, offset, rest = codec.least_squares(torch.cat(into), out)
+    explained = 1 - rest.var(0).sum() / out.var(0).sum()
     print(f"decoder: the codes explain {explained:.3f} of what it was trained on")
     convolution = model.codec.decoder.pre_conv.conv
-    convolution.bias += torch.einsum("oik,i->o", convolution.weight, fit[-1])
-    convolution.weight.copy_(torch.einsum("oik,ji->ojk", convolution.weight, fit[:-1]))
+    convolution.bias += torch.einsum("oik,i->o", convolution.weight, offset)
+    convolution.weight.copy_(torch.einsum("oik,ji->ojk", convolution.weight, matrix))
 
 
 def own_vectors(start):
@@ -153,10 +152,8 @@ def own_vectors(start):
     of_start = codec.load(start).eval()
 
     def before(sound, periods):
-        codes = of_start.encode(sound, torch.ones_like(sound, dtype=int)).audio_codes
-        codes = torch.stack(
-            [torch.cat([pitch[:, None], row[:, 1:]], 1) for pitch, row in zip(periods, codes, strict=True)]
-        )
+        codes = torch.stack(of_start.encode(sound, torch.ones_like(sound, dtype=int)).audio_codes)
+        codes[..., 0] = periods
         return of_start.decoder.quantizer.decode(codes.transpose(1, 2))
 
     return before

@@ -68,10 +68,9 @@ class Quantised(nn.Module):
             quantised, *_ = self.quantiser(self.codec, codec.encode(self.codec, one))
             into.append(quantised.transpose(1, 2).flatten(0, 1))
             out.append(codec.targets(other).transpose(1, 2).flatten(0, 1))
-        into = torch.nn.functional.pad(torch.cat(into), (0, 1), value=1.0)
-        found = torch.linalg.lstsq(into, torch.cat(out)).solution
-        self.readout.weight.copy_(found[:-1].T[..., None])
-        self.readout.bias.copy_(found[-1])
+        matrix, offset, _ = codec.least_squares(torch.cat(into), torch.cat(out))
+        self.readout.weight.copy_(matrix.T[..., None])
+        self.readout.bias.copy_(offset)
 
 
 def crops(corpora, utterances, generator, natural=NATURAL, frames=FRAMES, batch=BATCH):

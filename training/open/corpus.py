@@ -2,7 +2,8 @@
 
     python -m training.open corpus WORK --texts ROOT [--seconds 500]
 
-A shard is a function of its number alone, so a corpus is as long as it has been made, and goes on where it stopped. It
+What a shard says and who says it follow from its number alone, so a corpus is as long as it has been made, and goes on
+where it stopped. Its lengths do not quite: they differ with what espeak-ng said before in the same process. A shard
 holds 40 voices with a few utterances each, 33 shards hold all voices once, and the rounds that follow let them say
 other things: half a corpus has all voices too. Shard `valid` and shard `test` are 40 unheard voices each, that say
 unheard sentences. What a shard keeps: the codes, packed; the two phones of every frame and the character of the text
@@ -40,7 +41,7 @@ TRAINED = 1320
 SEED = 1
 SPLITS = ("valid", "test")
 CODES = 256
-SPEAKER = "speaker.safetensors"  # in WORK/codec
+SPEAKER, PREFIX = "speaker.safetensors", "speaker_encoder."  # in WORK/codec; before the names of its tensors
 
 
 def names(rounds=ROUNDS):
@@ -62,7 +63,7 @@ def plan(name, speakers):
     return [(n, [first + k * SAYS + i for i in range(SAYS)]) for k, n in enumerate(own)], False
 
 
-class Ear:
+class Encoders:
     """The codec's encoder and the speaker encoder: those in WORK/codec, where they were trained, or the shipped ones.
 
     In the official classes, which on a CPU take a quarter of the time of the package's; their codes are equal.
@@ -72,7 +73,7 @@ class Ear:
         import torch
         from safetensors.torch import load_file, save_file
 
-        from ..codec import load
+        from ..codec import fill, load
         from ..mels import mel
         from ..official import Qwen3TTSSpeakerEncoder, Qwen3TTSSpeakerEncoderConfig
 
@@ -83,17 +84,14 @@ class Ear:
         self.speaker = Qwen3TTSSpeakerEncoder(Qwen3TTSSpeakerEncoderConfig(**about)).eval()
         trained = Path(work) / "codec" / "speaker_encoder.pt"
         if trained.is_file():
-            tensors = {f"speaker_encoder.{k}": v for k, v in torch.load(trained, weights_only=False)["tensors"].items()}
-            save_file(tensors, Path(work) / "codec" / SPEAKER)  # for `export`, which has no torch
-            self._fill(self.speaker, tensors, "speaker_encoder.", False)
+            own = torch.load(trained, weights_only=False)["tensors"]
+            # for `export`, which has no torch
+            save_file({f"{PREFIX}{k}": v for k, v in own.items()}, Path(work) / "codec" / SPEAKER)
+            fill(self.speaker, own, in_mlx=False)
         else:
-            self._fill(self.speaker, load_file(PACKAGE / "model.safetensors"), "speaker_encoder.", True)
-
-    @staticmethod
-    def _fill(module, tensors, prefix, shipped):
-        """shipped: convolutions lie in the package's order of axes; none of these is transposed."""
-        own = {k.removeprefix(prefix): v.float() for k, v in tensors.items() if k.startswith(prefix)}
-        module.load_state_dict({k: v.permute(0, 2, 1) if shipped and v.ndim == 3 else v for k, v in own.items()})
+            shipped = load_file(PACKAGE / "model.safetensors").items()
+            own = {k.removeprefix(PREFIX): v for k, v in shipped if k.startswith(PREFIX)}
+            fill(self.speaker, own, in_mlx=True)
 
     def codes(self, sound):
         """[frames, codebooks] of samples with locked pitch."""
@@ -106,16 +104,16 @@ class Ear:
             return self.speaker(self.mel(sound)[None])[0].numpy()
 
 
-def record(said, speaker, ear):
+def record(said, speaker, encoders):
     """Codes [frames, codebooks], phones [frames, 2] and places [frames] of an utterance."""
     sound, periods = locked(said.sound, 0.9 * speaker.f0, 1.4 * speaker.f0)
-    codes = ear.codes(sound)
+    codes = encoders.codes(sound)
     codes[:, 0] = periods  # which is known
     _, places = said.at((np.arange(said.frames) + 0.5) * FRAME)
     return codes, said.halves(), places.astype(np.uint8)
 
 
-def make(name, decks, talking, ear, speakers):
+def make(name, decks, talking, encoders, speakers):
     """One shard: {array name: array}. Its texts are a JSON list."""
     rows, held = plan(name, speakers)
     texts, lengths, who, codes, phones, places, vectors = [], [], [], [], [], [], []
@@ -127,14 +125,14 @@ def make(name, decks, talking, ear, speakers):
             said = talking.say(text)
             if said is None or not said.spoken():
                 continue
-            found = record(said, speaker, ear)
+            found = record(said, speaker, encoders)
             for row, part in zip((codes, phones, places), found, strict=True):
                 row.append(part)
             texts.append(text)
             lengths.append(said.frames)
             who.append(number)
             with_vector = kept < VECTORS or held
-            vectors.append(ear.vector(said.sound) if with_vector else None)
+            vectors.append(encoders.vector(said.sound) if with_vector else None)
             kept += 1
     codes = np.concatenate(codes)
     return {
@@ -201,7 +199,7 @@ def main(options):
         return print(
             f"corpus: {len(known)} shards, {sum(s['frames'] for s in known.values()) * FRAME / 3600:.1f} hours"
         )
-    decks, speakers, ear = Decks.kept(options.work, options.texts), draw(SEED), Ear(options.work)
+    decks, speakers, encoders = Decks.kept(options.work, options.texts), draw(SEED), Encoders(options.work)
     started = time.monotonic()
     with tempfile.TemporaryDirectory() as data:
         talking = Talking(data_folder(data))
@@ -209,7 +207,7 @@ def main(options):
             if options.seconds is not None and time.monotonic() - started > options.seconds:
                 return print(f"corpus: {len(known)} of {len(names(options.rounds))} shards, to be gone on with")
             before = time.process_time()
-            arrays = make(name, decks, talking, ear, speakers)
+            arrays = make(name, decks, talking, encoders, speakers)
             written = io.BytesIO()
             np.savez_compressed(written, **arrays)
             partial = folder / f"{name}.partial"

@@ -24,6 +24,7 @@ from mlx_qwen3tts import Qwen3TTS
 from mlx_qwen3tts.checkpoint.codec import Codec
 
 from ..espeak import RATE, SAMPLES_PER_FRAME, Speaker
+from ..evaluate import found_again
 from ..lock import locked
 from .alignment import aligned
 from .codec import folder as codec_folder
@@ -92,7 +93,7 @@ def main(options):
     worst = sorted(((wrong[p] / n, n, p) for p, n in seen.items() if n >= 10), reverse=True)[:15]
     along = {place: late[place, True] / max(1, late[place, True] + late[place, False]) for place in ("early", "late")}
     explained = read_off(np.array(vectors), np.array(features))
-    found = found_again(np.array(again), np.array(vectors))
+    found = int(found_again(mx.array(np.array(again)), mx.array(np.array(vectors))).sum())
     result = {
         "utterances": count,
         "phones": total["spoken"],
@@ -115,12 +116,6 @@ def main(options):
         )
     if found < FOUND * len(vectors):
         sys.exit(f"resynthesis: {found} of {len(vectors)} voices are found again; train the speaker encoder")
-
-
-def found_again(again, known):
-    """How many rows of `again` [N, D] are nearest, by cosine, to the row of `known` that is their own."""
-    one, other = (rows / np.linalg.norm(rows, axis=1, keepdims=True) for rows in (again, known))
-    return int(((one @ other.T).argmax(1) == np.arange(len(known))).sum())
 
 
 def read_off(vectors, features, parts=5):
