@@ -18,11 +18,11 @@ from mlx_qwen3tts.networks.config import ModelConfig
 
 @pytest.fixture
 def at_once(checkpoint):
-    """Fails a test whose body took a second of this process's time."""
+    """Fails a test whose body took three seconds of this process's time; what is not seen at once takes minutes."""
     checkpoint("base")  # made once for all tests
     start = time.process_time()
     yield
-    assert time.process_time() - start < 1
+    assert time.process_time() - start < 3  # some 0.4 s at most, but the collector of the whole suite's objects counts
 
 
 def set_value(folder, keys, value, inside=""):
