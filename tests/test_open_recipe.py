@@ -413,10 +413,10 @@ class Files:
         return pickle.loads(path.read_bytes())
 
 
-def learnt(work, stops=(), steps=230):
-    """The weights and the loss curve of a run that is stopped before these steps and goes on."""
+def learnt(work, stops=(), steps=230, last=True):
+    """The weights and the loss curve of a run that is stopped before these steps and goes on; last: to its end."""
     work.mkdir(exist_ok=True)
-    for stop in (*stops, None):
+    for stop in (*stops, None)[: None if last else -1]:
         weights = Weights()
         loop = Loop("line", work, {"weights": weights}, steps, 0.05, Files(), every=20)
         for step in loop.run():
@@ -436,6 +436,17 @@ def test_a_run_that_was_stopped_ends_as_one_that_was_not(tmp_path):
     again, its_curve, _ = learnt(tmp_path / "stopped", stops=(1, 39, 40, 155))
     assert np.array_equal(whole, again) and curve_of_it == its_curve
     assert not np.array_equal(whole, learnt(tmp_path / "short", steps=229)[0])
+
+
+def test_a_run_whose_rate_is_flat_may_be_made_longer_or_shorter(tmp_path):
+    whole = learnt(tmp_path / "whole", steps=2400)[0]
+    for begun in (2000, 9000):
+        learnt(tmp_path / str(begun), stops=(599,), steps=begun, last=False)
+        assert np.array_equal(whole, learnt(tmp_path / str(begun), steps=2400)[0])
+        learnt(tmp_path / "late", stops=(601,), steps=begun, last=False)
+        with pytest.raises(SystemExit, match=f"steps {begun}, and after 601 of them 2002 would be another"):
+            learnt(tmp_path / "late", steps=2002)
+        (tmp_path / "late" / "line.pt").unlink()
 
 
 def test_a_run_that_died_while_it_saved_goes_on_from_the_save_before(tmp_path):

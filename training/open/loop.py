@@ -18,6 +18,9 @@ class Loop:
 
     `rate` climbs for `warmup` steps, stays until `flat` of all and falls to a fiftieth by a cosine. `done`: whether all
     steps were taken. The CSV is cut back to the checkpoint's step when a run goes on, so it has no step twice.
+
+    While the rate is flat nothing depends on how many steps are to come, so until then a run of more than ten times
+    `warmup` may be made longer or shorter, and ends as if it had been begun so.
     """
 
     def __init__(self, name, work, keep, steps, peak, files, warmup=200, flat=0.3, every=50):
@@ -27,8 +30,12 @@ class Loop:
         self.step, self.seconds, self.pending, self.means = 0, 0.0, [], {}
         if self.path.is_file():
             state = files.load(self.path, weights_only=False)
-            if state["steps"] != steps:
-                sys.exit(f"{self.path} was begun with --steps {state['steps']}; go on with that, or move it away")
+            fewer = min(state["steps"], steps)
+            if state["steps"] != steps and (state["step"] > flat * fewer or fewer < 10 * warmup):
+                sys.exit(
+                    f"{self.path} was begun with --steps {state['steps']}, and after {state['step']} of them {steps} "
+                    "would be another run; go on with the former, or move it away"
+                )
             for key, thing in keep.items():
                 thing.load_state_dict(state["keep"][key])
             self.step, self.seconds, self.pending = state["step"], state["seconds"], state["pending"]

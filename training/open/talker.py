@@ -2,8 +2,10 @@
 
     python -m training.open talker WORK [--minutes 12 --device cuda --precision bfloat16 --compile]
     nice -n 19 python -m training.open talker WORK --precision bfloat16 --threads 2
+    python -m training.open talker WORK --steps 30000
 
-reads WORK/data alone and needs torch, NumPy and safetensors. Everything random comes from the number of the step, so a
+The last one makes a run that was begun longer, which it may until its rate begins to fall. The stage reads WORK/data
+alone and needs torch, NumPy and safetensors. Everything random comes from the number of the step, so a
 run that was stopped ends in the same weights as one that was not (on one kind of machine, with the same options). It
 writes WORK/talker.csv (means of the losses), WORK/talker.notes.csv (held-out voices and sentences) and, at its end,
 WORK/talker.safetensors. Gates: after 2 % of the steps the losses beside those of curve.csv; at the end the held-out
@@ -28,6 +30,7 @@ from .prompts import Order, Prompts
 
 STEPS, FRAMES, RATE = 20_000, 4_096, 1e-3
 PREDICTED = 4  # one frame in so many is learnt by the code predictor in a step
+FLAT = 0.7  # of all steps at the highest rate, in which a run may still be made longer or shorter
 DECAY, BETAS, CLIP = 0.03, (0.9, 0.98), 1.0
 CHECKED = 1000  # steps between two looks at the held-out voices
 TIMED = 40  # steps that are timed for --minutes, after as many that are not
@@ -145,7 +148,7 @@ class Training:
 
 
 def add_options(options):
-    options.add_argument("--steps", type=int, help=f"of the whole run (default: {STEPS})")
+    options.add_argument("--steps", type=int, help=f"of the whole run (default: as begun, or {STEPS})")
     options.add_argument("--minutes", type=float, help="as many steps as take so long here, instead of --steps")
     options.add_argument("--frames", type=int, default=FRAMES, help=f"of a batch, about (default: {FRAMES})")
     options.add_argument("--rate", type=float, default=RATE, help=f"highest learning rate (default: {RATE})")
@@ -173,12 +176,12 @@ def main(options):
     work = Path(options.work)
     training = Training(options)
     steps = (
-        planned(work, options.frames)
-        or options.steps
+        options.steps
+        or planned(work, options.frames)
         or (training.steps_in(options.minutes) if options.minutes else STEPS)
     )
     (work / "talker.plan.json").write_text(json.dumps({"steps": steps, "frames": options.frames}) + "\n")
-    loop = Loop("talker", work, training.keep(), steps, options.rate, torch)
+    loop = Loop("talker", work, training.keep(), steps, options.rate, torch, flat=FLAT)
     known = curve.read()
     asked = max(1, round(steps * curve.EARLY / loop.every)) * loop.every
     feed = training.batches(loop.step, steps)
