@@ -23,7 +23,21 @@ from mlx_qwen3tts.networks.talker import Talker
 from mlx_qwen3tts.synthesis.prompt import build_prompt
 from mlx_qwen3tts.synthesis.tokenizer import TextTokenizer
 from training.open import __main__ as recipe
-from training.open import codec, corpus, curve, export, gather, listener, numbers, pack, packing, sound, texts, tokens
+from training.open import (
+    codec,
+    corpus,
+    curve,
+    export,
+    gather,
+    likeness,
+    listener,
+    numbers,
+    pack,
+    packing,
+    sound,
+    texts,
+    tokens,
+)
 from training.open.alignment import aligned, word_errors
 from training.open.config import MOST, PREDICTOR, TALKER, TINY, converted_bytes, model_config, weights
 from training.open.inventory import INVENTORY, NUMBER, PAUSE, named
@@ -377,6 +391,24 @@ def test_widening_keeps_angles():
     assert np.mean(wide**2) == pytest.approx(np.mean(vectors**2), rel=1e-5)
 
 
+def test_a_voice_is_more_like_itself_by_the_map_and_nothing_is_lost(tmp_path):
+    draw = np.random.default_rng(4)
+    voices = draw.normal(size=(400, 6)) * [4, 2, 2, 1, 1, 1]
+    spoken = voices[:, None] + 0.1 * draw.normal(size=(400, 2, 6))
+    again = voices + draw.normal(size=(400, 6)) * [0.3, 0.3, 2, 0.3, 0.3, 0.3]  # the codec blurs the third
+    matrix, centre = likeness.fitted(spoken[:200], again[:200])
+    assert np.allclose(matrix, matrix.T, atol=1e-5) and np.linalg.cond(matrix) < 10
+    assert np.trace(np.cov((spoken[:200].mean(1) @ matrix).T)) == pytest.approx(6, rel=1e-4)
+    np.savez(tmp_path / "map.npz", map=matrix, centre=centre)
+    mapped = [likeness.applied(part[200:], tmp_path / "map.npz") for part in (spoken, again)]
+    plain, better = likeness.share_found(spoken[200:], again[200:]), likeness.share_found(*mapped)
+    assert better > plain + 0.1
+    half = likeness.applied((spoken[1, 0] + spoken[2, 0]) / 2, tmp_path / "map.npz")
+    ends = likeness.applied(spoken[1:3, 0], tmp_path / "map.npz")
+    assert np.allclose(half, ends.mean(0), atol=1e-5)
+    assert likeness.applied(spoken, tmp_path / "none.npz") is spoken
+
+
 class Weights:
     """Something that learns: a line through noisy points, with momentum."""
 
@@ -513,13 +545,15 @@ def test_the_exported_folder_is_a_checkpoint_with_the_same_voices(data, bpe, tmp
     talker = Talker(ModelConfig.from_dict(settings))
     tensors = {f"talker.{name}": mx.array(draw.normal(0, 0.1, value.shape)) for name, value in parameters(talker)}
     mx.save_safetensors(str(tmp_path / "talker.safetensors"), tensors)
+    matrix, centre = draw.normal(size=(192, 192)).astype(np.float32) / 14, draw.normal(size=192).astype(np.float32)
+    np.savez(tmp_path / likeness.NAME, map=matrix, centre=centre)
     folder = ModelFolder(export.write(tmp_path))  # which checks every name and shape
     assert folder.part.layout == folder.codec.part.layout == "official"
     shipped = ModelFolder(export.PACKAGE)
     sound = mx.array(draw.normal(0, 0.1, 24000).astype(np.float32))
     one, wide = (f.part.load("speaker_encoder", mx.float32, f.speaker_encoder).embed(sound) for f in (shipped, folder))
-    matrix = mx.array(widening(one.shape[0], wide.shape[0]))
-    assert mx.abs(wide - matrix @ one).max() < 0.02 * mx.abs(wide).max()
+    meant = likeness.applied(np.array(one), tmp_path / likeness.NAME) @ widening(one.shape[0], wide.shape[0]).T
+    assert mx.abs(wide - mx.array(meant)).max() < 0.02 * mx.abs(wide).max()
     assert mx.array_equal(folder.codec.encode(sound), shipped.codec.encode(sound))
 
 

@@ -25,6 +25,7 @@ STAGES = (
     ("decoder", True, 90),
     ("codec", True, None),
     ("resynthesis", False, None),
+    ("likeness", False, None),
     ("corpus", True, None),
     ("gather", False, None),
     ("talker", True, None),
@@ -34,7 +35,7 @@ STAGES = (
 STARTED = ("encoder", "decoder")  # those that go on from the shipped codec
 OTHERS = ("profile", "pack")
 OWN = tuple(name for name, _, minutes in STAGES if minutes is None)
-TEXTS = ("judge", "ear", "sound", "resynthesis", "corpus", "evaluate")  # those that read the texts
+TEXTS = ("judge", "ear", "sound", "resynthesis", "likeness", "corpus", "evaluate")  # those that read the texts
 
 
 def build_parser(stage):

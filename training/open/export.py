@@ -20,6 +20,7 @@ import numpy as np
 from mlx_qwen3tts.checkpoint.folder import ENCODER, ModelFolder
 from mlx_qwen3tts.checkpoint.weights import to_mlx_axes
 
+from . import likeness
 from .codec import folder as codec_folder
 from .config import BITS, GROUP, MOST, PACKAGE, PREDICTOR_BITS
 from .corpus import SPEAKER
@@ -39,10 +40,16 @@ def official(part, tensors):
     return found
 
 
-def widened(tensors, width):
-    """The speaker encoder's tensors, its last layer as wide as the talker; published axes [out, in, 1]."""
+def widened(tensors, width, path):
+    """The speaker encoder's tensors, its last layer as wide as the talker; published axes [out, in, 1].
+
+    path: of the map of likeness, which comes before.
+    """
     weight, bias = (tensors[f"{LAST}.{leaf}"].astype(mx.float32) for leaf in ("weight", "bias"))
     matrix = mx.array(widening(weight.shape[0], width))
+    if path.is_file():
+        found = mx.load(str(path))
+        matrix, bias = matrix @ found["map"].T, bias - found["centre"]
     wide = (matrix @ weight[..., 0])[..., None]
     return tensors | {f"{LAST}.weight": wide, f"{LAST}.bias": matrix @ bias}
 
@@ -58,7 +65,7 @@ def write(work, dtype=mx.bfloat16):
     encoder = official(shipped.part, {name: value for name, value in own.items() if name.startswith(ENCODER)})
     if (work / "codec" / SPEAKER).is_file():
         encoder = mx.load(str(work / "codec" / SPEAKER))
-    tensors = widened(encoder, settings["talker_config"]["hidden_size"])
+    tensors = widened(encoder, settings["talker_config"]["hidden_size"], work / likeness.NAME)
     trained = mx.load(str(work / "talker.safetensors"))
     tensors = {name: value.astype(dtype) for name, value in (tensors | trained).items()}
     mx.save_safetensors(str(folder / "model.safetensors"), tensors, metadata={"format": "pt"})

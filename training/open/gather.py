@@ -14,9 +14,10 @@ from pathlib import Path
 import numpy as np
 
 from ..corpus import draw
-from . import tokens
+from . import likeness, tokens
 from .config import model_config
 from .corpus import CODES, SEED, SPLITS, Shard, shards
+from .likeness import applied
 from .packing import bits_for, pack
 
 MOST = 60e6  # bytes of the folder
@@ -64,7 +65,7 @@ def gathered(work):
         "split": arrays["split"].astype(np.uint8),
         "codes": pack(arrays["codes"], bits_for(CODES)),
         "codebooks": np.array(books),
-        "vectors": np.array(vectors, np.float16),
+        "vectors": applied(np.array(vectors), Path(work) / likeness.NAME).astype(np.float16),
         "of": np.array(of, np.uint32),
         "role": np.array(encode.role(), np.uint16),
     }

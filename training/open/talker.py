@@ -175,13 +175,10 @@ def main(options):
     torch.set_float32_matmul_precision("high")
     work = Path(options.work)
     training = Training(options)
-    steps = (
-        options.steps
-        or planned(work, options.frames)
-        or (training.steps_in(options.minutes) if options.minutes else STEPS)
-    )
-    (work / "talker.plan.json").write_text(json.dumps({"steps": steps, "frames": options.frames}) + "\n")
+    begun = planned(work, options.frames)
+    steps = options.steps or begun or (training.steps_in(options.minutes) if options.minutes else STEPS)
     loop = Loop("talker", work, training.keep(), steps, options.rate, torch, flat=FLAT)
+    (work / "talker.plan.json").write_text(json.dumps({"steps": steps, "frames": options.frames}) + "\n")
     known = curve.read()
     asked = max(1, round(steps * curve.EARLY / loop.every)) * loop.every
     feed = training.batches(loop.step, steps)
