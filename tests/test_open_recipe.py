@@ -34,6 +34,7 @@ from training.open import (
     numbers,
     pack,
     packing,
+    ship,
     sound,
     texts,
     tokens,
@@ -555,6 +556,16 @@ def test_the_exported_folder_is_a_checkpoint_with_the_same_voices(data, bpe, tmp
     meant = likeness.applied(np.array(one), tmp_path / likeness.NAME) @ widening(one.shape[0], wide.shape[0]).T
     assert mx.abs(wide - mx.array(meant)).max() < 0.02 * mx.abs(wide).max()
     assert mx.array_equal(folder.codec.encode(sound), shipped.codec.encode(sound))
+
+
+def test_nothing_is_shipped_while_a_gate_is_missed(tmp_path):
+    row = {"name": "speech, greedy: ended", "value": 0.98, "gate": 0.99, "least": True, "met": False}
+    parts = {part: {"rows": [row if part == "speech" else {"name": "x", "value": 1}]} for part in ship.PARTS[:-1]}
+    (tmp_path / "evaluation.json").write_text(json.dumps(parts))
+    options = argparse.Namespace(work=tmp_path, texts="/", package=tmp_path / "package")
+    with pytest.raises(SystemExit, match="nothing was written, as these do not hold: closed; speech, greedy: ended"):
+        ship.main(options)
+    assert not options.package.exists()
 
 
 def test_the_phones_of_both_halves_of_each_frame():

@@ -1,14 +1,16 @@
 """Directions for the miniature's sliders: pitch, size, brightness and pace, each with its report.
 
-    python -m training.directions
+    python -m training.directions [FOLDER]
 
 draws voices that nothing was trained on, lets espeak-ng say a few sentences with each, embeds them with the shipped
-miniature, and writes mlx_qwen3tts/miniature/voices/directions/. Runs in the project's own environment, needs
+miniature, or with the model in FOLDER, and writes its voices/directions/. Runs in the project's own environment, needs
 espeak-ng, and takes a minute.
 """
 
 import random
+import sys
 import tempfile
+from pathlib import Path
 
 import mlx.core as mx
 import numpy as np
@@ -29,7 +31,8 @@ LABELS = {
 
 
 def main():
-    model = Qwen3TTS.from_pretrained(PACKAGE, dtype="float32")
+    package = Path(sys.argv[1]) if len(sys.argv) > 1 else PACKAGE
+    model = Qwen3TTS.from_pretrained(package, dtype="float32")
     generator = random.Random(SEED)
     speakers = [Speaker.draw(generator) for _ in range(VOICES)]
     vectors = []
@@ -39,7 +42,7 @@ def main():
             espeak.use(speaker)
             vectors.append(model.embed((espeak.say(SAY), 24000)))
     X = mx.array(np.stack([np.array(vector) for vector in vectors]))
-    folder = PACKAGE / "voices" / "directions"
+    folder = package / "voices" / "directions"
     folder.mkdir(parents=True, exist_ok=True)
     for name, label in LABELS.items():
         # A voice each, so every one is a group of its own.

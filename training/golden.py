@@ -1,6 +1,6 @@
 """Codes of the official implementation for the shipped miniature, as a golden for the tests.
 
-    python -m training.golden WORK --torch-python PYTHON
+    python -m training.golden WORK --torch-python PYTHON [--package FOLDER --output FILE.npz]
 
 The shipped weights are quantised. They are written out as the numbers they stand for, in the published layout and
 float32; the official package loads that folder, and what it says greedily goes to tests/assets/miniature_codes.npz.
@@ -75,12 +75,14 @@ def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("work", type=Path)
     parser.add_argument("--torch-python", required=True)
+    parser.add_argument("--package", type=Path, default=PACKAGE, help="the shipped folder (default: the package's)")
+    parser.add_argument("--output", type=Path, default=ROOT / "tests" / "assets" / "miniature_codes.npz")
     options = parser.parse_args()
+    package, out = options.package.resolve(), options.output.resolve()
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary) / "official"
-        write_official(options.work / "official", PACKAGE, folder)
-        out = ROOT / "tests" / "assets" / "miniature_codes.npz"
-        command = [options.torch_python, "-c", OFFICIAL, str(folder), str(PACKAGE / "recordings"), str(out), *LINES]
+        write_official(options.work / "official", package, folder)
+        command = [options.torch_python, "-c", OFFICIAL, str(folder), str(package / "recordings"), str(out), *LINES]
         subprocess.run(command, check=True, cwd=ROOT)
         with np.load(out) as found:
             print({name: found[name].shape for name in found.files})

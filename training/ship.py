@@ -34,39 +34,62 @@ LABELLED = 10
 
 def main():
     work = Path(sys.argv[1])
-    if PACKAGE.exists():
-        shutil.rmtree(PACKAGE)
-    shutil.copytree(work / "converted", PACKAGE, ignore=shutil.ignore_patterns("README.md", "*.index.json"))
-    (PACKAGE / "recordings").mkdir()
-    with tempfile.TemporaryDirectory() as data:
-        espeak = Espeak(data)
-        for name, speaker in RECORDINGS.items():
-            espeak.use(speaker)
-            write_audio(PACKAGE / "recordings" / f"{name}.flac", espeak.say(SAY), 24000)
+    laid_out(work, PACKAGE)
     model = Qwen3TTS.from_pretrained(PACKAGE)
-    (PACKAGE / "voices").mkdir()
     corpus = Corpus(work)
     spoken = corpus.by_speaker(corpus.of("valid"))
-    chosen = list(spoken)[:LABELLED]
-    order = sorted(chosen, key=lambda speaker: corpus.speakers[speaker]["f0"])
-    for number, speaker in enumerate(order, 1):
-        sound = np.concatenate([corpus.samples(utterance) for utterance in spoken[speaker]])
-        about = {"f0": f"{acoustics.f0(sound):.1f}", "formants": f"{corpus.speakers[speaker]['formants']:.3f}"}
-        metadata = {"attributes": json.dumps(about), "source_model": "miniature"}
-        metadata |= {"consent": "not-needed", "license": "Apache-2.0"}
-        Voice(model.embed(sound), metadata=metadata).save(PACKAGE / "voices" / f"voice{number:02}.safetensors")
+    chosen = {speaker: [corpus.samples(u) for u in own] for speaker, own in list(spoken.items())[:LABELLED]}
+    labelled(model, chosen, corpus.speakers, PACKAGE)
     (PACKAGE / "README.md").write_text(card(work, sorted(WORDS)))
     assets = ROOT / "tests" / "assets"
     assets.mkdir(exist_ok=True)
     shutil.copy(work / "recogniser.safetensors", assets)
-    size = sum(path.stat().st_size for path in PACKAGE.rglob("*") if path.is_file())
-    print(f"{PACKAGE}: {size / 1e6:.2f} MB")
+    report(PACKAGE)
+
+
+def laid_out(work, package):
+    """The converted checkpoint in a new folder, with the two recordings."""
+    if package.exists():
+        shutil.rmtree(package)
+    shutil.copytree(work / "converted", package, ignore=shutil.ignore_patterns("README.md", "*.index.json"))
+    (package / "recordings").mkdir()
+    with tempfile.TemporaryDirectory() as data:
+        espeak = Espeak(data)
+        for name, speaker in RECORDINGS.items():
+            espeak.use(speaker)
+            write_audio(package / "recordings" / f"{name}.flac", espeak.say(SAY), 24000)
+
+
+def labelled(model, sounds, speakers, package):
+    """A voice of each speaker, {speaker: its recordings}, numbered by their pitch; speakers: what each was drawn as."""
+    (package / "voices").mkdir()
+    for number, speaker in enumerate(sorted(sounds, key=lambda speaker: speakers[speaker]["f0"]), 1):
+        sound = np.concatenate(sounds[speaker])
+        about = {"f0": f"{acoustics.f0(sound):.1f}", "formants": f"{speakers[speaker]['formants']:.3f}"}
+        metadata = {"attributes": json.dumps(about), "source_model": "miniature"}
+        metadata |= {"consent": "not-needed", "license": "Apache-2.0"}
+        Voice(model.embed(sound), metadata=metadata).save(package / "voices" / f"voice{number:02}.safetensors")
+
+
+def report(package):
+    size = sum(path.stat().st_size for path in package.rglob("*") if path.is_file())
+    print(f"{package}: {size / 1e6:.2f} MB")
 
 
 def card(work, known):
-    result = json.loads((work / "evaluation.json").read_text())
+    return filled(
+        Path(__file__).parent / "card.md",
+        work,
+        count=len(known),
+        words=textwrap.fill(", ".join(known), 120),
+        punctuation=" ".join(PUNCTUATION),
+    )
+
+
+def filled(template, work, **more):
+    """A model card: a template with what `evaluate` measured and the sums of the official folder's files."""
     rows = []
-    for row in (row for part in result.values() for row in part["rows"]):
+    for row in (row for part in json.loads((work / "evaluation.json").read_text()).values() for row in part["rows"]):
         gate = "" if "gate" not in row else f"{'at least' if row['least'] else 'at most'} {row['gate']:g}"
         met = {True: "yes", False: "**no**"}.get(row.get("met"), "")
         rows.append(f"| {row['name']} | {row['value']:.3g} | {gate} | {met} |")
@@ -75,14 +98,7 @@ def card(work, known):
         if path.is_file():
             name = path.relative_to(work / "official")
             hashes.append(f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {name}")
-    template = (Path(__file__).parent / "card.md").read_text()
-    return template.format(
-        count=len(known),
-        words=textwrap.fill(", ".join(known), 120),
-        punctuation=" ".join(PUNCTUATION),
-        rows="\n".join(rows),
-        hashes="\n".join(hashes),
-    )
+    return template.read_text().format(rows="\n".join(rows), hashes="\n".join(hashes), **more)
 
 
 if __name__ == "__main__":

@@ -33,7 +33,7 @@ STAGES = (
     ("evaluate", False, None),
 )
 STARTED = ("encoder", "decoder")  # those that go on from the shipped codec
-OTHERS = ("profile", "pack")
+OTHERS = ("profile", "pack", "ship")
 OWN = tuple(name for name, _, minutes in STAGES if minutes is None)
 TEXTS = ("judge", "ear", "sound", "resynthesis", "likeness", "corpus", "evaluate")  # those that read the texts
 
