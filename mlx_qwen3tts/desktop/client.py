@@ -70,7 +70,7 @@ class Client:
             with contextlib.closing(self._connect(LOOK)) as connection:
                 connection.request("GET", "/health")
                 answer = json.loads(connection.getresponse().read(65536))
-        except (OSError, http.client.HTTPException, ValueError):
+        except (OSError, http.client.HTTPException, ValueError, RecursionError):  # the last of JSON made to hurt
             return False
         told = answer if isinstance(answer, dict) else {}
         self.model = str(told["model"]) if "model" in told else None
