@@ -29,13 +29,13 @@ def spots(places, starts):
 
 
 def gathered(work):
-    """({array name: array}, all texts)."""
+    """({array name: array}, all texts, {token: id})."""
     read = {name: Shard(path) for name, path in shards(work, verify=True).items()}
     said = [text for shard in read.values() for text in shard.texts]
     taught = [text for name, shard in read.items() if name not in SPLITS for text in shard.texts]
     bpe = tokens.learn(taught)
     folder = Path(work) / "data"
-    tokens.write(folder, *bpe)
+    vocabulary = tokens.write(folder, *bpe)
     encode = tokens.Tokens(folder)
     columns = {name: [] for name in ("ids", "tokens", "lengths", "speakers", "split", "codes", "phones", "spots")}
     vectors, of, count = [], [], 0
@@ -69,7 +69,7 @@ def gathered(work):
         "of": np.array(of, np.uint32),
         "role": np.array(encode.role(), np.uint16),
     }
-    return arrays, said
+    return arrays, said, vocabulary
 
 
 def add_options(options):
@@ -79,13 +79,14 @@ def add_options(options):
 def main(options):
     folder = Path(options.work) / "data"
     folder.mkdir(parents=True, exist_ok=True)
-    arrays, said = gathered(options.work)
+    arrays, said, vocabulary = gathered(options.work)
     partial = folder / "data.partial.npz"
     np.savez_compressed(partial, **arrays)
     partial.replace(folder / "data.npz")
     speakers = [{k: v for k, v in s.items() if k != "speaker"} | vars(s["speaker"]) for s in draw(SEED)]
     (folder / "speakers.json").write_text(json.dumps(speakers))
-    (folder / "config.json").write_text(json.dumps(model_config(), indent=1) + "\n")
+    settings = model_config() | {"assistant_token_id": vocabulary[tokens.ROLE]}
+    (folder / "config.json").write_text(json.dumps(settings, indent=1) + "\n")
     sizes = {path.name: path.stat().st_size for path in folder.iterdir() if path.is_file()}
     frames, text = int(arrays["lengths"].sum(dtype=int)), len(arrays["ids"])
     print(

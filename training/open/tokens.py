@@ -54,7 +54,13 @@ def learn(texts, merges=MERGES):
 
 
 def write_files(folder, vocabulary, merges, first_special):
-    """The files of a tokenizer in the published layout, with SPECIAL from an id on; vocabulary: {token: id}."""
+    """The files of a tokenizer in the published layout, with SPECIAL from an id on; vocabulary: {token: id}.
+
+    ValueError where `first_special` is not its length: the official tokenizer counts on from there, whatever the
+    files say.
+    """
+    if first_special != len(vocabulary):
+        raise ValueError(f"{len(vocabulary)} tokens, and the special ones begin at {first_special}")
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "vocab.json").write_text(json.dumps(vocabulary, ensure_ascii=False))
@@ -84,6 +90,7 @@ def write(folder, alphabet, merges):
     tokens = list(dict.fromkeys([*alphabet, *map("".join, merges)]))
     if len(tokens) > FIRST_SPECIAL:
         raise ValueError(f"{len(tokens)} tokens; the text vocabulary has room for {FIRST_SPECIAL}")
+    tokens += [f"<unused{number}>" for number in range(FIRST_SPECIAL - len(tokens))]
     vocabulary = {token: number for number, token in enumerate(tokens)}
     write_files(folder, vocabulary, merges, FIRST_SPECIAL)
     return vocabulary
