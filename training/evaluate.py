@@ -39,7 +39,7 @@ class Evaluation:
     def __init__(self, work, model):
         self.corpus = Corpus(work)
         self.model = Qwen3TTS.from_pretrained(model, dtype="float32")  # bfloat16 takes a CPU twice as long
-        self.hear = Hearing(Path(work) / "recogniser.safetensors")
+        self.hear = self.hear_lines = Hearing(Path(work) / "recogniser.safetensors")
         # of each test and validation voice
         self.utterances = {s: self.corpus.by_speaker(self.corpus.novel(s)) for s in ("test", "valid")}
         self.voices = {split: list(of) for split, of in self.utterances.items()}
@@ -156,7 +156,7 @@ class Evaluation:
         spoken = self.speak([t for _ in vectors for t in texts], [v for v in vectors for _ in texts])
         sounds = [np.array(s.audio) for s in spoken]
         of = [np.concatenate(sounds[k : k + len(texts)]) for k in range(0, len(sounds), len(texts))]
-        rate = self.hear.error_rate([t for _ in vectors for t in texts], sounds)
+        rate = self.hear_lines.error_rate([t for _ in vectors for t in texts], sounds)
         return np.array([acoustics.f0(sound) for sound in of]), rate, of
 
     def blends(self):
