@@ -16,9 +16,8 @@ import torch
 
 from .config import model_config, weights
 from .inventory import INVENTORY
-from .model import Talker, Teacher, losses, total
 from .prompts import SPARE
-from .talker import PREDICTED, Training, add_options, compiled  # noqa: F401  (the options are those of the stage)
+from .talker import PREDICTED, Learner, Training, add_options  # noqa: F401  (the options are those of the stage)
 
 REPEATS = 3
 EPOCH = 60 * 45_000  # frames of 60 hours
@@ -80,35 +79,18 @@ def main(options):
     torch.set_num_threads(options.threads)
     now = clock(options.device, options.threads)
     if (Path(options.work) / "data" / "data.npz").is_file():
-        training = Training(options)
-        settings = training.prompts.settings
-        talker, teacher, optimizer = training.talker, training.teacher, training.optimizer
-        started = now()
-        feed = [next(training.batches(k, k + 1)) for k in range(REPEATS)]
+        learner, started = Training(options), now()
+        feed = [next(learner.batches(k, k + 1)) for k in range(REPEATS)]
         making = (now() - started) / REPEATS
     else:
-        settings = model_config()
-        talker, teacher, making = Talker(settings), Teacher(settings, len(INVENTORY) + 1), 0.0
-        talker, teacher = talker.to(options.device), teacher.to(options.device)
-        optimizer = torch.optim.AdamW([*talker.parameters(), *teacher.parameters()], lr=1e-5)
-        feed = [made_up(settings, options.frames, length) for length in (48, 72, 96)]
+        learner, making = Learner(model_config(), options), 0.0
+        feed = [made_up(learner.settings, options.frames, length) for length in (48, 72, 96)]
     parts, frames, positions = defaultdict(list), [], []
-    kind, low = options.device.partition(":")[0], options.precision == "bfloat16"
-    learn = compiled(talker, options.device) if options.compile else losses
 
     def step(batch):
-        batch = {name: value.to(options.device) for name, value in batch.items()}
         marks = [now()]
-        with torch.autocast(kind, torch.bfloat16, enabled=low):
-            told = total(learn(talker, teacher, batch, True))
-        marks.append(now())
-        told.backward()
-        marks.append(now())
-        torch.nn.utils.clip_grad_norm_([*talker.parameters(), *teacher.parameters()], 1.0)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-        marks.append(now())
-        return np.diff(marks)
+        learner.step(0, batch, 1e-5, lambda: marks.append(now()))
+        return np.diff([*marks, now()])
 
     for batch in feed:  # once without a clock: a compiled step is compiled
         step(batch)
@@ -123,7 +105,7 @@ def main(options):
     print(f"{np.mean(frames):.0f} frames, {np.mean(positions):.0f} positions a step")
     for name, row in parts.items():
         print(f"{name:10} {np.mean(row):8.3f} s  {100 * np.mean(row) / whole:5.1f} %")
-    flops = {part: value * np.mean(frames) for part, value in counted(settings, 70).items()}
+    flops = {part: value * np.mean(frames) for part, value in counted(learner.settings, 70).items()}
     rate = sum(flops.values()) / whole
     print(
         f"step {whole:.3f} s, {np.mean(frames) / whole:.0f} frames/s, {rate / 1e9:.1f} GFLOP/s "
@@ -136,5 +118,6 @@ def main(options):
     everything = sum(row.self_cpu_time_total for row in rows)
     for row in rows[:14]:
         print(f"{100 * row.self_cpu_time_total / everything:5.1f} %  {row.count:5}  {row.key}")
-    memory = sum(v.numel() for v in [*talker.parameters(), *teacher.parameters()]) * 16
+    kept = [row.values() for one in learner.optimizers.values() for row in one.state.values()]
+    memory = 8 * sum(v.numel() for v in learner.trained) + sum(v.nbytes for row in kept for v in row)
     print(f"weights, gradients and moments {memory / 1e6:.0f} MB")

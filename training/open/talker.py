@@ -29,6 +29,8 @@ from .model import NAMES, Talker, Teacher, losses, total
 from .prompts import Order, Prompts
 
 STEPS, FRAMES, RATE = 20_000, 4_096, 1e-3
+TIMES = {"muon": 2.5, "adamw": 1.0}  # of the rate, for each optimizer
+SIZE = "match_rms_adamw"  # at one rate Muon's steps are as large as AdamW's (Liu et al. 2025)
 PREDICTED = 4  # one frame in so many is learnt by the code predictor in a step
 FLAT = 0.7  # of all steps at the highest rate, in which a run may still be made longer or shorter
 DECAY, BETAS, CLIP = 0.03, (0.9, 0.98), 1.0
@@ -71,30 +73,36 @@ def compiled(talker, device):
     return losses
 
 
-class Training:
-    """Model, optimizer and data, and a step of it."""
+def optimizers(talker, teacher, rate, device):
+    """{name: optimizer}: Muon (Jordan et al. 2024) for the products of the layers, AdamW for everything else.
 
-    def __init__(self, options, settings=None):
-        self.options = options
-        work = Path(options.work)
-        self.prompts = Prompts(work / "data", settings)
+    A product's step is made orthogonal first, so that directions that the gradient seldom shows are learnt as well.
+    """
+    stacks = (talker.model, talker.code_predictor.model)
+    products = [v for stack in stacks for v in stack.layers.parameters() if v.ndim == 2]
+    others = {id(v) for v in products}
+    rest = [v for v in (*talker.parameters(), *teacher.parameters()) if id(v) not in others]
+    groups = [
+        {"params": [v for v in rest if v.ndim > 1], "weight_decay": DECAY},
+        {"params": [v for v in rest if v.ndim < 2], "weight_decay": 0.0},
+    ]
+    return {
+        "muon": torch.optim.Muon(products, lr=rate, weight_decay=DECAY, adjust_lr_fn=SIZE),
+        "adamw": torch.optim.AdamW(groups, lr=rate, betas=BETAS, fused=device != "cpu"),
+    }
+
+
+class Learner:
+    """Model and optimizers, and a step of learning."""
+
+    def __init__(self, settings, options):
+        self.options, self.settings = options, settings
         torch.manual_seed(0)
-        self.talker = Talker(self.prompts.settings).to(options.device)
-        self.teacher = Teacher(self.prompts.settings, len(INVENTORY) + 1).to(options.device)
+        self.talker = Talker(settings).to(options.device)
+        self.teacher = Teacher(settings, len(INVENTORY) + 1).to(options.device)
         self.trained = [*self.talker.parameters(), *self.teacher.parameters()]
-        self.optimizer = self.new_optimizer()
-        self.order = Order(self.prompts.of("train"), self.prompts.lengths, options.frames)
-        held = self.prompts.of("valid")
-        self.held = Order(held, self.prompts.lengths, options.frames)
+        self.optimizers = optimizers(self.talker, self.teacher, options.rate, options.device)
         self.losses = compiled(self.talker, options.device) if options.compile else losses
-
-    def new_optimizer(self):
-        groups = [
-            {"params": [v for v in self.trained if v.ndim > 1], "weight_decay": DECAY},
-            {"params": [v for v in self.trained if v.ndim < 2], "weight_decay": 0.0},
-        ]
-        fused = self.options.device != "cpu"
-        return torch.optim.AdamW(groups, lr=self.options.rate, betas=BETAS, fused=fused)
 
     def told(self, batch, noise):
         batch = {name: value.to(self.options.device, non_blocking=True) for name, value in batch.items()}
@@ -102,17 +110,32 @@ class Training:
         with torch.autocast(kind, torch.bfloat16, enabled=low):
             return (self.losses if noise else losses)(self.talker, self.teacher, batch, noise)
 
-    def step(self, number, batch, rate):
-        """One step of learning; {name: scalar}."""
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
+    def step(self, number, batch, rate, mark=lambda: None):
+        """One step of learning; {name: scalar}. mark: called between forward, backward and optimizers."""
+        for name, optimizer in self.optimizers.items():
+            for group in optimizer.param_groups:
+                group["lr"] = rate * TIMES[name]
         torch.manual_seed(number)
         told = self.told(batch, True)
+        mark()
         total(told).backward()
+        mark()
         norm = nn.utils.clip_grad_norm_(self.trained, CLIP)
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
+        for optimizer in self.optimizers.values():
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
         return {name: value.detach() for name, value in told.items()} | {"norm": norm.detach()}
+
+
+class Training(Learner):
+    """A learner with its data."""
+
+    def __init__(self, options, settings=None):
+        self.prompts = Prompts(Path(options.work) / "data", settings)
+        super().__init__(self.prompts.settings, options)
+        self.order = Order(self.prompts.of("train"), self.prompts.lengths, options.frames)
+        held = self.prompts.of("valid")
+        self.held = Order(held, self.prompts.lengths, options.frames)
 
     def batches(self, first, last):
         """The batches of steps first to last, made ahead by --workers processes."""
@@ -140,11 +163,11 @@ class Training:
             took.append(time.perf_counter() - before)
         self.talker.load_state_dict(state)
         self.teacher.load_state_dict(teacher)
-        self.optimizer = self.new_optimizer()
+        self.optimizers = optimizers(self.talker, self.teacher, self.options.rate, self.options.device)
         return max(100, int(60 * minutes / np.mean(took[TIMED:])))
 
     def keep(self):
-        return {"talker": self.talker, "teacher": self.teacher, "optimizer": self.optimizer}
+        return {"talker": self.talker, "teacher": self.teacher, **self.optimizers}
 
 
 def add_options(options):

@@ -24,7 +24,8 @@ DICTIONARIES = ("usr/share/dictd/devil.dict.dz", "usr/share/dictd/jargon.dict.dz
 SHORTEST, LONGEST = 3, 110  # words of a prose sentence at least, characters of any text at most
 HELD = 50  # one prose sentence in so many is held out
 # Twenty texts in a row are of these kinds. Each kind has a deck of its own.
-KINDS = ("prose",) * 9 + ("words",) * 4 + ("numbers",) * 2 + ("names",) * 2 + ("closed",) * 2 + ("letters",)
+KINDS = ("prose",) * 9 + ("words",) * 3 + ("numbers",) * 2 + ("names",) * 2 + ("closed",) * 3 + ("letters",)
+PLAIN = ("prose",) * 12 + ("numbers",) * 4 + ("names",) * 4  # what people have read to them: for the gates
 NAMED = (
     "My name is {} {}.",
     "{} and {} are here.",
@@ -118,11 +119,11 @@ class Decks:
     def _row(self, deck, start, count):
         return [deck[(start + k) % len(deck)] for k in range(count)]
 
-    def text(self, number, held=False):
-        """The text of a number, always the same. held: of texts that are never taught."""
-        turn, place = divmod(number, len(KINDS))
-        kind = KINDS[place]
-        nth = turn * KINDS.count(kind) + KINDS[:place].count(kind)  # of its kind
+    def text(self, number, held=False, kinds=KINDS):
+        """The text of a number, always the same. held: of texts that are never taught; kinds: of so many in a row."""
+        turn, place = divmod(number, len(kinds))
+        kind = kinds[place]
+        nth = turn * kinds.count(kind) + kinds[:place].count(kind)  # of its kind
         draw = random.Random(2 * number + held)
         if kind == "prose":
             return self.prose_text(nth, draw, held)
