@@ -73,22 +73,23 @@ def compiled(talker, device):
     return losses
 
 
-def optimizers(talker, teacher, rate, device):
-    """{name: optimizer}: Muon (Jordan et al. 2024) for the products of the layers, AdamW for everything else.
+def optimizers(talker, teacher, device):
+    """{name: optimizer}: Muon (Jordan et al. 2024) for the products of the layers, AdamW for everything else. The rate
+    is given at each step.
 
     A product's step is made orthogonal first, so that directions that the gradient seldom shows are learnt as well.
     """
     stacks = (talker.model, talker.code_predictor.model)
     products = [v for stack in stacks for v in stack.layers.parameters() if v.ndim == 2]
-    others = {id(v) for v in products}
-    rest = [v for v in (*talker.parameters(), *teacher.parameters()) if id(v) not in others]
+    taken = {id(v) for v in products}
+    rest = [v for v in (*talker.parameters(), *teacher.parameters()) if id(v) not in taken]
     groups = [
         {"params": [v for v in rest if v.ndim > 1], "weight_decay": DECAY},
         {"params": [v for v in rest if v.ndim < 2], "weight_decay": 0.0},
     ]
     return {
-        "muon": torch.optim.Muon(products, lr=rate, weight_decay=DECAY, adjust_lr_fn=SIZE),
-        "adamw": torch.optim.AdamW(groups, lr=rate, betas=BETAS, fused=device != "cpu"),
+        "muon": torch.optim.Muon(products, weight_decay=DECAY, adjust_lr_fn=SIZE),
+        "adamw": torch.optim.AdamW(groups, betas=BETAS, fused=device != "cpu"),
     }
 
 
@@ -101,7 +102,7 @@ class Learner:
         self.talker = Talker(settings).to(options.device)
         self.teacher = Teacher(settings, len(INVENTORY) + 1).to(options.device)
         self.trained = [*self.talker.parameters(), *self.teacher.parameters()]
-        self.optimizers = optimizers(self.talker, self.teacher, options.rate, options.device)
+        self.optimizers = optimizers(self.talker, self.teacher, options.device)
         self.losses = compiled(self.talker, options.device) if options.compile else losses
 
     def told(self, batch, noise):
@@ -134,8 +135,7 @@ class Training(Learner):
         self.prompts = Prompts(Path(options.work) / "data", settings)
         super().__init__(self.prompts.settings, options)
         self.order = Order(self.prompts.of("train"), self.prompts.lengths, options.frames)
-        held = self.prompts.of("valid")
-        self.held = Order(held, self.prompts.lengths, options.frames)
+        self.held = Order(self.prompts.of("valid"), self.prompts.lengths, options.frames)
 
     def batches(self, first, last):
         """The batches of steps first to last, made ahead by --workers processes."""
@@ -163,7 +163,7 @@ class Training(Learner):
             took.append(time.perf_counter() - before)
         self.talker.load_state_dict(state)
         self.teacher.load_state_dict(teacher)
-        self.optimizers = optimizers(self.talker, self.teacher, self.options.rate, self.options.device)
+        self.optimizers = optimizers(self.talker, self.teacher, self.options.device)
         return max(100, int(60 * minutes / np.mean(took[TIMED:])))
 
     def keep(self):
